@@ -1,0 +1,63 @@
+"""convscope: a microscope for convolutional networks.
+
+>>> import convscope as cs
+>>> scope = cs.open("textures")
+>>> scope.layers["output"].channels >= 24
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convscope.errors import ConvscopeError as ConvscopeError
+    from convscope.pipeline.gallery import gallery as gallery
+    from convscope.pipeline.redo import redo as redo
+    from convscope.scope import Inputs as Inputs
+    from convscope.scope import Scope as Scope
+    from convscope.store import load as load
+    from convscope.techniques.feature_visualization import FeatureVisualization as FeatureVisualization
+    from convscope.techniques.feature_visualization import feature_visualization as feature_visualization
+    from convscope.techniques.hypothesis import Hypothesis as Hypothesis
+    from convscope.techniques.hypothesis import hypothesis as hypothesis
+    from convscope.techniques.spectrum import Spectrum as Spectrum
+    from convscope.techniques.spectrum import spectrum as spectrum
+    from convscope.zoo import open as open
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ConvscopeError": "errors",
+    "FeatureVisualization": "techniques.feature_visualization",
+    "Hypothesis": "techniques.hypothesis",
+    "Inputs": "scope",
+    "Scope": "scope",
+    "Spectrum": "techniques.spectrum",
+    "feature_visualization": "techniques.feature_visualization",
+    "gallery": "pipeline.gallery",
+    "hypothesis": "techniques.hypothesis",
+    "load": "store",
+    "objectives": "objectives",
+    "open": "zoo",
+    "recipes": "recipes",
+    "redo": "pipeline.redo",
+    "spectrum": "techniques.spectrum",
+}
+"""Where each public name lives. Names resolve on first use, so that importing convscope loads neither torch nor matplotlib."""
+
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'convscope' has no attribute {name!r}")
+    module = importlib.import_module(f"convscope.{_HOMES[name]}")
+    value = module if _HOMES[name] == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,205 @@
+"""A command from a technique's signature: arguments for what has no default, options for the knobs, help from the docstring."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import convscope
+from convscope.cli.show import print_written, progress
+from convscope.errors import BadInput
+from convscope.scope import Scope
+from convscope.zoo import open as open_network
+
+EXAMPLES = {
+    "feature-visualization": (
+        "convscope feature-visualization squeezenet1_0 features.12 --units 0-15",
+        "convscope feature-visualization textures output --units chains,spirals --recipe fourier --set steps=64",
+        "convscope feature-visualization my_model.py:build layer4 --weights best.pth --out pictures",
+    ),
+    "spectrum": (
+        "convscope spectrum vgg16_bn features.42 chain.jpg",
+        "convscope spectrum squeezenet1_0 features.12 photos/ --weights w.safetensors --pictures pictures/",
+    ),
+    "hypothesis": (
+        "convscope hypothesis vgg16_bn features.42 265 --images chains/ --against others/",
+        "convscope hypothesis textures output chains --images data/images/chains --against data/images/dots",
+    ),
+}
+
+Simple = (int, float, str, bool)
+
+
+def add_technique(app: typer.Typer, name: str) -> None:
+    """Adds the command of a technique to `app`."""
+    function = getattr(convscope, name.replace("-", "_"))
+    described, parameters = _documented(function)
+    signature = inspect.signature(function, eval_str=True)
+    several_image_sets = sum("Image" in str(item.annotation) for item in list(signature.parameters.values())[1:]) > 1
+    arguments = [_argument(item, parameters, several_image_sets) for item in list(signature.parameters.values())[1:]]
+    front = [_parameter("network", str, typer.Argument(help="Network: a torchvision name, timm:NAME, file.py:function, or textures."))]
+    order = sorted((item for item in arguments if item is not None), key=_place)
+    epilog = "Examples:\n\n" + "\n\n".join(EXAMPLES[name])
+    run = _runner(name, function, {item.name for item in order})
+    run.__signature__ = inspect.Signature([*front, *order, *_common(name)])  # type: ignore[attr-defined]
+    app.command(name, help=described, epilog=epilog)(run)
+
+
+def _runner(name: str, function: Callable[..., Any], given: set[str]) -> Callable[..., None]:
+    def run(**values: Any) -> None:
+        out: Path | None = values["out"]
+        with progress():
+            scope = open_network(
+                values["network"], weights=weights(values["weights"]), device=values["device"], precision=values["precision"]
+            )
+            arguments = {key: values[key] for key in given if values[key] not in (None, [])}
+            for item in arguments.pop("set", []):
+                arguments |= _assignment(item)
+            if "units" in arguments:
+                arguments["units"] = units(scope, arguments["layer"], arguments["units"])
+            for key in ("images", "against"):
+                if key in arguments:
+                    arguments[key] = _paths(arguments[key])
+            folder = out or free_folder(name, values["network"], arguments.get("layer", ""), resumes=name in SAVERS)
+            if name in SAVERS:
+                written = SAVERS[name](scope, folder, **arguments)
+            else:
+                result = function(scope, **arguments)
+                result.save(folder)
+                written = (
+                    result.summary(),
+                    [(folder / "figure.png", "the figure"), (folder, "arrays and manifest; convscope.load reads them")],
+                )
+        typer.echo(written[0])
+        print_written(written[1])
+
+    return run
+
+
+def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
+    from convscope.pipeline.gallery import gallery, write_sheet
+
+    made = gallery(scope, layer, arguments.pop("units", None), folder, **arguments)
+    sheet = write_sheet(made, f"{scope.name}, {layer}")
+    counts = {status: list(made.status.values()).count(status) for status in dict.fromkeys(made.status.values())}
+    words = ", ".join(f"{count} {status}" for status, count in counts.items())
+    there = len(made.pictures) - len(made.made)
+    summary = f"{len(made.pictures)} pictures: {words}" + (f" ({there} were there already)" if there else "")
+    return summary, [(sheet, "all of them on one sheet"), (folder, "a PNG per unit, with receipt (convscope redo)")]
+
+
+SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery}
+"""Techniques that write, and resume, a folder of their own kind."""
+
+
+def weights(given: str | None) -> str | None:
+    """What --weights means: not given: pretrained; "random": none; otherwise a path."""
+    return "pretrained" if given is None else None if given == "random" else given
+
+
+def units(scope: Scope, layer: str, text: str) -> list[int] | None:
+    """Units meant by text such as ``0,3,8-11``, ``all``, or class names on the output layer.
+
+    Raises:
+        BadInput: It cannot be read that way.
+    """
+    if text.strip() == "all":
+        return None
+    chosen: list[int] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        if match := re.fullmatch(r"(\d+)-(\d+)", part):
+            first, last = map(int, match.groups())
+            if last < first:
+                raise BadInput(f"--units {text}: {part} counts backwards")
+            scope.layers[layer].units([first, last])
+            chosen += range(first, last + 1)
+        elif part.isdigit():
+            chosen.append(int(part))
+        elif layer == "output":
+            chosen.append(scope.class_index(part))
+        else:
+            raise BadInput(f"--units {text}: {part!r} is neither a number, a range such as 0-15, nor 'all'")
+    return chosen
+
+
+def free_folder(command: str, network: str, layer: str, *, resumes: bool) -> Path:
+    """A folder under out/ named after the question; numbered if it is taken, unless the command goes on where it left off."""
+    plain = re.sub(r"[^\w.-]+", "-", f"{Path(network).name}-{layer}".strip("-"))
+    folder = Path("out") / command / plain
+    if resumes:
+        return folder
+    count = 2
+    while folder.exists():
+        folder = Path("out") / command / f"{plain}-{count}"
+        count += 1
+    return folder
+
+
+def _paths(given: list[Path]) -> Any:
+    return given[0] if len(given) == 1 else [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise BadInput(f"--set {text}: expected NAME=VALUE, e.g. --set steps=64")
+    try:
+        return {name.strip().replace("-", "_"): ast.literal_eval(value)}
+    except (ValueError, SyntaxError):
+        return {name.strip().replace("-", "_"): value}
+
+
+def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets: bool) -> inspect.Parameter | None:
+    """The command-line form of one parameter of a technique; None if it has none (an objective, say)."""
+    words, kind = helps.get(item.name, ""), item.annotation
+    if item.kind is inspect.Parameter.VAR_KEYWORD:
+        return _parameter("set", list[str], typer.Option([], "--set", metavar="NAME=VALUE", help=words + " May be repeated."))
+    if "Image" in str(kind):
+        if several_image_sets:
+            return _parameter(item.name, list[Path], typer.Option(..., f"--{item.name}", help=words + " Folder or file; may be repeated."))
+        return _parameter(item.name, list[Path], typer.Argument(help=words))
+    if item.name == "units":
+        return _parameter("units", str, typer.Option("all", "--units", help="Units such as 0,3,8-11, all, or class names on output."))
+    if item.default is inspect.Parameter.empty:
+        return _parameter(item.name, str, typer.Argument(help=words))
+    if not isinstance(item.default, Simple) and not (item.default is None and "str" in str(kind)):
+        return None
+    plain = type(item.default) if isinstance(item.default, Simple) else str
+    return _parameter(item.name, plain, typer.Option(item.default, f"--{item.name.replace('_', '-')}", help=words))
+
+
+def _common(name: str) -> list[inspect.Parameter]:
+    again = " An interrupted run goes on where it stopped." if name in SAVERS else ""
+    return [
+        _parameter("weights", str, typer.Option(None, help="Weights file (.safetensors, .pth), or 'random'. Default: pretrained.")),
+        _parameter("out", Path, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
+        _parameter("device", str, typer.Option("auto", help="auto, cpu, cuda or cuda:N.")),
+        _parameter("precision", str, typer.Option("auto", help="auto, float32 or bfloat16.")),
+    ]
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+
+
+def _place(item: inspect.Parameter) -> int:
+    """Arguments first, the one that takes many words last among them, then options."""
+    if isinstance(item.default, typer.models.ArgumentInfo):
+        return 1 if item.annotation == list[Path] else 0
+    return 2
+
+
+def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """The first paragraphs of a docstring, and {parameter: its words} from its Args section."""
+    text = inspect.cleandoc(function.__doc__ or "")
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
+    head = text.split("\nArgs:")[0].strip()
+    section = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section.group(1) if section else "", re.MULTILINE)
+    return head, {name: " ".join(words.split()) for name, words in found}

@@ -1,0 +1,105 @@
+"""How the command line shows things: progress, tables, and where files went."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from convscope.progress import reporting
+
+
+def console() -> Console:
+    """Standard output; as wide as it takes when it is not a terminal, so that piped tables are not cut."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Progress of the block on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        with reporting(_Lines()):
+            yield
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}  {task.fields[memory]}  {task.fields[note]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars, reporting(_Bars(bars)):
+        yield
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """A table on standard output; the first `left` columns are left-aligned, the others are numbers."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def print_written(paths: Sequence[tuple[Path, str]]) -> None:
+    """Where files went, and what each is."""
+    width = max(len(str(path)) for path, _ in paths)
+    for path, what in paths:
+        sys.stdout.write(f"wrote {str(path).ljust(width)}  {what}\n")
+
+
+class _Bars:
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+
+    def begin(self, description: str, total: int) -> int:
+        return self.bars.add_task(description, total=total, rate="", memory="", note="")
+
+    def advance(self, task: int, steps: int, note: str) -> None:
+        self.bars.update(TaskID(task), advance=steps, note=note, memory=_memory(), rate=_rate(self.bars.tasks[task].speed))
+
+    def end(self, task: int) -> None:
+        self.bars.remove_task(TaskID(task))
+
+
+class _Lines:
+    """A line at the start, then at most one every ten seconds."""
+
+    EVERY = 10.0
+
+    def begin(self, description: str, total: int) -> int:
+        self.description, self.total, self.done = description, total, 0
+        self.started = self.said = time.monotonic()
+        return 0
+
+    def advance(self, task: int, steps: int, note: str) -> None:  # noqa: ARG002 - there is one task at a time
+        self.done += steps
+        now = time.monotonic()
+        if now - self.said >= self.EVERY and self.done < self.total:
+            self.said = now
+            speed = self.done / (now - self.started)
+            left = (self.total - self.done) / speed
+            percent = 100 * self.done // self.total
+            sys.stderr.write(
+                f"{self.description}: {percent} %, {_rate(speed)}, {left:.0f} s left, {_memory()}{' ' if note else ''}{note}\n"
+            )
+
+    def end(self, task: int) -> None:  # noqa: ARG002
+        if self.done >= self.total > 0:
+            sys.stderr.write(f"{self.description}: done in {time.monotonic() - self.started:.1f} s\n")
+
+
+def _rate(speed: float | None) -> str:
+    return f"{speed:.1f}/s" if speed else ""
+
+
+def _memory() -> str:
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB peak"

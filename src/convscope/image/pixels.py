@@ -1,0 +1,55 @@
+"""Plain pixels, unbounded: in units of [0,1], or in the network's normalized units as in the forty-line article."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from convscope.ops.resize import box_blur, cubic
+from convscope.scope import Inputs
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Free numbers are the pixels themselves, (n 3 h w), in units of [0,1] and free to leave that range.
+
+    Attributes:
+        inputs: The network's inputs.
+        start_range: The start is 8-bit noise drawn uniformly from these bounds (0 to 255, upper bound exclusive).
+    """
+
+    inputs: Inputs
+    start_range: tuple[float, float] = (128, 148)
+
+    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
+        return noise_8bit(height, width, generators, self.start_range)
+
+    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
+        return numbers
+
+    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
+        larger = cubic(numbers, side)
+        return box_blur(larger, blur) if blur else larger
+
+
+@dataclass(frozen=True)
+class NormalizedPixels(Pixels):
+    """Free numbers are (x - mean) / std, so that a step of the optimizer is as long in every channel as it is for the network."""
+
+    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
+        return self.inputs.normalize(super().start(height, width, generators))
+
+    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002
+        return self.inputs.denormalize(numbers)
+
+    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
+        return self.inputs.normalize(super().enlarge(self.inputs.denormalize(numbers), side, blur))
+
+
+def noise_8bit(height: int, width: int, generators: list[Generator], bounds: tuple[float, float]) -> Tensor:
+    """(n 3 h w) whole numbers drawn uniformly from [low, high), over 255; one picture from each generator."""
+    low, high = bounds
+    noise = torch.stack([torch.rand(3, height, width, generator=generator) for generator in generators])
+    return (low + (high - low) * noise).floor() / 255

@@ -1,0 +1,158 @@
+"""What an optimized picture is to maximize: small objectives that add, subtract and scale like numbers.
+
+An objective looks at layer values and pictures and gives one number per picture; larger is better. Penalties are objectives too, and
+are subtracted: ``unit("features.12", 3) - 0.1 * total_variation()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope.errors import BadInput
+from convscope.scope import OUTPUT, Scope
+
+Values = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One number per picture.
+
+    Attributes:
+        layers: The layers whose values it looks at.
+        score: (values {layer: (n c ...)}, pictures (n 3 h w)) -> (n,). Values come with their units on axis 1.
+    """
+
+    layers: frozenset[str]
+    score: Callable[[Values, Tensor], Tensor]
+
+    def __call__(self, scope: Scope, pictures: Tensor) -> Tensor:
+        """(n,) scores of pictures (n 3 h w), differentiable."""
+        raw = scope.run(pictures, sorted(self.layers)) if self.layers else {}
+        return self.score({name: scope.layers[name].channels_first(value) for name, value in raw.items()}, pictures)
+
+    def __add__(self, other: Objective | float) -> Objective:
+        other = _objective(other)
+        return Objective(self.layers | other.layers, lambda values, pictures: self.score(values, pictures) + other.score(values, pictures))
+
+    def __mul__(self, factor: float) -> Objective:
+        return Objective(self.layers, lambda values, pictures: factor * self.score(values, pictures))
+
+    def __sub__(self, other: Objective | float) -> Objective:
+        return self + -1.0 * _objective(other)
+
+    def __rsub__(self, other: Objective | float) -> Objective:
+        return _objective(other) - self
+
+    def __neg__(self) -> Objective:
+        return -1.0 * self
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+def unit(layer: str, units: int | Sequence[int], *, reduce: str = "mean") -> Objective:
+    """The mean (or sum, or centre value) over positions of one unit; of one unit per picture, if `units` is a list.
+
+    Args:
+        layer: Layer name; on "output" units are classes (the logit).
+        units: Unit number, or as many as there are pictures.
+        reduce: "mean" or "sum" over all positions, or "center": the one position in the middle.
+    """
+    if reduce not in ("mean", "sum", "center"):
+        raise BadInput(f"reduce must be mean, sum or center, got {reduce!r}")
+
+    def score(values: Values, _pictures: Tensor) -> Tensor:
+        value = _chosen(values[layer], units)
+        if value.ndim == 1 or reduce == "center":
+            return value if value.ndim == 1 else value[(slice(None), *(length // 2 for length in value.shape[1:]))]
+        return value.flatten(1).mean(1) if reduce == "mean" else value.flatten(1).sum(1)
+
+    return Objective(frozenset([layer]), score)
+
+
+def neuron(layer: str, units: int | Sequence[int], y: int, x: int) -> Objective:
+    """The value of one unit at one position (y down, x right)."""
+    return Objective(frozenset([layer]), lambda values, _: _chosen(values[layer], units)[:, y, x])
+
+
+def direction(layer: str, vector: Tensor, *, cosine_power: float = 0.0) -> Objective:
+    """The mean over positions of the dot product with a direction (c,), times max(0.1, cosine) to a power.
+
+    Source:
+        Lucid's `objectives.direction`; power 0 is the plain dot product.
+    """
+
+    def score(values: Values, _pictures: Tensor) -> Tensor:
+        value = values[layer].flatten(2) if values[layer].ndim > 2 else values[layer][..., None]
+        along = vector.to(value)
+        dot = torch.einsum("ncp,c->np", value, along)
+        cosine = dot / (value.norm(dim=1) * along.norm() + 1e-6)
+        return (dot * cosine.clamp(min=0.1) ** cosine_power).mean(1)
+
+    return Objective(frozenset([layer]), score)
+
+
+def class_evidence(units: int | Sequence[int]) -> Objective:
+    """The logit of a class minus the log-sum-exp of all others: its log-odds, which rise only if the class wins."""
+
+    def score(values: Values, _pictures: Tensor) -> Tensor:
+        logits = values[OUTPUT].flatten(1)
+        index = torch.as_tensor(units, device=logits.device).expand(len(logits))[:, None]
+        own = logits.gather(1, index)[:, 0]
+        return own - logits.scatter(1, index, -torch.inf).logsumexp(1)
+
+    return Objective(frozenset([OUTPUT]), score)
+
+
+def deepdream(layer: str) -> Objective:
+    """The mean square of everything at a layer (Mordvintsev 2015): whatever is there, more of it."""
+    return Objective(frozenset([layer]), lambda values, _: values[layer].flatten(1).square().mean(1))
+
+
+def total_variation() -> Objective:
+    """Sum of absolute differences of neighbouring pixels, as tf.image.total_variation."""
+
+    def score(_values: Values, pictures: Tensor) -> Tensor:
+        return pictures.diff(dim=-1).abs().flatten(1).sum(1) + pictures.diff(dim=-2).abs().flatten(1).sum(1)
+
+    return Objective(frozenset(), score)
+
+
+def norm(power: float = 2.0, around: float = 0.5) -> Objective:
+    """Mean of abs(x - around) ** power over a picture's pixels."""
+    return Objective(frozenset(), lambda _, pictures: (pictures - around).abs().pow(power).flatten(1).mean(1))
+
+
+def sameness(layer: str) -> Objective:
+    """How alike the pictures of a batch are: mean over the others of <G_a, G_b> for normalized Gram matrices, in [0,1].
+
+    Subtract it to get different pictures for one unit. This objective alone couples the pictures of a batch.
+
+    Source:
+        Lucid's `objectives.diversity`.
+    """
+
+    def score(values: Values, _pictures: Tensor) -> Tensor:
+        value = values[layer].flatten(2)
+        gram = F.normalize((value @ value.mT).flatten(1), dim=1)
+        alike = gram @ gram.mT
+        return (alike.sum(1) - alike.diagonal()) / max(1, len(gram) - 1)
+
+    return Objective(frozenset([layer]), score)
+
+
+def _chosen(value: Tensor, units: int | Sequence[int]) -> Tensor:
+    index = torch.as_tensor(units, device=value.device).expand(len(value))
+    return value[torch.arange(len(value), device=value.device), index]
+
+
+def _objective(value: Objective | float) -> Objective:
+    if isinstance(value, Objective):
+        return value
+    return Objective(frozenset(), lambda _, pictures: pictures.new_full((len(pictures),), float(value)))

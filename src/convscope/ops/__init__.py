@@ -1,0 +1,1 @@
+"""Pure functions on tensors, one file a theme. They know nothing of networks."""

@@ -1,0 +1,25 @@
+"""Resizing and blurring as OpenCV does them, so that the articles' figures can be made again without OpenCV."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope.errors import BadInput
+
+
+def cubic(images: Tensor, side: int) -> Tensor:
+    """(n c h w) resized to (n c side side), bicubic with a = -0.75 and no antialiasing: equals cv2.INTER_CUBIC up to 3e-5."""
+    return F.interpolate(images, size=(side, side), mode="bicubic", align_corners=False, antialias=False)
+
+
+def box_blur(images: Tensor, width: int) -> Tensor:
+    """(n c h w) averaged over boxes of `width` pixels with reflected borders: equals cv2.blur, even widths included.
+
+    Raises:
+        BadInput: The box is not smaller than the image.
+    """
+    if not 1 <= width < min(images.shape[-2:]):
+        raise BadInput(f"blur width must be 1 to {min(images.shape[-2:]) - 1} for images {tuple(images.shape)}, got {width}")
+    before, after = width // 2, width - 1 - width // 2
+    return F.avg_pool2d(F.pad(images, (before, after, before, after), mode="reflect"), width, stride=1)

@@ -1,0 +1,1 @@
+"""Techniques at work on a folder: planned, resumable, with receipts."""

@@ -1,0 +1,163 @@
+"""Many small pictures on one sheet, fast: a plain array, drawn without matplotlib's figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from convscope.render import colors, fonts
+from convscope.render.panels import Image
+
+GAP = 12
+_SMALLEST, _LARGEST, _AREA = 112, 320, 16e6
+_FEW, _FEW_SMALLEST = 24, 192
+_TITLED = 480
+
+
+@dataclass(frozen=True, eq=False)
+class SheetLayout:
+    """Where everything on a contact sheet lies, in pixels.
+
+    Attributes:
+        size: Width and height of the sheet.
+        boxes: (n 4) where each picture lies: y0 x0 y1 x1, end exclusive.
+        columns: Tiles in a row.
+        cell: Width of a tile.
+        head: The lines of the sheet's title.
+        titles: The lines above each picture.
+        captions: The lines below each picture.
+    """
+
+    size: tuple[int, int]
+    boxes: np.ndarray
+    columns: int
+    cell: int
+    head: tuple[str, ...]
+    titles: tuple[tuple[str, ...], ...]
+    captions: tuple[tuple[str, ...], ...]
+
+
+def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | None = None, side: int | None = None) -> np.ndarray:
+    """Draws pictures with their titles, captions and marks on one white sheet.
+
+    Pictures keep their pixels, or are repeated a whole number of times where they are tiny; where there are many, larger ones are
+    shrunk so that the sheet stays below about 20 million pixels.
+
+    Args:
+        tiles: The pictures, each (rgb h w) in [0,1]; sizes may differ, all are shown on one scale.
+        title: The first line of the sheet.
+        columns: Tiles in a row; None chooses so that the sheet is about 4:3.
+        side: The longer side of the largest picture as shown, in pixels; None chooses.
+
+    Returns:
+        The sheet (h w 3), uint8.
+    """
+    layout = sheet_layout(tiles, title=title, columns=columns, side=side)
+    width, height = layout.size
+    sheet = Pillow.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    _lines(draw, 0, 0, layout.head, fonts.TITLE, colors.INK, bold=True)
+    for index, tile in enumerate(tiles):
+        y0, x0, y1, x1 = (int(edge) for edge in layout.boxes[index])
+        above = layout.titles[index]
+        _lines(draw, x0, y0 - 3 - len(above) * fonts.line(fonts.BODY), above, fonts.BODY, colors.INK)
+        sheet.paste(_shown(tile.pixels, (x1 - x0, y1 - y0)), (x0, y0))
+        _lines(draw, x0, y1 + 2, layout.captions[index], fonts.SMALL, colors.FAINT)
+        if tile.marked is not None:
+            _mark(draw, (x0, y0, x1, y1), tile.marked)
+    return np.array(sheet)
+
+
+def sheet_layout(tiles: Sequence[Image], *, title: str = "", columns: int | None = None, side: int | None = None) -> SheetLayout:
+    """Where everything on the contact sheet will lie; arguments as :func:`contact_sheet`."""
+    sizes = _shown_sizes(tiles, side)
+    cell = max((width for _, width in sizes), default=0)
+    picture = max((height for height, _ in sizes), default=0)
+    cell = max(cell, _SMALLEST) if any(tile.title or tile.caption for tile in tiles) else cell
+    titles = tuple(tuple(fonts.wrap(tile.title, fonts.BODY, cell, 2)) if tile.title else () for tile in tiles)
+    captions = tuple(tuple(fonts.wrap(tile.caption, fonts.SMALL, cell, 2)) if tile.caption else () for tile in tiles)
+    across, down = cell + GAP, picture + _room(titles, fonts.BODY) + _room(captions, fonts.SMALL) + GAP
+    count = columns or best_columns(len(tiles), across / down)
+    width = max(min(count, max(len(tiles), 1)) * across - GAP, _TITLED if title else 1)
+    head = tuple(fonts.wrap(title, fonts.TITLE, width, bold=True)) if title else ()
+    y0 = len(head) * fonts.line(fonts.TITLE) + (GAP if head else 0)
+    boxes = np.zeros((len(tiles), 4), dtype=np.int64)
+    for first in range(0, len(tiles), count):
+        row = slice(first, first + count)
+        y0 += _room(titles[row], fonts.BODY)
+        for column, (shown_height, shown_width) in enumerate(sizes[row]):
+            x0 = column * across
+            boxes[first + column] = (y0, x0, y0 + shown_height, x0 + shown_width)
+        y0 += max(shown_height for shown_height, _ in sizes[row]) + _room(captions[row], fonts.SMALL) + GAP
+    return SheetLayout((width, max(y0 - GAP, 1)), boxes, count, cell, head, titles, captions)
+
+
+def _room(texts: Sequence[tuple[str, ...]], size: int) -> int:
+    """The height that the tallest of the texts takes, with a little air."""
+    lines = max(map(len, texts), default=0)
+    return lines * fonts.line(size) + 3 if lines else 0
+
+
+def best_columns(count: int, aspect: float, wanted: float = 4 / 3) -> int:
+    """The number of columns that brings `count` tiles nearest to the wanted shape without many empty places.
+
+    Args:
+        count: Number of tiles.
+        aspect: Width over height of a tile.
+        wanted: Width over height of the whole.
+    """
+
+    def cost(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return abs(math.log(columns * aspect / rows / wanted)) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=cost) if count else 1
+
+
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """(rgb h w) in [0,1] to (h w 3) uint8; what lies outside is clipped, what is not finite is black."""
+    values = np.nan_to_num(np.asarray(pixels, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+    return np.ascontiguousarray(np.moveaxis(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), 0, -1))
+
+
+def _shown_sizes(tiles: Sequence[Image], side: int | None) -> list[tuple[int, int]]:
+    """(height, width) of each picture as shown, all on one scale."""
+    longest = max((max(tile.pixels.shape[1:]) for tile in tiles), default=0)
+    if not longest:
+        return [(1, 1) for _ in tiles]
+    limit = min(max(math.sqrt(_AREA / len(tiles)), _SMALLEST), _LARGEST)
+    wanted = _FEW_SMALLEST if len(tiles) <= _FEW else _SMALLEST
+    natural = math.ceil(wanted / longest) if longest < wanted else min(1.0, limit / longest)
+    factor = natural if side is None else side / longest
+    return [(max(round(tile.pixels.shape[1] * factor), 1), max(round(tile.pixels.shape[2] * factor), 1)) for tile in tiles]
+
+
+def _shown(pixels: np.ndarray, size: tuple[int, int]) -> Pillow.Image:
+    if 0 in pixels.shape:
+        return Pillow.new("RGB", size, "lightgrey")
+    picture = Pillow.fromarray(to_bytes(pixels))
+    if picture.size == size:
+        return picture
+    return picture.resize(size, Pillow.Resampling.NEAREST if size[0] >= picture.width else Pillow.Resampling.LANCZOS)
+
+
+def _lines(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int, fill: str, *, bold: bool = False) -> None:
+    for index, text in enumerate(lines):
+        draw.text((x, y + index * fonts.line(size)), text, font=fonts.font(size, bold), fill=fill)
+
+
+def _mark(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str) -> None:
+    """A red frame over the picture and, along its lower edge, a red band that says why."""
+    x0, y0, x1, y1 = box
+    draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colors.WARN, width=4)
+    room = max((y1 - y0) // fonts.line(fonts.SMALL) - 1, 1)
+    lines = fonts.wrap(text, fonts.SMALL, x1 - x0 - 12, min(room, 4)) if text else []
+    if lines:
+        top = y1 - len(lines) * fonts.line(fonts.SMALL) - 6
+        draw.rectangle((x0, top, x1 - 1, y1 - 1), fill=colors.WARN)
+        _lines(draw, x0 + 6, top + 2, lines, fonts.SMALL, "white")

@@ -1,0 +1,229 @@
+"""A view: what of a result is shown, before anything is drawn.
+
+A :class:`View` is a plain value made of panels. Views of techniques build it from arrays; :mod:`convscope.render.draw` lowers it to
+a matplotlib figure and :mod:`convscope.render.page` to html. Panels hold values in physical units; scaling is left to the lowering,
+which prints it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A picture.
+
+    Attributes:
+        pixels: (rgb h w) in [0,1].
+        title: Above the picture, e.g. ``"unit 12"``.
+        caption: Below the picture, e.g. a score.
+        marked: A warning drawn over the picture with a red frame, e.g. ``"stuck: zero gradient"``; None draws nothing.
+    """
+
+    pixels: np.ndarray
+    title: str = ""
+    caption: str = ""
+    marked: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or self.pixels.shape[0] != 3:
+            raise ValueError(f"a picture is (rgb h w), got shape {self.pixels.shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """A map on a sequential colour scale that starts at zero (or below, where values are negative).
+
+    Attributes:
+        values: (h w), any range; NaN is drawn grey.
+        title: Above the map.
+        caption: Below the map.
+        unit: What the numbers are, printed at the colour bar.
+        limits: The values at both ends of the colour scale; None takes them from the values.
+        x_label: Name of the horizontal axis; with it, the axis shows its ticks.
+        rows: A name for each row; with them the map is a matrix and is stretched to full width.
+        x_step: How many numbers of the horizontal axis a column stands for.
+    """
+
+    values: np.ndarray
+    title: str = ""
+    caption: str = ""
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    x_label: str = ""
+    rows: tuple[str, ...] = ()
+    x_step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise ValueError(f"a map is (h w), got shape {self.values.shape}")
+
+    def range(self) -> tuple[float, float]:
+        """The values at both ends of the colour scale; an all-zero map gets (0, 1)."""
+        if self.limits is not None:
+            return self.limits
+        low, high = finite_range(self.values)
+        low = min(low, 0.0)
+        return low, (high if high > low else low + 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Signed(Heat):
+    """A map on a diverging colour scale with zero in the middle; attributes as :class:`Heat`."""
+
+    def range(self) -> tuple[float, float]:
+        """The values at both ends of the colour scale: minus and plus the largest magnitude."""
+        low, high = self.limits if self.limits is not None else finite_range(self.values)
+        reach = max(-low, high, 0.0) or 1.0
+        return -reach, reach
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """A bar per value.
+
+    Attributes:
+        values: (c,), any range.
+        title: Above the plot.
+        x_label: What is counted along the bars.
+        y_label: What the values are, with their unit.
+        spikes: (index, label) of bars to emphasize and name; labels that find no room are left out, the first ones stay.
+        names: A name for each bar, shown below it where there are few.
+        second: (c,) further values drawn as dots over the bars.
+        legend: Names of the bars and of the second series.
+        baseline: The value bars start from.
+        first: The number of the first bar.
+    """
+
+    values: np.ndarray
+    title: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    spikes: tuple[tuple[int, str], ...] = ()
+    names: tuple[str, ...] = ()
+    second: np.ndarray | None = None
+    legend: tuple[str, ...] = ()
+    baseline: float = 0.0
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 1:
+            raise ValueError(f"bars are (c,), got shape {self.values.shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class Dots:
+    """One group of a :class:`Strip`: its name, its values (n,), and the indices drawn emphasized."""
+
+    name: str
+    values: np.ndarray
+    marked: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Groups of values as rows of dots along one axis, each with its median."""
+
+    groups: tuple[Dots, ...]
+    title: str = ""
+    x_label: str = ""
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; a blank or given line break is kept, longer lines are wrapped. `large` is for the one line to read first."""
+
+    text: str
+    title: str = ""
+    large: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words and numbers under a header; cells that look like numbers are aligned right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Panels side by side.
+
+    A group of nothing but pictures, or of nothing but maps on one scale, is a contact sheet.
+
+    Attributes:
+        panels: The panels, in reading order.
+        columns: Panels in a row; None chooses so that the whole is about 4:3.
+        title: Above the group.
+        side: For a contact sheet, the longer side of the largest picture as shown, in pixels; None chooses.
+    """
+
+    panels: tuple[Panel, ...]
+    columns: int | None = None
+    title: str = ""
+    side: int | None = None
+
+
+Panel = Image | Heat | Signed | Bars | Strip | Text | Table | Group
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """All that is shown of a result.
+
+    Attributes:
+        title: The first line.
+        panels: The panels, in reading order.
+        columns: Panels in a row; None chooses so that the whole is about 4:3.
+        subtitle: Below the title: network, layer, parameters.
+        note: Below everything: how to read it, what was left out.
+    """
+
+    title: str
+    panels: tuple[Panel, ...]
+    columns: int | None = 1
+    subtitle: str = ""
+    note: str = ""
+
+    def flat(self) -> tuple[Panel, ...]:
+        """All panels in reading order, groups dissolved."""
+        return _flat(self.panels)
+
+
+def _flat(panels: tuple[Panel, ...]) -> tuple[Panel, ...]:
+    found: list[Panel] = []
+    for panel in panels:
+        found.extend(_flat(panel.panels) if isinstance(panel, Group) else (panel,))
+    return tuple(found)
+
+
+def finite_range(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and largest finite value; (0, 0) where there is none."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def shared_range(panels: tuple[Heat, ...]) -> tuple[Heat, ...]:
+    """The same maps on one scale that holds all of them."""
+    if not panels:
+        return ()
+    ranges = [panel.range() for panel in panels]
+    limits = (min(low for low, _ in ranges), max(high for _, high in ranges))
+    return tuple(dataclasses.replace(panel, limits=limits) for panel in panels)
+
+
+def number(value: float) -> str:
+    """A number in three significant digits, as a reader would write it."""
+    value = float(value)
+    if not np.isfinite(value):
+        return "n/a" if np.isnan(value) else f"{value}"
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.3g}"

@@ -1,0 +1,207 @@
+"""Bars, strips of dots and named axes inside matplotlib axes that somebody else has placed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convscope.render import colors, fonts
+from convscope.render.panels import Bars, Heat, Strip, finite_range, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TIER, _LEADER = 20, 18
+"""Room above the bars for labels, and for the lines that lead to them, in pixels."""
+
+
+def bars(axes: Axes, panel: Bars, width: float, height: float) -> None:
+    """Draws bars, emphasized spikes and their labels into axes of `width` x `height` pixels."""
+    values = np.asarray(panel.values, dtype=np.float64)
+    places = panel.first + np.arange(len(values))
+    room = width / max(len(values), 1)
+    # never thinner than a pixel: a single spike among thousands of channels must stay visible
+    stroke = fonts.points(min(max(room * 0.8, 1.25), 26))
+    axes.vlines(places, panel.baseline, values, colors=colors.PLAIN, linewidths=stroke, capstyle="butt")
+    spikes = [(index, label) for index, label in panel.spikes if np.isfinite(values[index])]
+    chosen = np.array([index for index, _ in spikes], dtype=np.int64)
+    axes.vlines(
+        places[chosen], panel.baseline, values[chosen], colors=colors.STRONG, linewidths=max(stroke, fonts.points(2.5)), capstyle="butt"
+    )
+    if panel.second is not None:
+        axes.plot(places, panel.second, linestyle="none", marker="o", markersize=fonts.points(5), color=colors.STRONG)
+    _legend(axes, panel)
+    _limits(axes, panel, values, height, labelled=bool(spikes))
+    axes.axhline(panel.baseline, color=colors.RULE, linewidth=0.8, zorder=0)
+    _number_axes(axes, panel.x_label, panel.y_label)
+    _name_bars(axes, panel, room)
+    _labels(axes, values, spikes, width, height)
+
+
+def strip(axes: Axes, panel: Strip) -> None:
+    """Draws a row of dots per group, marked ones emphasized, with the median as a vertical stroke."""
+    for row, group in enumerate(panel.groups):
+        values = np.asarray(group.values, dtype=np.float64)
+        marked = np.isin(np.arange(len(values)), group.marked)
+        offset = row - spread(values)
+        for chosen, color in ((~marked, colors.PLAIN), (marked, colors.STRONG)):
+            size = fonts.points(7) ** 2 * (1.6 if color == colors.STRONG else 1)
+            axes.scatter(values[chosen], offset[chosen], s=size, color=color, alpha=0.75, linewidths=0, clip_on=False)
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            axes.vlines(np.median(finite), row - 0.36, row + 0.36, colors=colors.INK, linewidths=2)
+    axes.set_ylim(len(panel.groups) - 0.5, -0.5)
+    axes.set_yticks(range(len(panel.groups)), [fonts.legible(group.name).replace("$", r"\$") for group in panel.groups])
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda value, _: number(value))
+    label = f"{panel.x_label}   {panel.legend}".strip()
+    axes.set_xlabel(label, fontsize=fonts.points(fonts.SMALL), color=colors.FAINT, family="DejaVu Sans", parse_math=False)
+
+
+def spread(values: np.ndarray, bins: int = 50) -> np.ndarray:
+    """Vertical offsets in [-0.3, 0.3] that keep equal values from hiding each other: within a bin, dots fan out from the middle.
+
+    Args:
+        values: (n,); NaN counts as one bin.
+        bins: How finely the range of values is divided.
+    """
+    low, high = finite_range(values)
+    bin_of = np.nan_to_num((values - low) / ((high - low) or 1.0) * bins, nan=-1.0, posinf=bins, neginf=0).astype(np.int64)
+    offsets = np.zeros(len(values))
+    most = max(np.bincount(bin_of + 1).max(initial=1), 6)
+    for number_of in np.unique(bin_of):
+        members = np.flatnonzero(bin_of == number_of)
+        turn = np.arange(len(members))
+        offsets[members] = (turn + 1) // 2 * np.where(turn % 2, 1, -1) * 0.6 / most
+    return offsets
+
+
+def fit_labels(spikes: Sequence[tuple[int, str]], room: float, gap: float = 12) -> list[tuple[int, str]]:
+    """The labels that fit beside each other into a line of `room` pixels, in order of their index.
+
+    Where there is too little room for all, only their first words (the numbers) stay, and of these as many of the first as fit.
+    """
+    texts = [fonts.shorten(fonts.legible(label), fonts.SMALL, 230) for _, label in spikes]
+    if sum(fonts.width(text, fonts.SMALL) + gap for text in texts) <= room:
+        return sorted((index, text) for (index, _), text in zip(spikes, texts, strict=True))
+    kept: list[tuple[int, str]] = []
+    for index, label in spikes:
+        text = fonts.legible(label).split(" ")[0]
+        needed = fonts.width(text, fonts.SMALL) + gap
+        if needed > room:
+            break
+        kept.append((index, text))
+        room -= needed
+    return sorted(kept)
+
+
+def place_labels(centres: Sequence[float], widths: Sequence[float], room: float, gap: float = 8) -> np.ndarray:
+    """Centres for labels in one line: in the given order, without overlap, inside [0, room], near where they belong.
+
+    Args:
+        centres: Where each label belongs, ascending.
+        widths: How wide each label is; together with the gaps at most `room`.
+        room: The length of the line.
+        gap: Free space between neighbours.
+    """
+    widths_ = np.asarray(widths, dtype=np.float64)
+    apart = (widths_[1:] + widths_[:-1]) / 2 + gap
+    rightward, leftward = np.array(centres, dtype=np.float64), np.array(centres, dtype=np.float64)
+    for each, order in ((rightward, "right left"), (leftward, "left right")):
+        for direction in order.split():
+            _push(each, apart, widths_, room, direction)
+    # both are free of overlap, and so is their mean, which pulls to neither side
+    return (rightward + leftward) / 2
+
+
+def _push(centres: np.ndarray, apart: np.ndarray, widths: np.ndarray, room: float, direction: str) -> None:
+    last = len(centres) - 1
+    if direction == "right":
+        centres[0] = max(centres[0], widths[0] / 2)
+        for index in range(1, last + 1):
+            centres[index] = max(centres[index], centres[index - 1] + apart[index - 1])
+    else:
+        centres[last] = min(centres[last], room - widths[last] / 2)
+        for index in range(last - 1, -1, -1):
+            centres[index] = min(centres[index], centres[index + 1] - apart[index])
+
+
+def _labels(axes: Axes, values: np.ndarray, spikes: list[tuple[int, str]], width: float, height: float) -> None:
+    """Writes the spikes' labels in one line above the bars, with lines that lead to them."""
+    kept = fit_labels(spikes, width)
+    if not kept:
+        return
+    low, high = axes.get_ylim()
+    belongs = [(index + 0.5) / len(values) * width for index, _ in kept]
+    centres = place_labels(belongs, [fonts.width(text, fonts.SMALL) for _, text in kept], width)
+    for (index, text), own, centre in zip(kept, belongs, centres, strict=True):
+        top = (max(values[index], 0.0) - low) / (high - low)
+        x = [own / width, own / width, centre / width]
+        y = [top + 2 / height, 1 - (_TIER + _LEADER - 6) / height, 1 - _TIER / height]
+        axes.plot(x, y, color=colors.LEADER, linewidth=0.7, linestyle=(0, (3, 2)), transform=axes.transAxes)
+        size = fonts.points(fonts.SMALL)
+        style: dict[str, Any] = {"ha": "center", "va": "top", "color": colors.STRONG, "family": "DejaVu Sans", "parse_math": False}
+        axes.text(centre / width, 1.0, text, fontsize=size, transform=axes.transAxes, **style)
+
+
+def _limits(axes: Axes, panel: Bars, values: np.ndarray, height: float, *, labelled: bool) -> None:
+    shown = values if panel.second is None else np.concatenate([values, np.asarray(panel.second, dtype=np.float64)])
+    low, high = finite_range(np.append(shown, panel.baseline))
+    if high <= low:
+        high = low + 1.0
+    share = 1 - ((_TIER + _LEADER) if labelled else 12) / height
+    bottom = low if low == panel.baseline else low - 0.04 * (high - low)
+    axes.set_ylim(bottom, bottom + (high - bottom) / share)
+    axes.set_xlim(panel.first - 0.5, panel.first + max(len(values), 1) - 0.5)
+
+
+def _number_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    style: dict[str, Any] = {"fontsize": fonts.points(fonts.SMALL), "color": colors.FAINT, "family": "DejaVu Sans", "parse_math": False}
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.set_xlabel(x_label, **style)
+    label = axes.set_ylabel(fonts.shorten(fonts.legible(y_label), fonts.SMALL, 210), **style)
+    label.set_rotation(90)
+
+
+def _name_bars(axes: Axes, panel: Bars, room: float) -> None:
+    if len(panel.names) != len(panel.values) or not panel.names or room < 44:
+        return
+    names = [fonts.shorten(fonts.legible(name), fonts.SMALL, int(room) - 6).replace("$", r"\$") for name in panel.names]
+    axes.set_xticks(range(panel.first, panel.first + len(names)), names)
+
+
+def _legend(axes: Axes, panel: Bars) -> None:
+    if panel.second is None or len(panel.legend) != 2:
+        return
+    from matplotlib.lines import Line2D
+
+    marks = [Line2D([], [], color=colors.PLAIN, linewidth=5), Line2D([], [], color=colors.STRONG, linestyle="none", marker="o")]
+    names = [fonts.legible(name).replace("$", r"\$") for name in panel.legend]
+    axes.legend(marks, names, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=fonts.points(fonts.SMALL))
+
+
+def name_matrix(axes: Axes, panel: Heat, height: float) -> None:
+    """Names the rows and the horizontal axis of a map; without either, the axes show no numbers."""
+    if panel.rows:
+        step = max(int(np.ceil(len(panel.rows) * 17 / height)), 1)
+        shown = range(0, len(panel.rows), step)
+        names = [fonts.shorten(fonts.legible(panel.rows[row]), fonts.SMALL, 205).replace("$", r"\$") for row in shown]
+        axes.set_yticks(list(shown), names)
+        axes.tick_params(axis="y", length=0)
+    elif not panel.x_label:
+        axes.set_yticks([])
+    if panel.x_label:
+        style: dict[str, Any] = {"fontsize": fonts.points(fonts.SMALL), "color": colors.FAINT, "family": "DejaVu Sans", "parse_math": False}
+        axes.set_xlabel(panel.x_label, **style)
+    else:
+        axes.set_xticks([])
+    axes.spines[:].set_visible(False)

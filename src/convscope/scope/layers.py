@@ -1,0 +1,220 @@
+"""The ordered table of a network's layers, recorded on one forward pass."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import AmbiguousLayer, LayerNotFound, UnitNotFound
+
+OUTPUT = "output"
+"""The name of the network's own output; its units are classes."""
+INPUT = "@input"
+"""Ending that means what goes into a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one module.
+
+    Attributes:
+        name: Dotted PyTorch name; with ``:0``, ``:1``, ... where the module is called several times; "output" for the network.
+        kind: Class name of the module.
+        shape: Shape of the value without the batch axis, at the recorded input size.
+        channel_axis: Axis of `shape` that counts units (0 for (c h w); the last for channels-last values).
+        parameters: Number of the module's own and its children's parameters.
+        macs: Multiply-accumulate operations of the convolutions and matrix products in it, for one image.
+        position: Place in call order; a layer comes after everything that it was computed from.
+        call: How many calls of the same module came before in the same forward.
+        overwritten: The value is overwritten in place later in the forward (e.g. by ``out += identity``).
+        pointwise: The module's value has the shape of its input, so that ``name@input`` is a layer, too.
+        of_input: This is what went into the module (``name@input``), not what came out.
+        module: The module itself.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    channel_axis: int
+    parameters: int
+    macs: int
+    position: int
+    call: int
+    overwritten: bool
+    pointwise: bool
+    of_input: bool
+    module: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def channels(self) -> int:
+        """Number of units."""
+        return self.shape[self.channel_axis]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The other axes: (h, w) for a map, () for a vector."""
+        return tuple(length for axis, length in enumerate(self.shape) if axis != self.channel_axis)
+
+    def channels_first(self, values: Tensor) -> Tensor:
+        """(n ...) values of this layer with the units on axis 1: (n c h w) or (n c)."""
+        return values.movedim(self.channel_axis + 1, 1)
+
+    def units(self, asked: int | slice | Sequence[int] | np.ndarray | None) -> list[int]:
+        """The unit numbers meant by an int, a list, a slice, or None for all.
+
+        Raises:
+            UnitNotFound: A number outside 0 .. channels-1, or none at all.
+        """
+        if asked is None:
+            asked = slice(None)
+        if isinstance(asked, slice):
+            chosen = list(range(self.channels))[asked]
+        else:
+            chosen = [asked] if isinstance(asked, (int, np.integer)) and not isinstance(asked, bool) else list(asked)  # type: ignore[arg-type]
+        for unit in chosen:
+            if isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not 0 <= unit < self.channels:
+                raise UnitNotFound(f"layer {self.name} has units 0 to {self.channels - 1}, got {unit!r}")
+        if not chosen:
+            raise UnitNotFound(f"no unit of layer {self.name} asked for: {asked!r} is empty (it has 0 to {self.channels - 1})")
+        return [int(unit) for unit in chosen]
+
+
+class Layers(Mapping[str, Layer]):
+    """All layers by name, in call order. Prints as a table."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._by_name = {layer.name: layer for layer in layers}
+
+    def __getitem__(self, name: str) -> Layer:
+        if name in self._by_name:
+            return self._by_name[name]
+        calls = [known for known in self._by_name if known.rpartition(":")[0] == name]
+        if calls:
+            raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
+        if name.endswith(INPUT) and self[name.removesuffix(INPUT)].pointwise:
+            return replace(self[name.removesuffix(INPUT)], name=name, of_input=True, overwritten=False)
+        near = difflib.get_close_matches(str(name), self._by_name, n=4, cutoff=0.5)
+        ends = [known for known in self._by_name if known.endswith(f".{name}")][:4]
+        hint = ", ".join(dict.fromkeys(ends + near)) or f"{', '.join(list(self._by_name)[:3])}, ..., {OUTPUT}"
+        raise LayerNotFound(f"no layer {name!r} in this network; near names: {hint}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def of_kind(self, *kinds: str) -> Layers:
+        """Only the layers of these kinds, e.g. ``of_kind("Conv2d")``."""
+        return Layers([layer for layer in self.values() if layer.kind in kinds])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells as text, a row a layer: name, kind, channels, size, parameters, MACs."""
+        return [
+            (
+                layer.name,
+                layer.kind,
+                str(layer.channels),
+                "x".join(map(str, layer.spatial)) or "-",
+                f"{layer.parameters:,}" if layer.parameters else "-",
+                f"{layer.macs / 1e6:,.1f} M" if layer.macs else "-",
+            )
+            for layer in self.values()
+        ]
+
+    HEADER = ("name", "kind", "channels", "size", "parameters", "MACs")
+
+    def __repr__(self) -> str:
+        rows = [self.HEADER, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(self.HEADER))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor in a module's output: itself, or the first one in a tuple, list or dict; None if there is none."""
+    if isinstance(output, Tensor):
+        return output
+    parts = list(output.values()) if isinstance(output, Mapping) else list(output) if isinstance(output, (tuple, list)) else []
+    return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
+
+
+def record_layers(model: nn.Module, images: Tensor) -> Layers:
+    """Runs `model` once on `images` (1 3 h w) and returns its layers in the order in which their values came about.
+
+    Containers are layers as well: ``features`` has the value of its last child.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    calls: dict[int, int] = defaultdict(int)
+    found: list[tuple[Layer, Tensor, int]] = []
+    channels_last: set[int] = set()
+    macs: list[int] = []  # running total, so that a block's share is a difference
+    begun: dict[int, list[int]] = defaultdict(list)
+
+    def begin(module: nn.Module, _arguments: Any) -> None:
+        begun[id(module)].append(sum(macs))
+
+    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+        call = calls[id(module)]
+        calls[id(module)] += 1
+        value = first_tensor(output)
+        before = begun[id(module)].pop()
+        if value is None or value.ndim < 2 or not value.is_floating_point():
+            return
+        macs.append(_own_macs(module, value))
+        source = first_tensor(arguments)
+        pointwise = source is not None and source.shape == value.shape
+        if value.ndim > 2 and (type(module) in (nn.Linear, nn.LayerNorm) or (pointwise and id(source) in channels_last)):
+            channels_last.add(id(value))
+        axis = value.ndim - 2 if id(value) in channels_last else 0
+        layer = Layer(
+            name=names[id(module)] or OUTPUT,
+            kind=type(module).__name__,
+            shape=tuple(value.shape[1:]),
+            channel_axis=axis,
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            macs=sum(macs) - before,
+            position=len(found),
+            call=call,
+            overwritten=False,
+            pointwise=pointwise,
+            of_input=False,
+            module=module,
+        )
+        found.append((layer, value, value._version))
+
+    handles = [module.register_forward_pre_hook(begin) for module in model.modules()]
+    handles += [module.register_forward_hook(keep) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers: list[Layer] = []
+    for layer, value, version in found:
+        several = calls[id(layer.module)] > 1
+        name = f"{layer.name}:{layer.call}" if several and layer.name != OUTPUT else layer.name
+        layers.append(replace(layer, name=name, overwritten=value._version != version))
+    return Layers(layers)
+
+
+def _own_macs(module: nn.Module, value: Tensor) -> int:
+    per_image = value[0].numel()
+    if isinstance(module, nn.Conv2d):
+        return per_image * module.weight[0].numel()
+    if isinstance(module, nn.Linear):
+        return per_image * module.in_features
+    return 0

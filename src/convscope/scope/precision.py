@@ -1,0 +1,41 @@
+"""Which number format a piece of work runs in, and the context that makes it so."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+
+from convscope.errors import BadInput
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 faster than float32: CUDA from compute capability 8, CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+def resolve_precision(precision: str, device: torch.device, purpose: Literal["measure", "optimize"]) -> str:
+    """`auto` is float32 for what measures, and bfloat16 for what optimizes where the hardware is fast at it.
+
+    Raises:
+        BadInput: Not one of auto, float32, bfloat16.
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise BadInput(f"precision must be auto, float32 or bfloat16, got {precision!r}")
+    if precision != "auto":
+        return precision
+    return "bfloat16" if purpose == "optimize" and bfloat16_is_fast(device) else "float32"
+
+
+def computing_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which convolutions and matrix products run in `precision`; a user's ambient autocast does not leak in."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()

@@ -1,0 +1,284 @@
+"""The waist: everything in convscope that runs a network runs it through a Scope."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import BadInput, BadWeights, asking
+from convscope.scope.edits import prepared
+from convscope.scope.inputs import Images, Inputs
+from convscope.scope.layers import OUTPUT, Layers, record_layers
+from convscope.scope.precision import computing_in, resolve_precision
+from convscope.scope.stop import forward_until
+
+Units: TypeAlias = "int | str | slice | Sequence[int | str] | None"
+"""Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
+_T = TypeVar("_T")
+_log = logging.getLogger("convscope")
+_PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
+"""Larger batches are no faster per image (measured on 2 CPU cores) and only cost memory."""
+
+
+class Scope:
+    """A network under the microscope: its layers by name, their values, and a promise to leave it as it was.
+
+    Every pass runs in evaluation mode with frozen parameters and nothing in place; afterwards the network is bit-identical, training
+    flags, requires_grad, .grad, hooks and in-place flags included, also after an exception.
+
+    Args:
+        model: Any network that takes a normalized (n 3 h w) tensor.
+        inputs: What it expects of its input; default 224 px, values in [0,1], no normalization.
+        device: "auto" leaves the network where it is. A device other than that works on a copy there, and the original is not touched.
+        precision: "float32", "bfloat16", or "auto": bfloat16 for what optimizes where the hardware is fast at it, else float32.
+        name: How to call the network in receipts; a name that :func:`convscope.open` understands can be opened again from them.
+        weights: Where its weights came from, for receipts.
+
+    Attributes:
+        forwards: Number of forward passes run so far (a batch counts once).
+
+    Raises:
+        BadInput: `model` is not a network that can be looked into (a scripted module, for example).
+        BadWeights: A parameter or buffer holds NaN or infinity.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True))
+        >>> scope = Scope(network, Inputs(size=16))
+        >>> scope.activations(torch.rand(2, 3, 16, 16), "0")["0"].shape
+        torch.Size([2, 4, 14, 14])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Inputs | None = None,
+        *,
+        device: str | torch.device = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] | str = "auto",
+        name: str | None = None,
+        weights: str | None = None,
+    ) -> None:
+        model = _unwrapped(model)
+        tensors = [*model.parameters(), *model.buffers()]
+        here = tensors[0].device if tensors else torch.device("cpu")
+        self.device = here if device == "auto" else _device(device)
+        if self.device.type != here.type or (self.device.index is not None and self.device != here):
+            model = copy.deepcopy(model).to(self.device)
+        self.model = model
+        self.inputs = inputs or Inputs()
+        self.precision = precision
+        self.dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+        self.name = name or type(model).__name__
+        self.weights = weights
+        self.forwards = 0
+        self._running_in: str | None = None
+        self._lock = threading.RLock()
+        resolve_precision(precision, self.device, "measure")
+        for tensor_name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise BadWeights(f"network {self.name}: {tensor_name} holds NaN or infinity, so nothing that it computes means anything")
+
+    def __repr__(self) -> str:
+        size = f"{self.inputs.height}x{self.inputs.width}"
+        return f"Scope({self.name}, {size} px, {len(self.layers)} layers, {self.device}, {self.precision})"
+
+    @cached_property
+    def layers(self) -> Layers:
+        """All layers in call order, recorded on one forward at the network's own input size."""
+        grey = torch.full((1, 3, self.inputs.height, self.inputs.width), 0.5, dtype=self.dtype, device=self.device)
+        with self.session("float32"), asking(network=self.name):
+            self.forwards += 1
+            return record_layers(self.model, self.inputs.normalize(grey))
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values)."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+        return digest.hexdigest()[:16]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the outputs; numbers where no names are known."""
+        count = self.layers[OUTPUT].channels
+        names = tuple(self.inputs.classes or ())
+        if names and len(names) != count:
+            raise BadInput(f"Inputs.classes has {len(names)} names but the network has {count} outputs")
+        return names or tuple(str(index) for index in range(count))
+
+    def class_index(self, target: int | str) -> int:
+        """The output unit meant by a class index or name.
+
+        Raises:
+            UnitNotFound: No such index.
+            BadInput: No such name (near names are listed), or several.
+        """
+        if not isinstance(target, str) or target.isdigit():
+            return self.layers[OUTPUT].units(int(target))[0]
+        names = [name.lower() for name in self.class_names]
+        if names.count(target.lower()) == 1:
+            return names.index(target.lower())
+        near = [name for name in self.class_names if target.lower() in name.lower()][:5]
+        what = "is not unique" if names.count(target.lower()) > 1 else "is unknown"
+        raise BadInput(f"class {target!r} {what}{'; near names: ' + ', '.join(near) if near else ''}")
+
+    def units(self, layer: str, asked: Units) -> list[int]:
+        """The unit numbers meant by a number, a list, a slice or None (all) on a layer; class names are understood on "output".
+
+        Raises:
+            UnitNotFound: The layer has no such unit, or none is asked for.
+        """
+        if layer == OUTPUT and isinstance(asked, str):
+            asked = [asked]
+        if layer == OUTPUT and isinstance(asked, Sequence):
+            asked = [self.class_index(item) if isinstance(item, str) else item for item in asked]
+        return self.layers[layer].units(asked)  # type: ignore[arg-type]
+
+    def unit_labels(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
+        """Names for the units of a layer: class names on the output, "" elsewhere."""
+        if layer != OUTPUT or not self.inputs.classes:
+            return ("",) * len(units)
+        return tuple(self.class_names[unit] for unit in units)
+
+    @contextmanager
+    def session(self, precision: str | None = None) -> Iterator[None]:
+        """The state in which the network is run; reentrant. Long work enters it once, single calls enter it by themselves.
+
+        Args:
+            precision: "float32" or "bfloat16" for the passes inside; None keeps the surrounding session's, or resolves "auto".
+        """
+        with self._lock, ExitStack() as stack:
+            outer = self._running_in
+            if outer is None:
+                stack.enter_context(prepared(self.model))
+            self._running_in = precision or outer or self.resolve("measure")
+            try:
+                yield
+            finally:
+                self._running_in = outer
+
+    def resolve(self, purpose: Literal["measure", "optimize"]) -> str:
+        """The number format that this scope uses for a purpose: "float32" or "bfloat16"."""
+        return resolve_precision(self.precision, self.device, purpose)
+
+    def run(self, images: Tensor, layers: str | Sequence[str]) -> dict[str, Tensor]:
+        """One pass over one batch, differentiable, values of any range: what optimization calls in its loop.
+
+        Args:
+            images: (n 3 h w) in pixel space; values outside [0,1] are let through.
+            layers: Names of the layers wanted.
+
+        Returns:
+            {name: (n ...)} in float32 (or the network's own wider type), with gradients if grad mode is on. The pass ends at the deepest
+            layer.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+        """
+        names = [layers] if isinstance(layers, str) else list(layers)
+        wanted = [self.layers[name] for name in names]
+        with self.session(), asking(network=self.name, input=tuple(images.shape)):
+            precision = self._running_in or "float32"
+            with computing_in(precision, self.device):
+                normalized = self.inputs.normalize(images.to(self.device, self.dtype))
+                if precision == "bfloat16":
+                    normalized = normalized.contiguous(memory_format=torch.channels_last)
+                self.forwards += 1
+                values = forward_until(self.model, normalized, wanted)
+        return {name: value.float() if value.dtype in (torch.bfloat16, torch.float16) else value for name, value in values.items()}
+
+    def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
+        """What the network makes of images, at the layers asked for.
+
+        Args:
+            images: Paths, PIL images, uint8 arrays or tensors in [0,1] of one size, see :class:`Inputs`.
+            layers: Names of the layers wanted.
+            batch_size: Images at once; by default as many as are fast. Does not change the values beyond rounding.
+
+        Returns:
+            {name: (n ...)} on the scope's device. If `images` is a tensor that requires grad, gradients flow back to it.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+            BadInput, BadImage: The images are not what a network can be fed.
+        """
+        batch = self.inputs.batch(images)
+        if batch.requires_grad and torch.is_grad_enabled():
+            return self.run(batch, layers)
+        with torch.no_grad(), self.session():
+            parts = list(self.in_batches(batch, lambda part: self.run(part, layers), batch_size))
+        return {name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]}
+
+    def in_batches(self, images: Tensor, work: Callable[[Tensor], _T], batch_size: int | None = None) -> Iterator[_T]:
+        """Applies `work` to consecutive parts of a batch; halves the part when memory runs out, and says so once.
+
+        Args:
+            images: (n 3 h w).
+            work: Called with (m 3 h w), m <= batch_size.
+            batch_size: Images at once; by default chosen by their size.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise BadInput(f"batch_size must be at least 1, got {batch_size}")
+        size = min(batch_size or self.fitting(images.shape[-2] * images.shape[-1]), len(images))
+        start, said = 0, False
+        while start < len(images):
+            try:
+                result = work(images[start : start + size])
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if size == 1 or not _out_of_memory(error):
+                    raise
+                size = (size + 1) // 2
+                if not said:
+                    _log.warning("out of memory: continuing with batches of %d", size)
+                said = True
+                continue
+            yield result
+            start += size
+
+    def fitting(self, pixels: int) -> int:
+        """How many images of so many pixels make a good batch on this device."""
+        return max(1, _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE["cpu"]) // pixels)
+
+    def manifest(self) -> Mapping[str, Any]:
+        """What a receipt keeps of the network."""
+        return {
+            "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()},
+            "device": str(self.device),
+        }
+
+
+def _unwrapped(model: object) -> nn.Module:
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    model = getattr(model, "_orig_mod", model)  # torch.compile: hooks do not fire inside compiled code
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput("a scripted or traced module cannot be looked into; pass the original nn.Module")
+    return model
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise BadInput(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {device!r} asked for, but this machine has no usable CUDA device")
+    return chosen
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)

@@ -1,0 +1,203 @@
+"""What a unit looks for: a picture optimized from noise to excite it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscope.ascent import Climbed, Climber, ascend, start_gradient_is_zero
+from convscope.objectives import Objective, class_evidence, unit
+from convscope.progress import task
+from convscope.recipes import Recipe, find_recipe
+from convscope.result import Result, axes
+from convscope.scope import OUTPUT, Layer, Scope, Units
+from convscope.scope.layers import INPUT
+from convscope.scope.provenance import technique
+
+AT_ONCE = 16
+"""Units that go through the stages together: enough to fill the small stages, few enough to be soon finished."""
+ATTEMPTS = 3
+"""Starts tried for a unit whose gradient is blocked."""
+RELUS = ("ReLU", "ReLU6")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureVisualization(Result):
+    """One picture per unit.
+
+    Attributes:
+        images: The pictures, (unit rgb h w) in [0,1].
+        scores: What the recipe maximizes (the mean over the unit's map), at the final picture, in float32, (unit).
+        before_relu: Mean over the map before rectification, (unit): the ReLU's input where the layer is a ReLU, else the value itself.
+        after_relu: Mean over the map after rectification, (unit).
+        history: The objective at every step of the optimization, as it saw the picture, (unit step).
+        layer: The layer's name.
+        units: Unit numbers.
+        labels: Class names on the output layer, "" elsewhere.
+        status: "converged"; "rescued": the start had no gradient, but a detour helped; "stuck": the picture means nothing.
+        reasons: Why, where the status is not "converged".
+    """
+
+    images: np.ndarray = axes("unit rgb h w", "image")
+    scores: np.ndarray = axes("unit", unit="activation")
+    before_relu: np.ndarray = axes("unit", unit="activation")
+    after_relu: np.ndarray = axes("unit", unit="activation")
+    history: np.ndarray = axes("unit step", "series", unit="activation")
+    layer: str = ""
+    units: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@technique
+def feature_visualization(
+    scope: Scope,
+    layer: str,
+    units: Units = None,
+    *,
+    recipe: str | Recipe = "crops",
+    seed: int = 0,
+    penalty: Objective | None = None,
+    **numbers: Any,
+) -> FeatureVisualization:
+    """What units look for, as pictures optimized from noise.
+
+    x* = argmax over x of mean over positions of A_unit(T(x)), with x written as the recipe says and T its random looks at the picture.
+
+    Args:
+        scope: The network.
+        layer: Layer name; convolution, batch norm, ReLU, block, or "output" for classes.
+        units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
+        recipe: "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a :class:`~convscope.recipes.Recipe`.
+        seed: Seed of all draws. A unit's picture does not depend on what else is asked for.
+        penalty: An objective to subtract, e.g. ``1e-4 * objectives.total_variation()``.
+        numbers: Numbers of the recipe to replace, e.g. ``steps=64``.
+
+    Returns:
+        One picture per unit, with scores re-evaluated in float32 on the final picture as a whole, clipped to [0,1].
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        UnitNotFound: A unit that the layer does not have.
+        BadInput: Unknown recipe or number.
+
+    Source:
+        Erhan et al. 2009 (activation maximization); Graetz 2019 ("multiscale"); Chollet 2016 ("pixels"); Olah, Mordvintsev, Schubert
+        2017 ("fourier"). "crops" takes the shrinking random crops and noise of Fel et al. 2023 (MACO) to the Fourier image.
+
+    Example:
+        >>> import convscope as cs
+        >>> seen = cs.feature_visualization(cs.open("textures"), "output", [0], steps=2)
+        >>> seen.images.shape
+        (1, 3, 224, 224)
+    """
+    chosen = scope.layers[layer]
+    wanted = scope.units(layer, units)
+    plan = find_recipe(recipe, **numbers)
+
+    def objective_of(mates: list[int]) -> Objective:
+        objective = unit(layer, mates, reduce=plan.reduce)
+        if layer == OUTPUT and plan.class_weight:
+            objective += plan.class_weight * class_evidence(mates)
+        return objective if penalty is None else objective - penalty
+
+    parts: list[_Part] = []
+    with task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
+        for first in range(0, len(wanted), AT_ONCE):
+            parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, objective_of, advance))
+    return FeatureVisualization(
+        images=torch.cat([part.pictures for part in parts]),  # type: ignore[arg-type]
+        scores=torch.cat([part.scores[0] for part in parts]),  # type: ignore[arg-type]
+        before_relu=torch.cat([part.scores[1] for part in parts]),  # type: ignore[arg-type]
+        after_relu=torch.cat([part.scores[2] for part in parts]),  # type: ignore[arg-type]
+        history=torch.cat([part.history for part in parts]),  # type: ignore[arg-type]
+        layer=layer,
+        units=tuple(wanted),
+        labels=scope.unit_labels(layer, wanted),
+        status=tuple(status for part in parts for status in part.status),
+        reasons=tuple(reason for part in parts for reason in part.reasons),
+        manifest={"recipe": asdict(plan), "precision": scope.resolve("optimize")},
+    )
+
+
+@dataclass
+class _Part:
+    """What one group of units came to; pictures clipped to [0,1], on the CPU."""
+
+    pictures: Tensor
+    history: Tensor
+    scores: tuple[Tensor, Tensor, Tensor]
+    status: list[str]
+    reasons: list[str]
+
+
+def _visualize(scope: Scope, layer: Layer, units: list[int], plan: Recipe, seed: int, objective_of: Any, advance: Any) -> _Part:
+    """Optimizes a group of units; those without gradient at the start take the detour by themselves."""
+    climbers = [Climber.of(seed, layer.name, number) for number in units]
+    blocked = start_gradient_is_zero(scope, climbers, objective_of, plan)
+    climbed: dict[int, Climbed] = {}
+    status = [("converged", "")] * len(units)
+    free = [index for index, zero in enumerate(blocked) if not zero]
+    if free:
+        done = ascend(scope, [climbers[index] for index in free], objective_of, plan, advance=advance)
+        for place, index in enumerate(free):
+            climbed[index] = Climbed(done.pictures[place : place + 1], done.history[place : place + 1])
+    for index, zero in enumerate(blocked):
+        if zero:
+            climbed[index], status[index] = _rescue(scope, layer, climbers[index], plan, seed, objective_of)
+            advance(plan.stages * plan.steps)
+    pictures = torch.cat([climbed[index].pictures for index in range(len(units))]).clamp(0, 1).cpu()
+    return _Part(
+        pictures=pictures,
+        history=torch.cat([climbed[index].history for index in range(len(units))]),
+        scores=_scores(scope, layer, pictures, units, plan.reduce),
+        status=[name for name, _ in status],
+        reasons=[reason for _, reason in status],
+    )
+
+
+def picture_name(unit_number: int) -> str:
+    """The file name of a unit's picture in a folder of pictures."""
+    return f"unit_{unit_number:04d}.png"
+
+
+def _rescue(scope: Scope, layer: Layer, climber: Climber, plan: Recipe, seed: int, objective_of: Any) -> tuple[Climbed, tuple[str, str]]:
+    """A unit whose start has no gradient: first through redirected ReLUs, then from other starts."""
+    unit_number = climber.unit
+    climbed = ascend(scope, [climber], objective_of, plan, redirect=True)
+    if float(climbed.history[0, -1]) > float(climbed.history[0, 0]):
+        return climbed, ("rescued", "no gradient at the start; redirected ReLUs for the first steps")
+    for attempt in range(1, ATTEMPTS):
+        again = [Climber.of(seed, layer.name, unit_number, attempt)]
+        if not start_gradient_is_zero(scope, again, objective_of, plan)[0]:
+            return ascend(scope, again, objective_of, plan), ("rescued", f"no gradient at the start; start {attempt + 1} had one")
+    return climbed, ("stuck", f"no gradient from {ATTEMPTS} starts, nor through redirected ReLUs: the unit is silent on noise")
+
+
+def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The objective's own mean, and the means before and after rectification, each (unit), in float32."""
+    before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
+    rows: list[Tensor] = []
+    start = 0
+
+    def measure(part: Tensor) -> Tensor:
+        nonlocal start
+        mates = units[start : start + len(part)]
+        start += len(part)
+        values = {name: layer.channels_first(value) for name, value in scope.run(part, {layer.name, before}).items()}
+        index = torch.arange(len(part)), torch.tensor(mates)
+        own, raw = (
+            values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
+        )
+        scored = unit(layer.name, mates, reduce=reduce).score(values, part)
+        return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
+
+    with torch.no_grad(), scope.session("float32"):
+        rows.extend(row.float().cpu() for row in scope.in_batches(pictures, measure))
+    scored, raw, rectified = torch.cat(rows, 1)
+    return scored, raw, rectified

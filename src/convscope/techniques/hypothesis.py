@@ -1,0 +1,210 @@
+"""Is a unit what one takes it for? A guess ("unit 265 = chains") held against images that show the thing and images that do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.result import Result, axes
+from convscope.scope import Images, Scope
+from convscope.scope.provenance import technique
+from convscope.seeding import derive_seed
+from convscope.techniques.spectrum import spectrum
+
+CHANCE = 0.05
+"""Corrected p below this counts as a discovery."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis(Result):
+    """The guess and every other unit of the layer, measured on the same images.
+
+    Attributes:
+        concept: Spectra of the images that show the thing, (n c).
+        background: Spectra of the images that do not, (m c).
+        auc: Probability that a unit is higher on a concept image than on a background image, ties half, (c).
+        effect: (mean of concept - mean of background) / standard deviation of background, (c); 0 where a unit never varies.
+        p: One-sided permutation p-value of the AUC, (c).
+        p_corrected: The same corrected over the layer's units (family-wise, by the maximum over units), (c).
+        ranks: Place of the named unit in each concept image's spectrum, 1 = highest, (n).
+        layer: The layer's name.
+        unit: The unit that the guess is about.
+        rank: Its place by AUC in the layer, 1 = best.
+        better: Units that answer better (higher AUC), best first.
+        against: Names of the images that speak against the guess: concept images below the best threshold, background images above it.
+        concept_names, background_names: Names of the images.
+        labels: Class names on the output layer, else empty.
+        permutations: How many permutations the p-values rest on.
+        verdict: All this in a line.
+    """
+
+    concept: np.ndarray = axes("n c", "series", unit="activation")
+    background: np.ndarray = axes("m c", "series", unit="activation")
+    auc: np.ndarray = axes("c")
+    effect: np.ndarray = axes("c")
+    p: np.ndarray = axes("c")
+    p_corrected: np.ndarray = axes("c")
+    ranks: np.ndarray = axes("n")
+    layer: str = ""
+    unit: int = 0
+    rank: int = 0
+    better: tuple[int, ...] = ()
+    against: tuple[str, ...] = ()
+    concept_names: tuple[str, ...] = ()
+    background_names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    permutations: int = 0
+    verdict: str = ""
+
+    def summary(self) -> str:
+        """The verdict, the units that answer better, and the images against."""
+        lines = [self.verdict]
+        if self.better:
+            named = [f"{unit}{f' {self.labels[unit]}' if self.labels else ''} (AUC {self.auc[unit]:.3f})" for unit in self.better[:5]]
+            lines.append(f"units that answer better: {', '.join(named)}{', ...' if len(self.better) > 5 else ''}")
+        if self.against:
+            lines.append(f"images against: {', '.join(self.against[:8])}{', ...' if len(self.against) > 8 else ''}")
+        return "\n".join(lines)
+
+
+@technique
+def hypothesis(
+    scope: Scope,
+    layer: str,
+    unit: int | str,
+    images: Images,
+    against: Images,
+    *,
+    reduce: str = "mean",
+    permutations: int = 2000,
+    seed: int = 0,
+) -> Hypothesis:
+    """Tests the guess that a unit answers to what `images` show and `against` do not.
+
+    Args:
+        scope: The network.
+        layer: Layer name.
+        unit: The unit that the guess is about (a class name is understood on "output").
+        images: Images that show the thing; at least 2, and a useful p-value wants 5.
+        against: Images that do not; at least 2.
+        reduce: "mean" or "max" over positions, see :func:`~convscope.spectrum`.
+        permutations: Random re-labellings behind the p-values; the smallest possible p is 1 / (permutations + 1).
+        seed: Seed of the re-labellings.
+
+    Returns:
+        AUC, effect size and p-values of every unit, and where the named one stands among them.
+
+    Raises:
+        BadInput: Too few images. One image supports only a statement about rank: use :func:`~convscope.spectrum`.
+        UnitNotFound: The layer has no such unit.
+
+    Source:
+        AUC = Mann-Whitney U / (n m). p = (1 + #{T* >= T}) / (1 + R) over re-labellings; corrected by comparing with the largest AUC
+        in the layer under each re-labelling (Westfall and Young 1993), which needs no independence between units.
+    """
+    number = scope.units(layer, [unit])[0]
+    sources = scope.inputs.sources(images), scope.inputs.sources(against)
+    if min(map(len, sources)) < 2:
+        raise BadInput(
+            f"a test needs at least 2 images on each side, got {len(sources[0])} and {len(sources[1])}; for one image see spectrum"
+        )
+    if permutations < 1:
+        raise BadInput(f"permutations must be at least 1, got {permutations}")
+    both = spectrum(scope, [*sources[0], *sources[1]], layer, reduce=reduce)
+    n = len(sources[0])
+    auc, p, corrected = permutation_test(both.values, n, permutations, derive_seed(seed, "hypothesis"))
+    concept, background = both.values[:n], both.values[n:]
+    deviation = background.std(0, ddof=1)
+    gap = concept.mean(0) - background.mean(0)
+    effect = np.divide(gap, deviation, out=np.where(gap == 0, 0.0, np.copysign(np.inf, gap)), where=deviation > 0)
+    better = np.argsort(-auc, kind="stable")
+    better = tuple(int(other) for other in better if auc[other] > auc[number])
+    answer: dict[str, Any] = {
+        "layer": layer,
+        "unit": number,
+        "rank": 1 + len(better),
+        "better": better,
+        "against": _against(both.values[:, number], n, both.names),
+        "concept_names": both.names[:n],
+        "background_names": both.names[n:],
+        "labels": both.labels,
+        "permutations": permutations,
+    }
+    return Hypothesis(
+        concept=concept,
+        background=background,
+        auc=auc,
+        effect=effect,
+        p=p,
+        p_corrected=corrected,
+        ranks=both.rank(number)[:n],
+        verdict=_verdict(answer, float(auc[number]), float(effect[number]), float(corrected[number]), len(auc)),
+        manifest={"precision": scope.resolve("measure")},
+        **answer,
+    )
+
+
+def permutation_test(values: np.ndarray, n: int, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AUC, p-value and family-wise corrected p-value of every column.
+
+    Args:
+        values: (n + m, c); the first `n` rows are the group claimed to be higher.
+        n: Size of that group.
+        permutations: Number of random re-labellings.
+        seed: Their seed.
+
+    Returns:
+        Three arrays (c).
+    """
+    ranks = average_ranks(values)
+    m = len(values) - n
+    generator = np.random.default_rng(seed)
+
+    def areas(rank_sums: np.ndarray) -> np.ndarray:
+        return (rank_sums - n * (n + 1) / 2) / (n * m)
+
+    auc = areas(ranks[:n].sum(0))
+    single = np.zeros(values.shape[1])
+    largest = np.zeros(values.shape[1])
+    for first in range(0, permutations, 256):  # in blocks, so that memory does not grow with the number of permutations
+        picked = np.zeros((min(256, permutations - first), n + m))
+        for row in picked:
+            row[generator.permutation(n + m)[:n]] = 1
+        drawn = areas(picked @ ranks)
+        single += (drawn >= auc - 1e-12).sum(0)
+        largest += (drawn.max(1)[:, None] >= auc - 1e-12).sum(0)
+    return auc, (1 + single) / (1 + permutations), (1 + largest) / (1 + permutations)
+
+
+def average_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks 1 .. n of every column of (n c), equal values sharing their mean rank."""
+    ordered = np.sort(values, axis=0)
+    columns = range(values.shape[1])
+    below = np.stack([np.searchsorted(ordered[:, c], values[:, c], side="left") for c in columns], 1)
+    upto = np.stack([np.searchsorted(ordered[:, c], values[:, c], side="right") for c in columns], 1)
+    return (below + upto + 1) / 2
+
+
+def _against(values: np.ndarray, n: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Images on the wrong side of the threshold with the best Youden index (sensitivity + specificity), the worst first."""
+    cuts = np.unique(values)
+    thresholds = (cuts[:-1] + cuts[1:]) / 2
+    if not len(thresholds):
+        return names[:n]
+    youden = [(values[:n] > cut).mean() + (values[n:] <= cut).mean() for cut in thresholds]
+    cut = thresholds[int(np.argmax(youden))]
+    wrong = np.concatenate([cut - values[:n], values[n:] - cut])
+    return tuple(names[index] for index in np.argsort(-wrong, kind="stable") if wrong[index] > 0)
+
+
+def _verdict(answer: dict[str, Any], auc: float, effect: float, p: float, units: int) -> str:
+    n, m = len(answer["concept_names"]), len(answer["background_names"])
+    if p < CHANCE:
+        stands = "best of the layer" if answer["rank"] == 1 else f"supported, though {answer['rank'] - 1} of {units} units answer better"
+    else:
+        stands = "not supported: re-labelled images do as well"
+    name = f"unit {answer['unit']}" + (f" ({answer['labels'][answer['unit']]})" if answer["labels"] else "")
+    return f"{name} of {answer['layer']}: {stands}; AUC {auc:.3f}, effect {effect:+.2f} sd, corrected p {p:.2g} ({n} images against {m})"

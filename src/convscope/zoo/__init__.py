@@ -1,0 +1,56 @@
+"""Names of networks, and the :class:`~convscope.scope.Scope` that each stands for: torchvision, timm, a file of yours, the bundled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from convscope.scope import Scope
+
+__all__ = ["open"]
+
+
+def open(
+    name: str,
+    *,
+    weights: str | Path | None = "pretrained",
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+) -> Scope:
+    """Opens a network by its name.
+
+    Args:
+        name: One of
+
+            - a torchvision classifier: ``"vgg16_bn"``, ``"resnet50"``, ...
+            - ``"timm:NAME"``: a network of timm (the extra ``convscope[timm]``)
+            - ``"path/to/file.py:function"``: your own; the function returns a module, ``(module, Inputs)`` or a ``Scope``
+            - ``"textures"``: the small network bundled with convscope, which needs no download
+        weights: ``"pretrained"``: those published with the network, downloaded on first use (a file of yours: as its function made it).
+            A path: that .safetensors, .pth, .pt, .bin or .ckpt file; nothing in it is ever run. Weights of a network with another number
+            of classes get a network with that many. None: random weights, the same at every call.
+        device: "auto" (where the network is), "cpu", "cuda", ...
+        precision: "auto", "float32" or "bfloat16".
+
+    Returns:
+        The network under the microscope, in whose receipts `name` and `weights` are kept.
+
+    Raises:
+        BadInput: No such network, or a file of yours that does not make one.
+        BadWeights: The weights cannot be downloaded or read, do not fit, or cannot be trusted.
+
+    Example:
+        >>> import convscope as cs
+        >>> scope = cs.open("squeezenet1_1", weights=None)
+        >>> scope.inputs.size, len(scope.inputs.classes)
+        (224, 1000)
+    """
+    from convscope.scope import Scope
+    from convscope.zoo.loading import load
+
+    loaded = load(name, weights)
+    precision = loaded.precision if precision == "auto" else precision
+    return Scope(loaded.model, loaded.inputs, device=device, precision=precision, name=loaded.name, weights=loaded.weights)

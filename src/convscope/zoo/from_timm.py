@@ -1,0 +1,101 @@
+"""Networks of timm, an optional dependency: ``timm:NAME``."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from convscope.errors import BadInput, BadWeights
+from convscope.scope.inputs import Inputs
+from convscope.zoo import from_torchvision
+from convscope.zoo.loading import PRETRAINED, Loaded, fill, near
+from convscope.zoo.reading import read_weights
+
+_log = logging.getLogger("convscope")
+
+
+def load_timm(name: str, weights: str | Path | None) -> Loaded:
+    """A timm network with its published weights, a file's, or random ones.
+
+    Raises:
+        BadInput: timm is not installed or has no such network.
+        BadWeights: The weights cannot be downloaded or read, or do not fit.
+    """
+    timm = _timm()
+    short = name.removeprefix("timm:")
+    _check_name(timm, short)
+    if weights == PRETRAINED:
+        model = _pretrained(timm, short, name)
+        return Loaded(model, _inputs(model, name))
+    if weights is None:
+        model = timm.create_model(short, pretrained=False)
+        return Loaded(model, _inputs(model, name))
+
+    def build(count: int | None) -> nn.Module:
+        return timm.create_model(short, pretrained=False, **({} if count is None else {"num_classes": count}))
+
+    file = read_weights(weights)
+    model = build(None)
+    inputs = _inputs(model, name)
+    return fill(lambda count: model if count is None else build(count), inputs, file, name)
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        if error.name != "timm":
+            raise BadInput(f"timm is installed but cannot be imported ({error})") from error
+        raise BadInput("networks named timm:NAME need timm: pip install 'convscope[timm]'") from None
+
+
+def _check_name(timm: Any, short: str) -> None:
+    plain = short.partition(".")[0]
+    if not plain or not timm.is_model(plain):
+        raise BadInput(f"timm has no network {short!r}{near(short, timm.list_models())}")
+    if "." in short and short not in timm.list_pretrained():
+        raise BadInput(f"timm has no weights {short!r} for {plain}{near(short, timm.list_pretrained(f'{plain}.*'))}")
+
+
+def _pretrained(timm: Any, short: str, name: str) -> nn.Module:
+    configuration = timm.get_pretrained_cfg(short)
+    if configuration is None or not configuration.has_weights:
+        raise BadWeights(f"timm publishes no weights for {name}; give a file of your own, or weights=None for random weights")
+    try:
+        return timm.create_model(short, pretrained=True)
+    except Exception as error:  # which errors a failed download raises depends on the client that timm's hub library uses
+        raise from_torchvision.not_downloaded(name, error) from error
+
+
+def _inputs(model: nn.Module, name: str) -> Inputs:
+    data = importlib.import_module("timm.data")
+    expects: dict[str, Any] = data.resolve_model_data_config(model)
+    channels, height, width = expects["input_size"]
+    if channels != 3:
+        raise BadInput(f"{name} takes {channels} channels; only RGB networks can be opened")
+    share, mode = float(expects["crop_pct"]), expects["crop_mode"]
+    if mode == "border" or (mode == "squash" and share < 1):
+        _log.warning(
+            "%s was evaluated with crop mode %s, share %g; pictures are squashed to %dx%d instead", name, mode, share, height, width
+        )
+    return Inputs(
+        size=height if height == width else (height, width),
+        mean=tuple(expects["mean"]),
+        std=tuple(expects["std"]),
+        classes=_classes(model),
+        interpolation=expects["interpolation"],
+        crop=height / math.floor(height / share) if mode == "center" else None,
+    )
+
+
+def _classes(model: nn.Module) -> tuple[str, ...] | None:
+    configuration: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    if configuration.get("label_names"):
+        return tuple(configuration["label_names"])
+    known = str(configuration.get("tag", "")).endswith("in1k") and getattr(model, "num_classes", None) == 1000
+    return tuple(from_torchvision.preset("resnet50").classes or ()) if known else None

@@ -1,0 +1,118 @@
+"""Networks of torchvision: built as their published weights need them, and fed as torchvision's own presets say."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+from contextlib import redirect_stdout
+from dataclasses import replace
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import nn
+
+from convscope.errors import BadWeights
+from convscope.scope.inputs import Inputs
+from convscope.zoo.loading import PRETRAINED, Loaded, fill
+from convscope.zoo.reading import WeightsFile, one_line, read_weights
+
+_log = logging.getLogger("convscope")
+_TRAINING_HEADS = re.compile(r"(?:^|\.)(?:aux1|aux2|AuxLogits)\.")
+"""Classifiers of GoogLeNet and Inception v3 that exist for training alone: the weights have them, evaluation never runs them."""
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+"""Densenet's published weights have names with a dot (``norm.1``) that PyTorch no longer allows."""
+
+
+def names() -> list[str]:
+    """All classifiers of torchvision."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def load_torchvision(name: str, weights: str | Path | None) -> Loaded:
+    """A torchvision network with its default weights, a file's, or random ones.
+
+    Raises:
+        BadWeights: They cannot be downloaded or read, or do not fit.
+    """
+    inputs = preset(name)
+    if weights is None:
+        return Loaded(build(name), inputs)
+    file = download(name) if weights == PRETRAINED else read_weights(weights)
+    tensors = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in file.tensors.items() if not _TRAINING_HEADS.search(key)}
+    return fill(lambda count: build(name, count), inputs, replace(file, tensors=tensors), name)
+
+
+def build(name: str, num_classes: int | None = None) -> nn.Module:
+    """The untrained network, without the heads that only training uses, with the options that its published weights need."""
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        options |= {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name.startswith("vit_"):
+        options["image_size"] = preset(name).size  # its position embedding exists for one size
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def preset(name: str) -> Inputs:
+    """What a network's default weights expect of their input, and the names of their classes; nothing is downloaded."""
+    entry = _entry(name)
+    transform = entry.transforms()
+    (crop,), (resize,) = transform.crop_size, transform.resize_size
+    return Inputs(
+        size=crop,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        classes=tuple(entry.meta["categories"]),
+        interpolation=transform.interpolation.value,
+        crop=crop / resize,
+    )
+
+
+def download(name: str) -> WeightsFile:
+    """A network's default weights, from torch.hub's cache or, the first time, from the net, with the hash in the file's name checked.
+
+    Raises:
+        BadWeights: They cannot be downloaded, or the file in the cache is damaged.
+    """
+    url: str = _entry(name).url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not path.exists():
+        _fetch(url, path, name)
+    try:
+        return read_weights(path)
+    except BadWeights as error:
+        raise BadWeights(f"{error.message}; delete this file and the pretrained weights of {name} are downloaded again") from None
+
+
+def not_downloaded(name: str, reason: object) -> BadWeights:
+    """The error for pretrained weights that cannot be had: why, and what to do without them."""
+    return BadWeights(
+        f"the pretrained weights of {name} could not be downloaded ({one_line(reason)}); "
+        "give a local file (--weights FILE or weights='file.safetensors'), or weights=None for random weights"
+    )
+
+
+def _fetch(url: str, path: Path, name: str) -> None:
+    hashed = torch.hub.HASH_REGEX.search(path.name)
+    on_terminal = sys.stderr.isatty()
+    _log.info("downloading the weights of %s from %s to %s", name, url, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with redirect_stdout(sys.stderr if on_terminal else io.StringIO()):
+            torch.hub.download_url_to_file(url, str(path), hashed[1] if hashed else None, progress=on_terminal)
+    except HTTPError as error:
+        error.close()
+        raise not_downloaded(name, f"{url}: {error}") from None
+    except (OSError, HTTPException, RuntimeError, ValueError) as error:  # a hash that does not match is a RuntimeError
+        raise not_downloaded(name, f"{url}: {one_line(error)}") from None
+
+
+def _entry(name: str) -> Any:
+    entries: Any = torchvision.models.get_model_weights(name)
+    return entries.DEFAULT

@@ -1,0 +1,140 @@
+"""Weights into networks: all of them checked before the first is copied, and a hash that says which weights a network has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from convscope.errors import BadWeights
+from convscope.zoo.reading import WeightsFile, read_weights
+
+_NAMED = 3
+"""How many tensors of each kind an error names."""
+
+
+def load_weights(model: nn.Module, path: str | Path, name: str = "the network") -> None:
+    """Puts the weights of a file into a network, all of them or, if anything is wrong, none.
+
+    Prefixes left by DataParallel, torch.compile and training frameworks are stripped, and floating-point values are converted to the
+    network's own types. Missing ``num_batches_tracked`` is no fault.
+
+    Args:
+        model: Any network; changed in place.
+        path: A .safetensors, .pth, .pt, .bin, .ckpt or .tar file; see :func:`~convscope.zoo.reading.read_weights`.
+        name: How to call the network in errors.
+
+    Raises:
+        BadWeights: The file cannot be read or trusted, does not fit, or holds NaN or infinity.
+    """
+    put_weights(model, read_weights(path), name)
+
+
+def put_weights(model: nn.Module, file: WeightsFile, name: str) -> None:
+    """:func:`load_weights` for weights that are in memory."""
+    own = _own_tensors(model, name)
+    given = _renamed(file.tensors, own)
+    _check_names_and_shapes(own, given, f"weights {file.source} do not fit {name}")
+    ready: dict[str, Tensor] = {}
+    for key, value in given.items():
+        target = own[key]
+        if (value.is_floating_point(), value.is_complex()) != (target.is_floating_point(), target.is_complex()):
+            raise BadWeights(f"weights {file.source} do not fit {name}: {key} is {value.dtype} in the file, {target.dtype} in the network")
+        ready[key] = value.to(target.dtype)
+        if target.is_floating_point() and not bool(torch.isfinite(ready[key]).all()):
+            cast = f" as {target.dtype}" if value.dtype != target.dtype else ""
+            raise BadWeights(f"weights {file.source}: {key} {_shape(value)} holds NaN or infinity{cast}")
+    with torch.no_grad():
+        for key, value in ready.items():
+            own[key].copy_(value)
+
+
+def class_count(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
+    """The number of classes with which the weights would fit, where nothing else but that number differs; otherwise None."""
+    own = _own_tensors(model, "the network")
+    given = _renamed(tensors, own)
+    if _missing(own, given) or any(key not in own for key in given):
+        return None
+    differing = [(own[key].shape, value.shape) for key, value in given.items() if own[key].shape != value.shape]
+    if any(len(ours) != len(theirs) or ours[1:] != theirs[1:] for ours, theirs in differing):
+        return None
+    counts = {(ours[0], theirs[0]) for ours, theirs in differing}
+    return counts.pop()[1] if len(counts) == 1 else None
+
+
+def weights_hash(model: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # a module's own extra state
+            digest.update(f"{name} {tensor!r}".encode())
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def _own_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """A network's parameters and buffers themselves, by name, without the wrappers of parallel training and compilation."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    own = {_plain(key): value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    for key, value in own.items():
+        if is_lazy(value) or value.is_meta:
+            raise BadWeights(
+                f"{name}: {key} has no values yet ({'a lazy layer' if is_lazy(value) else 'meta device'}); run one forward first"
+            )
+    return own
+
+
+def _plain(key: str) -> str:
+    return key.replace("_orig_mod.", "")
+
+
+def _renamed(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the network's names: a first component that all share (``module.``, ``model.``) goes if then some match."""
+    given = {_plain(key): value for key, value in tensors.items()}
+    if "n_averaged" not in own:
+        given.pop("n_averaged", None)  # the counter of an averaged model
+    stripped = given
+    while stripped and not any(key in own for key in stripped):
+        heads = {key.partition(".")[0] for key in stripped}
+        if len(heads) != 1 or not all("." in key for key in stripped):
+            return given
+        stripped = {key.partition(".")[2]: value for key, value in stripped.items()}
+    return stripped
+
+
+def _missing(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """The network's tensors that are not given, except counters, and tensors shared with one that is given."""
+    covered = {id(own[key]) for key in given if key in own}
+    return [key for key in own if key not in given and id(own[key]) not in covered and not key.endswith("num_batches_tracked")]
+
+
+def _check_names_and_shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str) -> None:
+    missing = _missing(own, given)
+    unexpected = [key for key in given if key not in own]
+    misshapen = [key for key in given if key in own and given[key].shape != own[key].shape]
+    faults: list[str] = []
+    if missing:
+        faults.append(f"{len(missing)} of {len(own)} missing ({_some(f'{key} {_shape(own[key])}' for key in missing)})")
+    if unexpected:
+        faults.append(f"{len(unexpected)} unexpected ({_some(f'{key} {_shape(given[key])}' for key in unexpected)})")
+    if misshapen:
+        pairs = (f"{key}: file {_shape(given[key])}, network {_shape(own[key])}" for key in misshapen)
+        faults.append(f"{len(misshapen)} of another shape ({_some(pairs)})")
+    if faults:
+        raise BadWeights(f"{complaint}: {'; '.join(faults)}")
+
+
+def _some(items: Iterable[str]) -> str:
+    listed = list(items)
+    return ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"({' '.join(str(side) for side in tensor.shape)})"

@@ -1,0 +1,121 @@
+"""Result classes as the compute column defines them, for views to be tested without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.result import Result, axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureVisualization(Result):
+    images: np.ndarray = axes("unit rgb h w", "image")
+    scores: np.ndarray = axes("unit", "values")
+    rectified: np.ndarray = axes("unit")
+    history: np.ndarray = axes("unit step", "series")
+    layer: str
+    units: tuple[int, ...]
+    labels: tuple[str, ...]
+    status: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(Result):
+    values: np.ndarray = axes("n c", "series")
+    maxima: np.ndarray = axes("n c")
+    active: np.ndarray = axes("n c")
+    layer: str
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    reduce: str
+    pictures: tuple[tuple[int, np.ndarray], ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Hypothesis(Result):
+    concept: np.ndarray = axes("n c", "series")
+    background: np.ndarray = axes("m c", "series")
+    auc: np.ndarray = axes("c")
+    effect: np.ndarray = axes("c")
+    p: np.ndarray = axes("c")
+    p_corrected: np.ndarray = axes("c")
+    ranks: np.ndarray = axes("n")
+    layer: str
+    unit: int
+    rank: int
+    better: tuple[int, ...]
+    against: tuple[str, ...]
+    concept_names: tuple[str, ...]
+    background_names: tuple[str, ...]
+    labels: tuple[str, ...]
+    verdict: str
+
+
+def pattern(unit: int, size: int = 64) -> np.ndarray:
+    """A picture (rgb h w) in [0,1] that differs from unit to unit."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    waves = [np.sin(2 * np.pi * (x * (unit % 5 + 1) + y * (unit % 3 + channel)) + unit) for channel in range(3)]
+    return (np.stack(waves) / 2 + 0.5).astype(np.float32)
+
+
+def feature_visualization(count: int = 6, size: int = 64) -> FeatureVisualization:
+    status = tuple("stuck" if unit % 6 == 4 else "rescued" if unit % 6 == 2 else "converged" for unit in range(count))
+    return FeatureVisualization(
+        images=np.stack([pattern(unit, size) for unit in range(count)]),
+        scores=np.arange(count) * 1.25 - 1,
+        rectified=np.maximum(np.arange(count) * 1.25 - 1, 0),
+        history=np.zeros((count, 3), dtype=np.float32),
+        layer="features.12",
+        units=tuple(10 + unit for unit in range(count)),
+        labels=tuple("great white shark, man-eater" if unit == 1 else "" for unit in range(count)),
+        status=status,
+        reasons=tuple("zero gradient at every start" if each == "stuck" else "" for each in status),
+        manifest={"technique": "feature_visualization", "network": "squeezenet1_0", "parameters": {"seed": 0, "recipe": "crops"}},
+    )
+
+
+def spectrum(count: int = 3, channels: int = 512, *, labels: bool = False, pictures: bool = False) -> Spectrum:
+    draws = np.random.default_rng(0)
+    values = draws.gamma(0.6, 0.08, (count, channels)).astype(np.float32)
+    values[:, [7, 8, 9, channels // 2]] += np.float32([0.9, 0.7, 0.5, 0.8])
+    return Spectrum(
+        values=values,
+        maxima=values * 9,
+        active=np.clip(values, 0, 1),
+        layer="features.42",
+        names=tuple(f"photo_{index}.jpg" for index in range(count)),
+        labels=tuple(f"class name {index}" for index in range(channels)) if labels else (),
+        reduce="mean",
+        pictures=tuple((unit, pattern(unit, 96)) for unit in (7, 8, 9, channels // 2)) if pictures else (),
+        manifest={"network": "vgg16_bn"},
+    )
+
+
+def hypothesis(channels: int = 256, better: tuple[int, ...] = (3, 200, 17)) -> Hypothesis:
+    draws = np.random.default_rng(1)
+    concept, background = draws.gamma(2, 0.1, (24, channels)), draws.gamma(2, 0.1, (60, channels))
+    concept[:, [50, 3, 200, 17]] += (0.25, 0.45, 0.4, 0.35)
+    concept[[2, 11], 50] = 0.02
+    auc = np.stack([(concept[:, None, unit] > background[None, :, unit]).mean() for unit in range(channels)])
+    return Hypothesis(
+        concept=concept,
+        background=background,
+        auc=auc,
+        effect=(concept.mean(0) - background.mean(0)) / background.std(0),
+        p=np.full(channels, 0.001),
+        p_corrected=np.full(channels, 0.0128),
+        ranks=1 + (concept > concept[:, 50:51]).sum(1),
+        layer="features.42",
+        unit=50,
+        rank=1 + int((auc > auc[50]).sum()),
+        better=better,
+        against=("bird_2.jpg", "bird_11.jpg"),
+        concept_names=tuple(f"bird_{index}.jpg" for index in range(24)),
+        background_names=tuple(f"other_{index}.jpg" for index in range(60)),
+        labels=(),
+        verdict="Unit 50 answers to the concept (AUC 0.84), but three other units of the layer answer better.",
+        manifest={"network": "vgg16_bn"},
+    )

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import convscope
+from convscope.errors import BadInput, BadWeights
+from convscope.zoo.loading import load, near
+from convscope.zoo.textures import network
+from convscope.zoo.textures.generator import CLASSES
+
+
+def test_open_keeps_how_it_was_asked() -> None:
+    scope = convscope.open("squeezenet1_1", weights=None, device="cpu", precision="float32")
+    assert (scope.name, scope.weights, scope.precision, str(scope.device)) == ("squeezenet1_1", None, "float32", "cpu")
+    assert scope.layers["output"].channels == len(scope.class_names) == 1000
+    assert scope.weights_hash == load("squeezenet1_1", None).weights_hash
+
+
+def test_textures_without_its_weights() -> None:
+    loaded = load("textures", None)
+    assert (loaded.inputs.size, loaded.inputs.classes, loaded.inputs.crop) == (network.SIZE, CLASSES, 1.0)
+    assert (loaded.inputs.mean, loaded.inputs.std) == (network.MEAN, network.STD)
+    assert loaded.weights_hash == load("textures", None).weights_hash
+
+
+@pytest.mark.skipif(not network.WEIGHTS.exists(), reason="the bundled weights are not there")
+def test_textures_with_its_weights() -> None:
+    scope = convscope.open("textures")
+    assert scope.class_names == CLASSES
+    assert scope.weights == "pretrained"
+    assert all(parameter.dtype == torch.float32 for parameter in scope.model.parameters())
+
+
+def test_textures_with_other_weights(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(network.build(3).state_dict(), path, metadata={"classes": '["a", "b", "c"]'})
+    assert load("textures", path).inputs.classes == ("a", "b", "c")
+    with pytest.raises(BadWeights, match="no such file"):
+        load("textures", tmp_path / "absent.safetensors")
+
+
+def test_near_names() -> None:
+    assert near("b", ["abc", "xyz"]) == "; near names: abc"
+    assert near("qqq", ["abc", "xyz"]) == ""
+    assert near("", ["abc"]) in ("", "; near names: abc")
+
+
+def test_only_names_of_networks() -> None:
+    with pytest.raises(BadInput, match="expected the name of a network, got int"):
+        convscope.open(3)  # pyright: ignore
+
+
+def test_importing_the_zoo_is_light() -> None:
+    heavy = "import convscope.zoo, sys; print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
