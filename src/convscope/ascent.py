@@ -47,7 +47,7 @@ class Climber:
 
 @dataclass(frozen=True)
 class Climbed:
-    """Pictures (n 3 h w) as optimized, in pixel space, not clipped, and the objective at every step, (n steps)."""
+    """Finished pictures (n 3 h w), clipped to [0,1], on the CPU, and the objective at every step, (n steps)."""
 
     pictures: Tensor
     history: Tensor
@@ -95,17 +95,29 @@ def ascend(
             history.append(torch.cat(traces))
     with torch.no_grad():
         pictures = torch.cat([form.picture(part[None], sides[-1], sides[-1]) for part in numbers])
-    return Climbed(pictures.float(), torch.cat(history, 1))
+    return Climbed(pictures.float().clamp(0, 1).cpu(), torch.cat(history, 1))
 
 
-def start_gradient_is_zero(
-    scope: Scope, climbers: Sequence[Climber], objective_of: Callable[[list[int]], Objective], recipe: Recipe
-) -> list[bool]:
-    """Whether the start picture of each climber has no gradient at all, so that no step could move it. Draws no view."""
+@dataclass(frozen=True)
+class Start:
+    """Where climbers begin.
+
+    Attributes:
+        scores: The objective at the start pictures, (n).
+        blocked: Whether a start picture has no gradient at all, so that no step could move it.
+    """
+
+    scores: list[float]
+    blocked: list[bool]
+
+
+def look_at_start(scope: Scope, climbers: Sequence[Climber], objective_of: Callable[[list[int]], Objective], recipe: Recipe) -> Start:
+    """The objective and its gradient at the start pictures as a whole. Uses up none of the climbers' draws."""
     form = PARAMETERIZATIONS[recipe.image](scope.inputs, recipe.start_range)
     side = recipe.sides(max(scope.inputs.height, scope.inputs.width))[0]
-    zero: list[bool] = []
     at_once = scope.fitting(side * side)
+    scores: list[float] = []
+    blocked: list[bool] = []
     with scope.session(scope.resolve("optimize")), torch.enable_grad():
         for first in range(0, len(climbers), at_once):
             mates = climbers[first : first + at_once]
@@ -113,8 +125,9 @@ def start_gradient_is_zero(
             numbers = form.start(side, side, twins).to(scope.device).requires_grad_()
             score = objective_of([climber.unit for climber in mates])(scope, form.picture(numbers, side, side))
             (gradient,) = torch.autograd.grad(score.sum(), numbers)
-            zero += (gradient.flatten(1).abs().amax(1) == 0).tolist()
-    return zero
+            scores += score.tolist()
+            blocked += (gradient.flatten(1).abs().amax(1) == 0).tolist()
+    return Start(scores, blocked)
 
 
 def _stage(
@@ -150,8 +163,7 @@ def _stage(
         if adam is not None:
             adam.step()
         else:
-            gradient = numbers.grad
-            assert gradient is not None
+            gradient = torch.zeros_like(numbers) if numbers.grad is None else numbers.grad
             rms = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-30).view(-1, 1, 1, 1)
             numbers.data.sub_(recipe.rate / 255 * gradient / rms)
         advance(len(climbers))

@@ -13,7 +13,7 @@ ConvscopeError
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,7 @@ class ConvscopeError(Exception):
         return f"{self.message} [{asked}]" if asked else self.message
 
 
-class LayerNotFound(ConvscopeError):
+class LayerNotFound(ConvscopeError, KeyError):
     """The network has no layer of that name."""
 
 
@@ -68,7 +68,7 @@ class StoreConflict(ConvscopeError):
 
 
 @contextmanager
-def asking(**question: Any) -> Iterator[None]:
+def asking(**question: Any) -> Generator[None]:
     """Adds the caller's question to every convscope error raised inside; outer questions do not overwrite inner ones."""
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -28,7 +28,7 @@ _reporter: ContextVar[Reporter | None] = ContextVar("convscope_progress", defaul
 
 
 @contextmanager
-def reporting(reporter: Reporter | None) -> Iterator[None]:
+def reporting(reporter: Reporter | None) -> Generator[None]:
     """Within the block, progress goes to `reporter` (None: silence)."""
     token = _reporter.set(reporter)
     try:
@@ -38,14 +38,14 @@ def reporting(reporter: Reporter | None) -> Iterator[None]:
 
 
 @contextmanager
-def task(description: str, total: int) -> Iterator[Callable[..., None]]:
+def task(description: str, total: int) -> Generator[Callable[..., None]]:
     """Announces a task; the block calls the yielded ``advance(steps=1, note="")`` as it goes.
 
     Inside a task, further tasks report nothing: the outermost one is what the user waits for.
     """
     reporter = _reporter.get()
     if reporter is None:
-        yield lambda _steps=1, _note="": None
+        yield _silent
         return
     handle = reporter.begin(description, total)
     token = _reporter.set(None)
@@ -54,3 +54,6 @@ def task(description: str, total: int) -> Iterator[Callable[..., None]]:
     finally:
         _reporter.reset(token)
         reporter.end(handle)
+
+
+def _silent(steps: int = 1, note: str = "") -> None: ...

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from convscope.errors import BadInput
 from convscope.transforms import Crops, Robust, View
@@ -85,6 +87,10 @@ class Recipe:
                 near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(known)
                 raise BadInput(f"a recipe has no number {name!r}; near names: {near}")
         recipe = dataclasses.replace(self, **{key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()})
+        for name, hint in get_type_hints(Recipe).items():
+            if not _fits(value := getattr(recipe, name), hint):
+                meant = ", ".join(get_args(hint)) if get_origin(hint) is Literal else Recipe.__annotations__[name]
+                raise BadInput(f"recipe {self.name}: {name} must be {meant}, got {value!r}")
         for name, smallest in (("steps", 1), ("stages", 1), ("rate", 0), ("factor", 1), ("crop_size", 8), ("noise", 0), ("size", 8)):
             value = getattr(recipe, name)
             if value is not None and not value >= smallest:
@@ -92,6 +98,20 @@ class Recipe:
         if recipe.image == "fourier" and recipe.stages > 1:
             raise BadInput(f"recipe {self.name}: a Fourier image has one size, so stages must be 1, got {recipe.stages}")
         return recipe
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of the type that a recipe's field declares; whole numbers count as float, truth values as neither."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        parts = get_args(hint)
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) and not isinstance(value, bool)
 
 
 RECIPES = {

@@ -55,12 +55,14 @@ class Result:
     """
 
     technique: ClassVar[str] = "result"
-    _free_axes: ClassVar[frozenset[str]] = frozenset("h w y x".split())
+    _free_axes: ClassVar[frozenset[str]] = frozenset(["h", "w", "y", "x"])
 
     manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True, repr=False)
 
     def __init_subclass__(cls) -> None:
         cls.technique = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Result.__repr__  # a dataclass would write one that prints whole arrays
 
     def __post_init__(self) -> None:
         lengths: dict[str, tuple[int, str]] = {}
@@ -140,10 +142,11 @@ def to_array(value: Any) -> np.ndarray:
     """A read-only array with the values of a tensor, array or nested list; bfloat16 and float16 become float32."""
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         return value
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
-    array = np.array(value)
+    tensor: Any = value
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        tensor = (tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor).numpy()
+    array = np.array(tensor)
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     array.setflags(write=False)

@@ -31,7 +31,8 @@ class Spectrum(Result):
     names: tuple[str, ...]
     labels: tuple[str, ...]
     reduce: str
-    pictures: tuple[tuple[int, np.ndarray], ...] = ()
+    pictures: np.ndarray = axes("picture rgb h w", "image")
+    pictured: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,6 +79,7 @@ def feature_visualization(count: int = 6, size: int = 64) -> FeatureVisualizatio
 
 
 def spectrum(count: int = 3, channels: int = 512, *, labels: bool = False, pictures: bool = False) -> Spectrum:
+    pictured = (7, 8, 9, channels // 2) if pictures else ()
     draws = np.random.default_rng(0)
     values = draws.gamma(0.6, 0.08, (count, channels)).astype(np.float32)
     values[:, [7, 8, 9, channels // 2]] += np.float32([0.9, 0.7, 0.5, 0.8])
@@ -89,7 +91,8 @@ def spectrum(count: int = 3, channels: int = 512, *, labels: bool = False, pictu
         names=tuple(f"photo_{index}.jpg" for index in range(count)),
         labels=tuple(f"class name {index}" for index in range(channels)) if labels else (),
         reduce="mean",
-        pictures=tuple((unit, pattern(unit, 96)) for unit in (7, 8, 9, channels // 2)) if pictures else (),
+        pictures=np.stack([pattern(unit, 96) for unit in pictured]) if pictures else np.zeros((0, 3, 96, 96)),
+        pictured=pictured,
         manifest={"network": "vgg16_bn"},
     )
 

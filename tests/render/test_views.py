@@ -60,7 +60,7 @@ def test_spikes_come_with_their_pictures():
     result = spectrum(1, 64, pictures=True)
     tiles = [panel for panel in render.view(result).flat() if isinstance(panel, Image)]
     assert {tile.title for tile in tiles} == {"7", "8", "9", "32"}
-    np.testing.assert_array_equal(tiles[0].pixels, dict(result.pictures)[7])
+    np.testing.assert_array_equal(tiles[0].pixels, result.pictures[result.pictured.index(7)])
 
 
 def test_many_images_become_a_matrix_below_the_mean():

@@ -90,8 +90,8 @@ def test_files_next_to_it_can_be_imported_even_under_a_common_name(write: Write,
         for folder, channels in (("a", 4), ("b", 5), ("a", 4)):
             assert load(f"{tmp_path / folder}/net.py:build").model.out_channels == channels  # pyright: ignore
             assert load(f"{tmp_path / folder}/later.py:build").model.out_channels == channels  # pyright: ignore
-        assert sys.path == before
-        assert Path(str(sys.modules["blocks_of_mine"].__file__)).parent.name == "a"
+            assert sys.path == before
+            assert Path(str(sys.modules["blocks_of_mine"].__file__)).parent.name == "a", "the module loaded first was not put back"
     finally:
         for name in ("blocks_of_mine", "sub_of_mine", "sub_of_mine.deep"):
             sys.modules.pop(name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +85,14 @@ def test_the_mask_lies_on_the_object(label: str):
         assert abs(near[inside].mean() - near[~inside].mean()) > max(20.0, 1.2 * spread)
 
 
+def test_hearts_stand_upright():
+    for index in range(20):
+        mask = generator.indexed("heart", index, seed=6).mask
+        assert mask is not None
+        rows = np.nonzero(mask)[0]
+        assert rows.mean() < (rows.min() + rows.max()) / 2
+
+
 def test_the_clutter_does_not_know_the_shape():
     plane = Plane.of(128)
     pictures, masks = zip(*(compose(label, plane, np.random.default_rng(5)) for label in generator.SHAPES), strict=True)
@@ -165,18 +172,22 @@ def test_the_network_is_small_and_ends_at_stride_16():
 def test_the_bundled_weights_load_strictly_and_know_fresh_images():
     assert network.WEIGHTS.stat().st_size <= 1_500_000
     net = network.build()
-    metadata = network.load_weights(net)
-    assert tuple(json.loads(metadata["classes"])) == network.class_names(metadata) == generator.CLASSES
-    assert metadata["generator"] == generator.VERSION
+    record = network.load_weights(net)
+    assert tuple(record["classes"]) == generator.CLASSES
+    assert record["generator"] == generator.VERSION
     accuracies = class_accuracies(net, rendered(20, seed=77))
     accuracy = sum(accuracies.values()) / len(accuracies)
-    assert accuracy >= 0.95 and abs(accuracy - float(metadata["accuracy"])) < 0.03
+    assert accuracy >= 0.95 and abs(accuracy - record["accuracy"]) < 0.03
     assert min(accuracies.values()) >= 0.8
 
 
 def test_weights_of_another_shape_are_refused():
     with pytest.raises(RuntimeError, match="classifier"):
         network.load_weights(network.build(num_classes=5))
+    larger = network.build()
+    larger.extra = torch.nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match=r"extra\.weight"):
+        network.load_weights(larger)
 
 
 # training
@@ -203,19 +214,24 @@ def test_training_is_reproducible_from_its_seed_and_learns(tmp_path: Path):
 
     def run(name: str, seed: int):
         path = tmp_path / name
-        return train(path, images_per_class=3, epochs=2, seed=seed, validation_per_class=2, batch=14, report=lines.append), path
+        return train(path, images_per_class=2, epochs=2, seed=seed, validation_per_class=2, batch=14, threads=1, report=lines.append), path
 
-    (figures, path), (_, again), (_, other) = run("a", 1), run("b", 1), run("c", 2)
-    assert path.read_bytes() == again.read_bytes() != other.read_bytes()
+    (figures, path), (_, again) = run("a", 1), run("b", 1)
+    assert path.read_bytes() == again.read_bytes()
     assert figures.losses[1] < figures.losses[0]
     net = network.build()
-    metadata = network.load_weights(net, path)
+    record = network.load_weights(net, path)
     saved = class_accuracies(net, rendered(2, seed=1_000_004))
-    assert saved == figures.per_class and float(metadata["accuracy"]) == pytest.approx(figures.accuracy, abs=1e-4)
-    assert metadata["seed"] == "1" and any("accuracy" in line for line in lines)
+    assert saved == figures.per_class and record["accuracy"] == pytest.approx(figures.accuracy, abs=1e-4)
+    assert record["seed"] == 1 and any("accuracy" in line for line in lines)
 
 
-def test_training_leaves_global_torch_state_alone(tmp_path: Path):
+def test_training_depends_on_its_seed_and_leaves_global_torch_state_alone(tmp_path: Path):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    train(tmp_path / "w", images_per_class=1, epochs=1, validation_per_class=1, batch=14, threads=1)
+    for seed in (0, 1):
+        train(tmp_path / str(seed), images_per_class=1, epochs=1, seed=seed, validation_per_class=1, batch=14, threads=1)
     assert torch.equal(state, torch.get_rng_state()) and torch.get_num_threads() == threads
+    first, second = network.build(), network.build()
+    network.load_weights(first, tmp_path / "0")
+    network.load_weights(second, tmp_path / "1")
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)

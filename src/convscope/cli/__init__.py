@@ -23,11 +23,24 @@ TECHNIQUES = {
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
 
 OTHERS = {
-    "layers": ("convscope.cli.network:layers", "The layers of a network, in call order, as a table."),
-    "redo": ("convscope.cli.pictures:redo", "Makes a picture again from its receipt and compares the two."),
-    "textures": ("convscope.cli.textures:app", "The bundled network `textures`: sample labelled images, or train it again."),
-    "demo": ("convscope.cli.pictures:demo", "The main job on the bundled network: offline, in under three minutes."),
+    "layers": (
+        "convscope.cli.network:layers",
+        "The layers of a network, in call order, as a table.",
+        ("convscope layers vgg16_bn --kind Conv2d", "convscope layers timm:resnet50d", "convscope layers my_model.py:build"),
+    ),
+    "redo": (
+        "convscope.cli.pictures:redo",
+        "Makes a picture again from its receipt and compares the two.",
+        ("convscope redo pictures/unit_0012.png", "convscope redo unit_0012.png --network my_model.py:build --weights best.pth"),
+    ),
+    "textures": ("convscope.cli.textures:app", "The bundled network `textures`: sample labelled images, or train it again.", ()),
+    "demo": (
+        "convscope.cli.pictures:demo",
+        "The main job on the bundled network: offline, in under three minutes.",
+        ("convscope demo --out out/demo",),
+    ),
 }
+"""The other commands: where they live, the first line of their help, examples."""
 
 _EPILOG = "Start with: convscope demo  ·  convscope layers squeezenet1_0  ·  convscope feature-visualization textures output --units 0-3"
 
@@ -58,13 +71,13 @@ def build(argv: Sequence[str]) -> typer.Typer:
             import_module("convscope.cli.derive").add_technique(app, name)
         else:
             app.command(name, help=line)(_stub)
-    for name, (home, line) in OTHERS.items():
+    for name, (home, line, examples) in OTHERS.items():
         module, _, attribute = home.partition(":")
         command: Any = getattr(import_module(module), attribute) if name == called else _stub
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name, help=line)
         elif name == called:
-            app.command(name, epilog=command.__dict__.get("epilog"))(command)
+            app.command(name, epilog="Examples:\n\n" + "\n\n".join(examples))(command)
         else:
             app.command(name, help=line)(command)
     return app

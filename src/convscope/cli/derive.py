@@ -61,6 +61,8 @@ def _runner(name: str, function: Callable[..., Any], given: set[str]) -> Callabl
             arguments = {key: values[key] for key in given if values[key] not in (None, [])}
             for item in arguments.pop("set", []):
                 arguments |= _assignment(item)
+            if str(arguments.get("unit", "")).isdigit():
+                arguments["unit"] = int(arguments["unit"])
             if "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
             for key in ("images", "against"):

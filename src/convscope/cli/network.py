@@ -26,8 +26,3 @@ def layers(
         typer.echo(f"{network} has no layer of kind {kind}; there are: {kinds}")
         return
     print_table(f"{network} at {scope.inputs.height}x{scope.inputs.width}", table.HEADER, rows, left=2)
-
-
-layers.epilog = (
-    "Examples:\n\nconvscope layers vgg16_bn --kind Conv2d\n\nconvscope layers timm:resnet50d\n\nconvscope layers my_model.py:build"
-)

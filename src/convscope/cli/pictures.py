@@ -33,11 +33,6 @@ def redo(
         raise typer.Exit(1)
 
 
-redo.epilog = (
-    "Examples:\n\nconvscope redo pictures/unit_0012.png\n\nconvscope redo unit_0012.png --network my_model.py:build --weights best.pth"
-)
-
-
 def demo(
     out: Path = typer.Option(Path("out/demo"), help="Folder for what is written."),
     seed: int = typer.Option(0, help="Seed of all draws."),
@@ -51,6 +46,3 @@ def demo(
     with progress():
         written = run(out, seed=seed)
     print_written(written)
-
-
-demo.epilog = "Example:\n\nconvscope demo --out out/demo"

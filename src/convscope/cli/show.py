@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def console() -> Console:
 
 
 @contextmanager
-def progress() -> Iterator[None]:
+def progress() -> Generator[None]:
     """Progress of the block on standard error: a bar on a terminal, a plain line now and then elsewhere."""
     if not sys.stderr.isatty():
         with reporting(_Lines()):

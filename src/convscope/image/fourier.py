@@ -48,7 +48,7 @@ class Fourier:
         pixels = torch.fft.irfft2(torch.view_as_complex(numbers) * scale, s=(height, width)) / 4
         return torch.sigmoid(torch.einsum("rc,nchw->nrhw", color_matrix().to(numbers), pixels))
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
+    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
         raise BadInput("a Fourier image has one size from the start: use stages=1 with image='fourier'")
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convscope.errors import StoreConflict
 import numpy as np
 from PIL import Image as Pillow
 
+from convscope.errors import StoreConflict
 from convscope.progress import task
 from convscope.recipes import Recipe, find_recipe
-from convscope.scope import Scope, Units
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image
+from convscope.scope import Scope, Units
 from convscope.scope.provenance import describe
 from convscope.store.receipts import read_receipt, write_png
 from convscope.techniques.feature_visualization import AT_ONCE, FeatureVisualization, feature_visualization, picture_name

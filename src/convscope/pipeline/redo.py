@@ -60,12 +60,16 @@ def redo(picture: str | Path, *, scope: Scope | None = None, weights: str | Path
         )
     if scope.weights_hash != network["weights_hash"]:
         raise BadWeights(f"{picture}: made with weights {network['weights_hash']}, but {scope.name} has {scope.weights_hash}")
-    recipe = Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in receipt["recipe"].items()})
+    numbers = dict(receipt["recipe"])
+    recipe = Recipe(numbers.pop("name"), numbers["image"]).changed(**numbers)
     parameters = receipt["parameters"]
     # Rounding may depend on the batch size, so the picture gets as many mates as it had.
     mates = [receipt["unit"]] * receipt["batch"]
-    scope.precision = receipt["precision"]
-    result = feature_visualization(scope, parameters["layer"], mates, recipe=recipe, seed=parameters["seed"])
+    before, scope.precision = scope.precision, receipt["precision"]
+    try:
+        result = feature_visualization(scope, parameters["layer"], mates, recipe=recipe, seed=parameters["seed"])
+    finally:
+        scope.precision = before
     image = result.images[0]
     new = np.round(image.transpose(1, 2, 0) * 255).astype(int)
     old = np.asarray(Image.open(picture).convert("RGB")).astype(int)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ RELUS: tuple[Callable[..., Tensor], ...] = (F.relu, F.relu_, torch.relu, torch.r
 
 
 @contextmanager
-def prepared(model: nn.Module) -> Iterator[None]:
+def prepared(model: nn.Module) -> Generator[None]:
     """The state in which convscope runs a network: evaluation mode, frozen parameters, nothing in place.
 
     Training flags, requires_grad, .grad and in-place flags are as before afterwards, exceptions included.
@@ -42,7 +42,7 @@ def prepared(model: nn.Module) -> Iterator[None]:
             parameter.grad = grad
 
 
-class replaced_functions(TorchFunctionMode):  # noqa: N801 - used as a context manager
+class replaced_functions(TorchFunctionMode):
     """Within the block, calls of the given torch functions go to their replacements, from modules and functional code alike."""
 
     def __init__(self, replacements: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
@@ -64,7 +64,7 @@ def redirected_relu() -> replaced_functions:
     Source:
         Lucid, misc/redirected_relu_grad.py, used for the first 16 steps.
     """
-    return replaced_functions(dict.fromkeys(RELUS, lambda values, *_, **__: _RedirectedReLU.apply(values)))
+    return replaced_functions(dict.fromkeys(RELUS, lambda *args, **named: _RedirectedReLU.apply(args[0] if args else named["input"])))
 
 
 class _RedirectedReLU(torch.autograd.Function):

@@ -27,7 +27,7 @@ _RESAMPLING = {
     "bicubic": PILImage.Resampling.BICUBIC,
     "lanczos": PILImage.Resampling.LANCZOS,
 }
-_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .gif .ppm .pgm .jfif".split())
+_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"])
 SMALLEST = 8
 """Images with a shorter side are refused: enlarging a handful of pixels to network size shows nothing."""
 

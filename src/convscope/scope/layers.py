@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import AmbiguousLayer, LayerNotFound, UnitNotFound
+from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached, UnitNotFound
 
 OUTPUT = "output"
 """The name of the network's own output; its units are classes."""
@@ -77,7 +77,8 @@ class Layer:
         if isinstance(asked, slice):
             chosen = list(range(self.channels))[asked]
         else:
-            chosen = [asked] if isinstance(asked, (int, np.integer)) and not isinstance(asked, bool) else list(asked)  # type: ignore[arg-type]
+            single = isinstance(asked, (int, np.integer, str)) or not isinstance(asked, Iterable)
+            chosen = [asked] if single else list(asked)
         for unit in chosen:
             if isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not 0 <= unit < self.channels:
                 raise UnitNotFound(f"layer {self.name} has units 0 to {self.channels - 1}, got {unit!r}")
@@ -89,21 +90,29 @@ class Layer:
 class Layers(Mapping[str, Layer]):
     """All layers by name, in call order. Prints as a table."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], idle: Sequence[str] = ()) -> None:
         self._by_name = {layer.name: layer for layer in layers}
+        self._idle = frozenset(idle)
 
     def __getitem__(self, name: str) -> Layer:
         if name in self._by_name:
             return self._by_name[name]
-        calls = [known for known in self._by_name if known.rpartition(":")[0] == name]
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not check types)
+            raise LayerNotFound(f"a layer is asked for by its name, got {name!r}; names are {', '.join(list(self._by_name)[:3])}, ...")
+        if name in self._idle:
+            raise NotReached(f"layer {name!r} is in this network, but its forward pass never runs it in evaluation mode")
+        calls = [known for known in self._by_name if ":" in known and known.rpartition(":")[0] == name]
         if calls:
             raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
         if name.endswith(INPUT) and self[name.removesuffix(INPUT)].pointwise:
             return replace(self[name.removesuffix(INPUT)], name=name, of_input=True, overwritten=False)
-        near = difflib.get_close_matches(str(name), self._by_name, n=4, cutoff=0.5)
+        near = difflib.get_close_matches(name, self._by_name, n=4, cutoff=0.5)
         ends = [known for known in self._by_name if known.endswith(f".{name}")][:4]
         hint = ", ".join(dict.fromkeys(ends + near)) or f"{', '.join(list(self._by_name)[:3])}, ..., {OUTPUT}"
         raise LayerNotFound(f"no layer {name!r} in this network; near names: {hint}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)
@@ -113,7 +122,7 @@ class Layers(Mapping[str, Layer]):
 
     def of_kind(self, *kinds: str) -> Layers:
         """Only the layers of these kinds, e.g. ``of_kind("Conv2d")``."""
-        return Layers([layer for layer in self.values() if layer.kind in kinds])
+        return Layers([layer for layer in self.values() if layer.kind in kinds], tuple(self._idle))
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells as text, a row a layer: name, kind, channels, size, parameters, MACs."""
@@ -208,7 +217,7 @@ def record_layers(model: nn.Module, images: Tensor) -> Layers:
         several = calls[id(layer.module)] > 1
         name = f"{layer.name}:{layer.call}" if several and layer.name != OUTPUT else layer.name
         layers.append(replace(layer, name=name, overwritten=value._version != version))
-    return Layers(layers)
+    return Layers(layers, [name for module, name in names.items() if name and not calls.get(module)])
 
 
 def _own_macs(module: nn.Module, value: Tensor) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -39,3 +40,15 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
+
+
+@contextmanager
+def own_modes(device: torch.device) -> Iterator[None]:
+    """The caller's ambient autocast and inference mode do not reach into the block; his grad mode does."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            grad = torch.is_grad_enabled()
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.set_grad_enabled(grad))
+        stack.enter_context(computing_in("float32", device))
+        yield

@@ -7,6 +7,7 @@ import inspect
 import os
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,6 +16,7 @@ import torch
 
 from convscope.errors import asking
 from convscope.result import Result
+from convscope.scope.precision import own_modes
 from convscope.scope.scope import Scope
 
 P = ParamSpec("P")
@@ -33,7 +35,9 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         scope, *_ = bound.arguments.values()
-        with asking(technique=function.__name__, layer=bound.arguments.get("layer")):
+        with asking(technique=function.__name__, layer=bound.arguments.get("layer")), ExitStack() as stack:
+            if isinstance(scope, Scope):
+                stack.enter_context(own_modes(scope.device))
             result = function(*args, **kwargs)
         if not isinstance(scope, Scope):
             return result

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -18,7 +18,7 @@ from convscope.errors import BadInput, BadWeights, asking
 from convscope.scope.edits import prepared
 from convscope.scope.inputs import Images, Inputs
 from convscope.scope.layers import OUTPUT, Layers, record_layers
-from convscope.scope.precision import computing_in, resolve_precision
+from convscope.scope.precision import computing_in, own_modes, resolve_precision
 from convscope.scope.stop import forward_until
 
 Units: TypeAlias = "int | str | slice | Sequence[int | str] | None"
@@ -85,7 +85,7 @@ class Scope:
         self._lock = threading.RLock()
         resolve_precision(precision, self.device, "measure")
         for tensor_name, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise BadWeights(f"network {self.name}: {tensor_name} holds NaN or infinity, so nothing that it computes means anything")
 
     def __repr__(self) -> str:
@@ -103,11 +103,7 @@ class Scope:
     @cached_property
     def weights_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values)."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
-        return digest.hexdigest()[:16]
+        return weights_hash(self.model)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -153,7 +149,7 @@ class Scope:
         return tuple(self.class_names[unit] for unit in units)
 
     @contextmanager
-    def session(self, precision: str | None = None) -> Iterator[None]:
+    def session(self, precision: str | None = None) -> Generator[None]:
         """The state in which the network is run; reentrant. Long work enters it once, single calls enter it by themselves.
 
         Args:
@@ -162,6 +158,7 @@ class Scope:
         with self._lock, ExitStack() as stack:
             outer = self._running_in
             if outer is None:
+                stack.enter_context(own_modes(self.device))
                 stack.enter_context(prepared(self.model))
             self._running_in = precision or outer or self.resolve("measure")
             try:
@@ -188,6 +185,8 @@ class Scope:
             LayerNotFound: A name is unknown.
         """
         names = [layers] if isinstance(layers, str) else list(layers)
+        if not names:
+            raise BadInput("no layer asked for")
         wanted = [self.layers[name] for name in names]
         with self.session(), asking(network=self.name, input=tuple(images.shape)):
             precision = self._running_in or "float32"
@@ -259,10 +258,25 @@ class Scope:
         }
 
 
+def weights_hash(model: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # a module's own extra state
+            digest.update(f"{name} {tensor!r}".encode())
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
 def _unwrapped(model: object) -> nn.Module:
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model.module
-    model = getattr(model, "_orig_mod", model)  # torch.compile: hooks do not fire inside compiled code
+    wrapped = None
+    while model is not wrapped:  # wrappers may be nested
+        wrapped = model
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        model = getattr(model, "_orig_mod", model)  # torch.compile: hooks do not fire inside compiled code
     if not isinstance(model, nn.Module):
         raise BadInput(f"expected a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):

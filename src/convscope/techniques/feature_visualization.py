@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.ascent import Climbed, Climber, ascend, start_gradient_is_zero
+from convscope.ascent import Climbed, Climber, ascend, look_at_start
 from convscope.objectives import Objective, class_evidence, unit
 from convscope.progress import task
 from convscope.recipes import Recipe, find_recipe
@@ -23,6 +24,7 @@ AT_ONCE = 16
 ATTEMPTS = 3
 """Starts tried for a unit whose gradient is blocked."""
 RELUS = ("ReLU", "ReLU6")
+_ObjectiveOf: TypeAlias = Callable[[list[int]], Objective]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,16 +102,19 @@ def feature_visualization(
     wanted = scope.units(layer, units)
     plan = find_recipe(recipe, **numbers)
 
-    def objective_of(mates: list[int]) -> Objective:
+    def aim_of(mates: list[int]) -> Objective:
         objective = unit(layer, mates, reduce=plan.reduce)
         if layer == OUTPUT and plan.class_weight:
             objective += plan.class_weight * class_evidence(mates)
-        return objective if penalty is None else objective - penalty
+        return objective
+
+    def objective_of(mates: list[int]) -> Objective:
+        return aim_of(mates) if penalty is None else aim_of(mates) - penalty
 
     parts: list[_Part] = []
     with task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
         for first in range(0, len(wanted), AT_ONCE):
-            parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, objective_of, advance))
+            parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, aim_of, objective_of, advance))
     return FeatureVisualization(
         images=torch.cat([part.pictures for part in parts]),  # type: ignore[arg-type]
         scores=torch.cat([part.scores[0] for part in parts]),  # type: ignore[arg-type]
@@ -136,28 +141,46 @@ class _Part:
     reasons: list[str]
 
 
-def _visualize(scope: Scope, layer: Layer, units: list[int], plan: Recipe, seed: int, objective_of: Any, advance: Any) -> _Part:
-    """Optimizes a group of units; those without gradient at the start take the detour by themselves."""
-    climbers = [Climber.of(seed, layer.name, number) for number in units]
-    blocked = start_gradient_is_zero(scope, climbers, objective_of, plan)
+def _visualize(
+    scope: Scope, layer: Layer, units: list[int], plan: Recipe, seed: int, aim_of: _ObjectiveOf, objective_of: _ObjectiveOf, advance: Any
+) -> _Part:
+    """Optimizes a group of units. Those that start without gradient, or do not rise, try again through redirected ReLUs."""
     climbed: dict[int, Climbed] = {}
-    status = [("converged", "")] * len(units)
-    free = [index for index, zero in enumerate(blocked) if not zero]
-    if free:
-        done = ascend(scope, [climbers[index] for index in free], objective_of, plan, advance=advance)
-        for place, index in enumerate(free):
-            climbed[index] = Climbed(done.pictures[place : place + 1], done.history[place : place + 1])
-    for index, zero in enumerate(blocked):
-        if zero:
-            climbed[index], status[index] = _rescue(scope, layer, climbers[index], plan, seed, objective_of)
-            advance(plan.stages * plan.steps)
-    pictures = torch.cat([climbed[index].pictures for index in range(len(units))]).clamp(0, 1).cpu()
+    status: dict[int, tuple[str, str]] = {}
+    reasons: dict[int, str] = {}
+
+    def climb(places: list[int], attempt: int, detour: str) -> list[int]:
+        """One try for the units at these places of the group; returns the places that failed."""
+        climbers = [Climber.of(seed, layer.name, units[place], attempt) for place in places]
+        start = look_at_start(scope, climbers, aim_of, plan)  # a penalty has a gradient even where the unit has none
+        going = [index for index in range(len(places)) if detour or not start.blocked[index]]
+        failed = [place for index, place in enumerate(places) if index not in going]
+        reasons.update(dict.fromkeys(failed, "no gradient at the start"))
+        if not going:
+            return failed
+        done = ascend(scope, [climbers[index] for index in going], objective_of, plan, redirect=bool(detour), advance=advance)
+        risen = _scores(scope, layer, done.pictures, [units[places[index]] for index in going], plan.reduce)[0]
+        for row, index in enumerate(going):
+            place = places[index]
+            climbed[place] = Climbed(done.pictures[row : row + 1], done.history[row : row + 1])
+            reason = reasons.setdefault(place, "the objective did not rise")
+            status[place] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
+            if float(risen[row]) <= start.scores[index]:
+                status[place] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
+                failed.append(place)
+        return failed
+
+    failed = climb(list(range(len(units))), 0, "")
+    for attempt in range(ATTEMPTS):
+        failed = climb(failed, attempt, f"redirected ReLUs for the first steps, start {attempt + 1}") if failed else []
+    places = range(len(units))
+    pictures = torch.cat([climbed[place].pictures for place in places])
     return _Part(
         pictures=pictures,
-        history=torch.cat([climbed[index].history for index in range(len(units))]),
+        history=torch.cat([climbed[place].history for place in places]),
         scores=_scores(scope, layer, pictures, units, plan.reduce),
-        status=[name for name, _ in status],
-        reasons=[reason for _, reason in status],
+        status=[status[place][0] for place in places],
+        reasons=[status[place][1] for place in places],
     )
 
 
@@ -166,21 +189,8 @@ def picture_name(unit_number: int) -> str:
     return f"unit_{unit_number:04d}.png"
 
 
-def _rescue(scope: Scope, layer: Layer, climber: Climber, plan: Recipe, seed: int, objective_of: Any) -> tuple[Climbed, tuple[str, str]]:
-    """A unit whose start has no gradient: first through redirected ReLUs, then from other starts."""
-    unit_number = climber.unit
-    climbed = ascend(scope, [climber], objective_of, plan, redirect=True)
-    if float(climbed.history[0, -1]) > float(climbed.history[0, 0]):
-        return climbed, ("rescued", "no gradient at the start; redirected ReLUs for the first steps")
-    for attempt in range(1, ATTEMPTS):
-        again = [Climber.of(seed, layer.name, unit_number, attempt)]
-        if not start_gradient_is_zero(scope, again, objective_of, plan)[0]:
-            return ascend(scope, again, objective_of, plan), ("rescued", f"no gradient at the start; start {attempt + 1} had one")
-    return climbed, ("stuck", f"no gradient from {ATTEMPTS} starts, nor through redirected ReLUs: the unit is silent on noise")
-
-
 def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The objective's own mean, and the means before and after rectification, each (unit), in float32."""
+    """The recipe's measure of pictures, and their means before and after rectification, each (unit), in float32."""
     before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
     rows: list[Tensor] = []
     start = 0
@@ -188,13 +198,13 @@ def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], redu
     def measure(part: Tensor) -> Tensor:
         nonlocal start
         mates = units[start : start + len(part)]
-        start += len(part)
-        values = {name: layer.channels_first(value) for name, value in scope.run(part, {layer.name, before}).items()}
+        values = {name: layer.channels_first(value) for name, value in scope.run(part, [layer.name, before]).items()}
         index = torch.arange(len(part)), torch.tensor(mates)
         own, raw = (
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
         )
         scored = unit(layer.name, mates, reduce=reduce).score(values, part)
+        start += len(part)  # last: what ran out of memory is asked for again
         return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
 
     with torch.no_grad(), scope.session("float32"):

@@ -82,7 +82,7 @@ def hypothesis(
     permutations: int = 2000,
     seed: int = 0,
 ) -> Hypothesis:
-    """Tests the guess that a unit answers to what `images` show and `against` do not.
+    """Tests the guess that a unit answers to what some images show and others do not.
 
     Args:
         scope: The network.

@@ -32,7 +32,7 @@ def open(
         weights: ``"pretrained"``: those published with the network, downloaded on first use (a file of yours: as its function made it).
             A path: that .safetensors, .pth, .pt, .bin or .ckpt file; nothing in it is ever run. Weights of a network with another number
             of classes get a network with that many. None: random weights, the same at every call.
-        device: "auto" (where the network is), "cpu", "cuda", ...
+        device: "auto" (the GPU if there is one), "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 
     Returns:
@@ -48,9 +48,13 @@ def open(
         >>> scope.inputs.size, len(scope.inputs.classes)
         (224, 1000)
     """
+    import torch
+
     from convscope.scope import Scope
     from convscope.zoo.loading import load
 
     loaded = load(name, weights)
     precision = loaded.precision if precision == "auto" else precision
+    if device == "auto" and torch.cuda.is_available():
+        device = "cuda"
     return Scope(loaded.model, loaded.inputs, device=device, precision=precision, name=loaded.name, weights=loaded.weights)

@@ -14,8 +14,9 @@ from torch import nn
 
 from convscope.errors import BadInput, BadWeights
 from convscope.scope.inputs import Inputs
+from convscope.scope.scope import weights_hash
 from convscope.zoo.reading import SUFFIXES, WeightsFile
-from convscope.zoo.weights import class_count, put_weights, weights_hash
+from convscope.zoo.weights import class_count, put_weights
 
 PRETRAINED = "pretrained"
 """The value of `weights` that means: those published with the network."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -64,18 +63,6 @@ def class_count(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
         return None
     counts = {(ours[0], theirs[0]) for ours, theirs in differing}
     return counts.pop()[1] if len(counts) == 1 else None
-
-
-def weights_hash(model: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor):  # a module's own extra state
-            digest.update(f"{name} {tensor!r}".encode())
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()[:16]
 
 
 def _own_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:

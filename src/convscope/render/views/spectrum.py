@@ -16,7 +16,7 @@ def view(result: Any) -> View:
     """The mean spectrum, then one row per image, or a matrix image x channel where there are many.
 
     Args:
-        result: ``Spectrum``, fresh or loaded: values (n c), and fields `layer`, `names`, `labels`, `reduce`, maybe `pictures`.
+        result: ``Spectrum``, fresh or loaded: values (n c), and fields `layer`, `names`, `labels`, `reduce`, `pictures`, `pictured`.
     """
     count, channels = result.values.shape
     parts = words.provenance(result), f"{channels} channels", f"{count} image{'s' if count != 1 else ''}"
@@ -30,7 +30,7 @@ def view(result: Any) -> View:
     shown: tuple[Panel, ...] = (Group(tuple(panels), 2),)
     if count > _MOST_PLOTS:
         shown = (*shown, words.matrix(result.values, list(result.names), title="every image", unit=_y_label(result)))
-    if getattr(result, "pictures", ()):
+    if result.pictured:
         note += "Pictures: what the named channels look for (feature visualization)."
     return View("Channel spectrum", shown, subtitle=" · ".join(part for part in parts if part), note=note.strip())
 
@@ -50,7 +50,7 @@ def _row(result: Any, values: np.ndarray, row: int | None, title: str) -> list[P
     chosen = spikes(values, _SPIKES)
     named = tuple((unit, words.unit_name(unit, result.labels)) for unit in chosen)
     bars = Bars(values, title, "channel", _y_label(result), named)
-    pictures = {int(unit): picture for unit, picture in getattr(result, "pictures", ())}
+    pictures = dict(zip(result.pictured, result.pictures, strict=True))
     tiles = tuple(
         Image(pictures[unit], words.unit_name(unit, result.labels), number(values[unit])) for unit in chosen[:_TILES] if unit in pictures
     )

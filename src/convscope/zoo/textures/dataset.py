@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .generator import CLASSES, indexed
+from .generator import CLASSES, batch
 from .network import MEAN, STD
 
 CROP = (0.75, 1.0)
@@ -36,11 +36,6 @@ class Images(NamedTuple):
     labels: Tensor
 
 
-def _chunk(job: tuple[int, int, int], seed: int, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    label, start, stop = job
-    return np.stack([indexed(label, index, seed=seed, size=size).image for index in range(start, stop)])
-
-
 def rendered(per_class: int, *, seed: int, size: int = 128, workers: int = 0) -> Images:
     """Render `per_class` images of every class, in the order of the classes.
 
@@ -50,13 +45,13 @@ def rendered(per_class: int, *, seed: int, size: int = 128, workers: int = 0) ->
         size: image side in pixels.
         workers: processes to share the work; 0 renders in this one. The images do not depend on it.
     """
-    jobs = [(c, k, min(k + _CHUNK, per_class)) for c in range(len(CLASSES)) for k in range(0, per_class, _CHUNK)]
-    render = partial(_chunk, seed=seed, size=size)
+    jobs = [(c, range(k, min(k + _CHUNK, per_class))) for c in range(len(CLASSES)) for k in range(0, per_class, _CHUNK)]
+    render = partial(batch, seed=seed, size=size)
     if workers:
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            chunks = list(pool.map(render, jobs, chunksize=4))
+            chunks = list(pool.map(render, *zip(*jobs, strict=True), chunksize=4))
     else:
-        chunks = [render(job) for job in jobs]
+        chunks = [render(*job) for job in jobs]
     pixels = torch.from_numpy(np.concatenate(chunks)).permute(0, 3, 1, 2)
     return Images(pixels, torch.arange(len(CLASSES)).repeat_interleave(per_class))
 

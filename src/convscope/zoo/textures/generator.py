@@ -12,6 +12,7 @@ contrast, light, blur and noise vary in every class, and rotation wherever it do
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from .fields import FloatArray, Plane, Rng
 from .patterns import PATTERNS, STRIPE_ANGLES, STRIPE_JITTER
 from .shapes import OUTLINES, compose
 
-__all__ = ["CLASSES", "SHAPES", "STRIPE_ANGLES", "STRIPE_JITTER", "VERSION", "Sample", "indexed", "sample", "write_folder"]
+__all__ = ["CLASSES", "SHAPES", "STRIPE_ANGLES", "STRIPE_JITTER", "VERSION", "Sample", "batch", "indexed", "sample", "write_folder"]
 
 VERSION = "1"
 """Changes whenever the same draws give other pixels."""
@@ -82,6 +83,11 @@ def indexed(label: str | int, index: int, *, seed: int, size: int = 128) -> Samp
     """Draw image number `index` of a class: the same one for the same (seed, class, index), whatever else is drawn."""
     name = _class_name(label)
     return sample(name, np.random.default_rng([seed, CLASSES.index(name), index]), size)
+
+
+def batch(label: str | int, indices: Iterable[int], *, seed: int, size: int = 128) -> npt.NDArray[np.uint8]:
+    """Draw several images of one class, those that `indexed` draws: `(n h w rgb)`, uint8."""
+    return np.stack([indexed(label, index, seed=seed, size=size).image for index in indices])
 
 
 def write_folder(out: Path, per_class: int, seed: int, size: int = 128) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -18,13 +19,16 @@ SIZE = 128
 """Side of the images the network was made for, in pixels; it accepts any height and width of at least 32."""
 
 MEAN: tuple[float, float, float] = (0.5, 0.5, 0.5)
-"""Subtracted from RGB images in [0, 1]."""
+"""Per channel, subtracted from RGB images in [0, 1]."""
 
 STD: tuple[float, float, float] = (0.25, 0.25, 0.25)
-"""Divides what `MEAN` leaves."""
+"""Per channel, divides what `MEAN` leaves."""
 
 WEIGHTS = Path(__file__).with_name("textures.safetensors")
 """The bundled weights: float16, with the class names, accuracy and training settings in the metadata."""
+
+METADATA_KEY = "training"
+"""The one metadata entry of a weights file, a JSON object; several entries would be written in random order."""
 
 _BLOCKS = ((32,), (48, 48), (64, 64), (96, 96), (128, 128))
 
@@ -61,7 +65,7 @@ def build(num_classes: int = len(CLASSES)) -> Textures:
     return Textures(num_classes)
 
 
-def load_weights(network: nn.Module, path: Path = WEIGHTS) -> dict[str, str]:
+def load_weights(network: nn.Module, path: Path = WEIGHTS) -> dict[str, Any]:
     """Fill `network` with saved weights; every name and shape must match.
 
     Args:
@@ -69,13 +73,12 @@ def load_weights(network: nn.Module, path: Path = WEIGHTS) -> dict[str, str]:
         path: a file written by `train`.
 
     Returns:
-        The metadata of the file: `classes` (a JSON list), `accuracy`, `seed`, `generator`, and the training settings.
+        The record of the training: `classes` (names in the order of the logits), `accuracy` (fraction of fresh images), `generator`
+        (its version), `seed` and the other settings.
+
+    Raises:
+        RuntimeError: a tensor is missing, unknown or of another shape.
     """
     with safe_open(path, framework="pt") as file:
         network.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, strict=True)  # noqa: SIM118 (not a mapping)
-        return file.metadata()
-
-
-def class_names(metadata: dict[str, str]) -> tuple[str, ...]:
-    """Return the class names recorded in the metadata of a weights file."""
-    return tuple(json.loads(metadata["classes"]))
+        return json.loads(file.metadata()[METADATA_KEY])

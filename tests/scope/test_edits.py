@@ -1,0 +1,62 @@
+"""Edits of a network's operations, and that they end with their block."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hand_built import draws
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convscope.scope.edits import RELUS, redirected_relu
+
+SPELLINGS = {
+    "module": nn.ReLU(),
+    "module in place": nn.ReLU(inplace=True),
+    "F.relu": F.relu,
+    "F.relu by name": lambda values: F.relu(input=values),
+    "F.relu in place": lambda values: F.relu(values, inplace=True),
+    "torch.relu": torch.relu,
+    "Tensor.relu": Tensor.relu,
+    "torch.relu_": torch.relu_,
+    "method": lambda values: values.relu_(),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_is_redirected(spelling: str) -> None:
+    relu = SPELLINGS[spelling]
+    numbers = torch.tensor([[-1.0, -2.0, -3.0], [1.0, -2.0, 3.0]], requires_grad=True)
+    with redirected_relu():
+        out = relu(numbers * 1.0)
+        (-out.sum()).backward()
+    assert torch.equal(out, numbers.detach().clamp(min=0))
+    # the first sample is blocked altogether, so it is pushed upward; the second is not, so its zero stays
+    assert torch.equal(numbers.grad, torch.tensor([[-1.0, -1.0, -1.0], [-1.0, 0.0, -1.0]]))
+
+
+def test_only_what_pushes_upward_passes() -> None:
+    numbers = torch.full((1, 2), -1.0, requires_grad=True)
+    with redirected_relu():
+        (F.relu(numbers) * torch.tensor([1.0, -1.0])).sum().backward()
+    assert torch.equal(numbers.grad, torch.tensor([[0.0, -1.0]]))
+
+
+def test_a_sample_is_judged_by_itself() -> None:
+    numbers = draws(2, 3, 4, 4).sub(0.5)
+    numbers[0] = -1
+    plain = numbers.clone().requires_grad_()
+    (-F.relu(plain).sum()).backward()
+    numbers.requires_grad_()
+    with redirected_relu():
+        (-F.relu(numbers).sum()).backward()
+    assert (numbers.grad[0] == -1).all() and torch.equal(numbers.grad[1], plain.grad[1])
+
+
+def test_the_edit_ends_with_its_block() -> None:
+    with pytest.raises(RuntimeError, match="inside"), redirected_relu():
+        raise RuntimeError("inside")
+    numbers = torch.full((1, 2), -1.0, requires_grad=True)
+    (-F.relu(numbers).sum()).backward()
+    assert (numbers.grad == 0).all()
+    assert len(RELUS) == 6

@@ -1,0 +1,505 @@
+"""Pictures optimized from noise: slow twins in float64 written plainly from the articles, known optima, and units without gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+
+import hand_built
+import numpy as np
+import pytest
+import torch
+from hand_built import draws
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convscope
+from convscope import objectives
+from convscope.errors import BadInput, LayerNotFound, UnitNotFound
+from convscope.recipes import RECIPES
+from convscope.scope import Inputs, Scope
+from convscope.seeding import derive_seed
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+@pytest.fixture
+def in_double() -> Generator[None]:
+    """New tensors are float64, so that whole runs are."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def double(in_double: None) -> Scope:
+    return Scope(hand_built.small().double(), Inputs(size=24, mean=MEAN, std=STD), precision="float32")
+
+
+# --- slow twins
+
+
+def value_of(scope: Scope, layer: int, unit: int) -> Callable[[Tensor], Tensor]:
+    """The mean of a unit's map at a normalized picture (1 3 h w), with plain module calls."""
+    modules = list(scope.model.eval())[: layer + 1]
+
+    def value(normalized: Tensor) -> Tensor:
+        for module in modules:
+            normalized = F.relu(normalized) if isinstance(module, nn.ReLU) else module(normalized)
+        return normalized[0, unit].mean()
+
+    return value
+
+
+def gradient_of(value: Callable[[Tensor], Tensor], at: Tensor) -> tuple[float, Tensor]:
+    at = at.detach().requires_grad_()
+    result = value(at)
+    return float(result.detach()), torch.autograd.grad(result, at)[0]
+
+
+def adam_slowly(value: Callable[[Tensor], Tensor], numbers: Tensor, steps: int, rate: float, decay: float) -> tuple[Tensor, list[float]]:
+    """Kingma and Ba 2015 with the decay added to the gradient, maximizing."""
+    first, second, trace = torch.zeros_like(numbers), torch.zeros_like(numbers), []
+    for step in range(1, steps + 1):
+        score, gradient = gradient_of(value, numbers)
+        trace.append(score)
+        gradient = -gradient + decay * numbers
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        numbers = numbers - rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+    return numbers, trace
+
+
+def start_generator(layer: str, unit: int, purpose: str, seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, "feature_visualization", layer, unit, 0, purpose))
+
+
+def eight_bit_noise(layer: str, unit: int, side: int, low: int, high: int) -> Tensor:
+    return (low + (high - low) * torch.rand(1, 3, side, side, generator=start_generator(layer, unit, "start"))).floor() / 255
+
+
+def column(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(("layer", "unit"), [("4", 3), ("5", 1), ("2", 0)])
+@pytest.mark.parametrize("blur", [None, 3])
+def test_multiscale_is_the_forty_line_article(double: Scope, layer: str, unit: int, blur: int | None) -> None:
+    numbers = {"size": 16, "stages": 3, "steps": 6, "blur": blur}
+    made = convscope.feature_visualization(double, layer, unit, recipe="multiscale", **numbers)
+
+    value, mean, std = value_of(double, int(layer), unit), column(MEAN), column(STD)
+    picture, side, trace = eight_bit_noise(layer, unit, 16, 150, 180), 16, []
+    for _ in range(3):
+        normalized, scores = adam_slowly(value, (picture - mean) / std, 6, 0.1, 1e-6)
+        trace += scores
+        picture = output = normalized * std + mean
+        side = int(1.2 * side)
+        picture = F.interpolate(picture, size=(side, side), mode="bicubic", align_corners=False)
+        if blur:
+            picture = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+    assert made.status == ("converged",) and trace[0] != trace[5], "the unit must be alive for this to mean anything"
+    assert made.images.shape == (1, 3, 22, 22), "the last enlargement is discarded"
+    np.testing.assert_allclose(made.history[0], trace, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.images, output.clamp(0, 1).numpy(), rtol=0, atol=1e-7)
+
+
+def test_multiscale_sigmoid_is_feature_map_visualizer(double: Scope) -> None:
+    made = convscope.feature_visualization(double, "4", 3, recipe="multiscale-sigmoid", size=13, stages=3, steps=6)
+    value, mean, std = value_of(double, 4, 3), column(MEAN), column(STD)
+    logits, side, trace = eight_bit_noise("4", 3, 13, 150, 180), 13, []
+    for stage in range(3):
+        if stage:
+            side = int(1.2 * side)
+            logits = F.interpolate(logits, size=(side, side), mode="bicubic", align_corners=False)
+        logits, scores = adam_slowly(lambda theta: value((torch.sigmoid(theta) - mean) / std), logits, 6, 0.2, 1e-6)
+        trace += scores
+    np.testing.assert_allclose(made.history[0], trace, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.images, torch.sigmoid(logits).numpy(), rtol=0, atol=1e-7)
+
+
+def test_pixels_is_chollets_loop(double: Scope) -> None:
+    made = convscope.feature_visualization(double, "5", 1, recipe="pixels", size=20, steps=8)
+    value, mean, std = value_of(double, 5, 1), column(MEAN), column(STD)
+    picture, trace = eight_bit_noise("5", 1, 20, 128, 148) * 255, []
+    for _ in range(8):
+        score, gradient = gradient_of(lambda raw: value((raw / 255 - mean) / std), picture)
+        trace.append(score)
+        picture = picture + 1.0 * gradient / gradient.square().mean().sqrt()
+    np.testing.assert_allclose(made.history[0], trace, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.images, (picture / 255).clamp(0, 1).numpy(), rtol=0, atol=1e-7)
+
+
+def sampled_slowly(picture: Tensor, matrix: Tensor, side: int) -> Tensor:
+    """Bilinear sampling of (1 3 h w) at affine positions, pixel by pixel, 0.5 grey outside."""
+    height, width = picture.shape[-2:]
+    rows = []
+    for i in range(side):
+        row = []
+        for j in range(side):
+            x, y = (2 * j + 1) / side - 1, (2 * i + 1) / side - 1
+            at_x, at_y = (float(matrix[axis] @ torch.tensor([x, y, 1.0])) for axis in (0, 1))
+            column_at, row_at = ((at_x + 1) * width - 1) / 2, ((at_y + 1) * height - 1) / 2
+            value = torch.full((3,), 0.5)
+            for r in (math.floor(row_at), math.floor(row_at) + 1):
+                for c in (math.floor(column_at), math.floor(column_at) + 1):
+                    if 0 <= r < height and 0 <= c < width:
+                        value = value + (1 - abs(row_at - r)) * (1 - abs(column_at - c)) * (picture[0, :, r, c] - 0.5)
+            row.append(value)
+        rows.append(torch.stack(row, 1))
+    return torch.stack(rows, 1)[None]
+
+
+@pytest.mark.parametrize("recipe", ["crops", "fourier"])
+def test_fourier_recipes_slowly(double: Scope, recipe: str) -> None:
+    side, steps = 12, 4
+    made = convscope.feature_visualization(double, "4", 3, recipe=recipe, size=side, steps=steps, crop_size=10, pad=3, jitter=(2, 2))
+    plan = RECIPES[recipe]
+    value, mean, std = value_of(double, 4, 3), column(MEAN), column(STD)
+    start, views = start_generator("4", 3, "start"), start_generator("4", 3, "views")
+    spectrum = 0.01 * torch.randn(3, side, side // 2 + 1, 2, generator=start)[None]
+    matrix = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+    matrix = matrix / max(float(matrix[:, c].square().sum().sqrt()) for c in range(3))
+    frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
+    scale = side / torch.maximum(frequency, torch.tensor(1 / side))
+
+    def painted(numbers: Tensor) -> Tensor:
+        waves = torch.fft.irfft2(torch.complex(numbers[..., 0], numbers[..., 1]) * scale, s=(side, side)) / 4
+        return torch.sigmoid(torch.stack([sum(matrix[r, c] * waves[:, c] for c in range(3)) for r in range(3)], 1))
+
+    first, second, trace = torch.zeros_like(spectrum), torch.zeros_like(spectrum), []
+    for step in range(1, steps + 1):
+        done = (step - 1) / (steps - 1)
+        if recipe == "crops":
+            share, y, x = torch.rand(3, generator=views).tolist()
+            low, high = 0.6 + (0.2 - 0.6) * done, 1.0 + (0.6 - 1.0) * done
+            size = low + (high - low) * share
+            look, seen = torch.tensor([[size, 0.0, (2 * x - 1) * (1 - size)], [0.0, size, (2 * y - 1) * (1 - size)]]), 10
+        else:
+            share, turn, still, y0, x0, y1, x1 = torch.rand(7, generator=views).tolist()
+            angle = 0.0 if still < 5 / 26 else math.radians(10 * (2 * turn - 1))
+            seen = side + 2 * 3 - 4
+            zoom = seen / side / (0.9 + 0.2 * share)
+            down = math.floor(y0 * 3) - 1 + math.floor(y1 * 3) - 1
+            right = math.floor(x0 * 3) - 1 + math.floor(x1 * 3) - 1
+            look = torch.tensor(
+                [
+                    [zoom * math.cos(angle), -zoom * math.sin(angle), 2 * right / side],
+                    [zoom * math.sin(angle), zoom * math.cos(angle), 2 * down / side],
+                ]
+            )
+        noise = plan.noise * torch.randn(3, seen, seen, generator=views)[None] if plan.noise else 0.0
+        score, gradient = gradient_of(lambda n: value((sampled_slowly(painted(n), look, seen) + noise - mean) / std), spectrum)  # noqa: B023
+        trace.append(score)
+        first, second = 0.9 * first - 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        spectrum = spectrum - 0.05 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+    np.testing.assert_allclose(made.history[0], trace, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.images, painted(spectrum).numpy(), rtol=0, atol=1e-7)
+
+
+# --- known optima
+
+
+def test_the_gradient_of_a_linear_unit_is_its_filter() -> None:
+    scope = Scope(hand_built.linear_conv(torch.float64), Inputs(size=9), precision="float32")
+    picture = draws(1, 3, 9, 9, dtype=torch.float64).requires_grad_()
+    objectives.neuron("0", 2, y=3, x=4)(scope, picture).sum().backward()
+    expected = torch.zeros(1, 3, 9, 9, dtype=torch.float64)
+    expected[:, :, 3:6, 4:7] = scope.model[0].weight[2]
+    assert torch.equal(picture.grad, expected)
+
+
+def test_the_best_patch_of_a_given_norm_is_the_filter() -> None:
+    scope, radius = Scope(hand_built.linear_conv(torch.float64), Inputs(size=8), precision="float32"), 0.9
+    aim = objectives.neuron("0", 1, y=0, x=0)
+    picture = draws(1, 3, 3, 3, dtype=torch.float64)
+    for _ in range(200):
+        picture = picture.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(aim(scope, picture).sum(), picture)
+        picture = picture + gradient
+        picture = radius * picture / picture.norm()
+    weight, bias = scope.model[0].weight[1], scope.model[0].bias[1]
+    torch.testing.assert_close(picture[0], (radius * weight / weight.norm()).detach())
+    assert float(aim(scope, picture.detach()).detach()) == pytest.approx(float((radius * weight.norm() + bias).detach()))
+
+
+def test_the_mean_of_a_linear_map_wants_a_flat_colour() -> None:
+    scope = Scope(hand_built.linear_conv(torch.float64), Inputs(size=10), precision="float32")
+    picture = draws(1, 3, 10, 10, dtype=torch.float64).requires_grad_()
+    objectives.unit("0", 3)(scope, picture).sum().backward()
+    interior = picture.grad[0, :, 2:-2, 2:-2]
+    expected = scope.model[0].weight[3].detach().sum((1, 2)) / 64
+    torch.testing.assert_close(interior, expected.view(3, 1, 1).expand_as(interior))
+
+
+def test_mean_and_sum_climb_alike_where_adam_has_no_epsilon(double: Scope) -> None:
+    ends = {}
+    for reduce in ("mean", "sum"):
+        aim = objectives.unit("4", 3, reduce=reduce)
+        numbers = draws(1, 3, 24, 24, dtype=torch.float64).requires_grad_()
+        optimizer = torch.optim.Adam([numbers], lr=0.05, eps=1e-30)
+        before = float(aim(double, numbers).detach())
+        for _ in range(20):
+            optimizer.zero_grad()
+            (-aim(double, numbers).sum()).backward()
+            optimizer.step()
+        assert float(aim(double, numbers).detach()) > before, "a dead unit would make this vacuous"
+        ends[reduce] = numbers.detach()
+    torch.testing.assert_close(ends["mean"], ends["sum"], rtol=0, atol=1e-10)
+
+
+def test_what_recipes_maximize(double: Scope) -> None:
+    for reduce in ("mean", "sum", "center"):
+        made = convscope.feature_visualization(double, "4", 3, recipe="multiscale", size=16, stages=1, steps=1, reduce=reduce)
+        values = double.activations(eight_bit_noise("4", 3, 16, 150, 180), "4")["4"][0, 3]
+        expected = {"mean": values.mean(), "sum": values.sum(), "center": values[4, 4]}[reduce]
+        assert made.history[0, 0] == pytest.approx(float(expected), rel=1e-9)
+
+
+# --- every recipe
+
+
+def short(recipe: str) -> dict[str, object]:
+    if recipe in ("crops", "fourier"):
+        return {"size": 32, "steps": 24, "crop_size": 24, "pad": 4, "jitter": (2, 2)}
+    return {"size": 16, "stages": 1 if recipe == "pixels" else 3, "steps": 8}
+
+
+def seen(scope: Scope, recipe: str, units: object = (0, 3, 5), layer: str = "4", **more: object) -> convscope.FeatureVisualization:
+    return convscope.feature_visualization(scope, layer, list(units), recipe=recipe, **{**short(recipe), **more})  # type: ignore[arg-type, call-overload]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_picture_changes_and_the_objective_rises(scope: Scope, recipe: str) -> None:
+    made, start = seen(scope, recipe), seen(scope, recipe, steps=1, rate=0)
+    assert np.abs(made.images - start.images).mean((1, 2, 3)).min() > 0.01
+    assert (made.scores > start.scores).all()
+    assert (made.history[:, -1] > made.history[:, 0]).all()
+    assert made.history.shape == (3, short(recipe)["steps"] * short(recipe).get("stages", 1))
+    assert made.images.dtype == np.float32 and made.images.min() >= 0 and made.images.max() <= 1
+    assert made.status == ("converged",) * 3 and made.reasons == ("",) * 3 and made.units == (0, 3, 5) and made.labels == ("",) * 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_same_seed_same_bits(recipe: str) -> None:
+    def run(seed: int) -> convscope.FeatureVisualization:
+        scope = Scope(hand_built.small(), Inputs(size=24, mean=MEAN, std=STD), precision="float32")
+        return seen(scope, recipe, seed=seed)
+
+    one, again, other = run(0), run(0), run(1)
+    for field in ("images", "scores", "before_relu", "after_relu", "history"):
+        assert (getattr(one, field) == getattr(again, field)).all(), field
+    assert (one.images != other.images).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_unit_does_not_depend_on_its_batch_mates(scope: Scope, recipe: str) -> None:
+    first, second = seen(scope, recipe, (0, 3, 5)), seen(scope, recipe, (7, 2, 0))
+    assert (first.images[0] == second.images[2]).all() and first.scores[0] == second.scores[2]
+    alone = seen(scope, recipe, (0,), steps=3)
+    crowd = seen(scope, recipe, range(8), steps=3)
+    np.testing.assert_allclose(alone.images[0], crowd.images[0], rtol=0, atol=2e-3)
+
+
+def test_more_units_than_go_at_once() -> None:
+    model = hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 20, 3)))
+    scope = Scope(model, Inputs(size=12), precision="float32")
+    whole = seen(scope, "multiscale", range(20), "0", stages=1, steps=3)
+    assert whole.images.shape == (20, 3, 16, 16) and whole.units == tuple(range(20))
+    late = seen(scope, "multiscale", range(16, 20), "0", stages=1, steps=3)
+    assert (whole.images[16:] == late.images).all() and (whole.history[16:] == late.history).all()
+
+
+def test_the_network_is_left_as_it_was(small: nn.Module) -> None:
+    hand_built.unsettle(small)
+    before = hand_built.state_of(small)
+    scope = Scope(small, Inputs(size=24), precision="float32")
+    seen(scope, "crops")
+    assert hand_built.state_of(small) == before
+    small[4].register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("in mid-forward")))
+    before = hand_built.state_of(small)
+    with pytest.raises(RuntimeError, match="in mid-forward"):
+        seen(Scope(small, Inputs(size=24)), "crops")
+    assert hand_built.state_of(small) == before
+
+
+def test_passes_are_counted(scope: Scope) -> None:
+    _ = scope.layers
+    before = scope.forwards
+    seen(scope, "multiscale", stages=2, steps=5)
+    assert scope.forwards - before == 1 + 2 * 5 + 1, "the start's gradient, every step, the final scores"
+
+
+# --- scores
+
+
+def test_scores_are_those_of_the_final_picture(scope: Scope) -> None:
+    made = seen(scope, "crops", (0, 3), "5")
+    values = scope.activations(torch.from_numpy(made.images.copy()), ["4", "5"])
+    for index, unit in enumerate((0, 3)):
+        assert made.scores[index] == float(values["5"][index, unit].mean())
+        assert made.before_relu[index] == float(values["4"][index, unit].mean())
+        assert made.after_relu[index] == made.scores[index]
+
+
+def test_scores_of_a_convolution_before_and_after_rectification(scope: Scope) -> None:
+    made = seen(scope, "crops", (1, 6), "4")
+    values = scope.activations(torch.from_numpy(made.images.copy()), "4")["4"]
+    for index, unit in enumerate((1, 6)):
+        assert made.scores[index] == made.before_relu[index] == float(values[index, unit].mean())
+        assert made.after_relu[index] == float(values[index, unit].relu().mean())
+
+
+def test_scores_of_classes() -> None:
+    scope = Scope(hand_built.small(), Inputs(size=24, classes=["a", "b", "c", "d", "e"]), precision="float32")
+    made = seen(scope, "crops", ("b", 3), "output")
+    logits = scope.activations(torch.from_numpy(made.images.copy()), "output")["output"]
+    assert made.scores.tolist() == [float(logits[0, 1]), float(logits[1, 3])]
+    assert made.labels == ("b", "d") and made.units == (1, 3)
+
+
+def test_scores_after_running_out_of_memory(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, run = seen(scope, "multiscale"), scope.run
+
+    def short_of_memory(images: Tensor, layers: object) -> dict[str, Tensor]:
+        if not torch.is_grad_enabled() and len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(images, layers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scope, "run", short_of_memory)
+    made = seen(scope, "multiscale")
+    assert (made.images == expected.images).all()
+    np.testing.assert_allclose(made.scores, expected.scores, rtol=1e-5)
+
+
+def test_optimizing_in_bfloat16_is_scored_in_float32() -> None:
+    scope = Scope(hand_built.small(), Inputs(size=24, mean=MEAN, std=STD), precision="bfloat16")
+    made = seen(scope, "crops")
+    exact = Scope(hand_built.small(), Inputs(size=24, mean=MEAN, std=STD), precision="float32")
+    values = exact.activations(torch.from_numpy(made.images.copy()), "4")["4"]
+    assert made.scores.tolist() == [float(values[index, unit].mean()) for index, unit in enumerate((0, 3, 5))]
+    assert made.manifest["precision"] == "bfloat16" and (made.history[:, -1] > made.history[:, 0]).all()
+
+
+def test_class_weight_makes_the_class_win(scope: Scope) -> None:
+    def share(weight: float) -> float:
+        made = seen(scope, "crops", (2,), "output", class_weight=weight)
+        return float(scope.activations(torch.from_numpy(made.images.copy()), "output")["output"].softmax(1)[0, 2])
+
+    assert share(4.0) > share(0.0)
+
+
+def test_a_penalty_is_subtracted(scope: Scope) -> None:
+    plain = seen(scope, "multiscale")
+    smooth = seen(scope, "multiscale", penalty=0.1 * objectives.total_variation())
+
+    def roughness(made: convscope.FeatureVisualization) -> np.ndarray:
+        return objectives.total_variation().score({}, torch.from_numpy(made.images.copy())).numpy()
+
+    assert (roughness(smooth) < 0.8 * roughness(plain)).all()
+    assert (smooth.history[:, 0] < plain.history[:, 0]).all()
+
+
+# --- units without gradient
+
+
+def with_biases(*biases: float) -> Scope:
+    """A convolution whose units see the picture's brightness, shifted by a bias, and a ReLU."""
+    model = hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, len(biases), 3), nn.ReLU(inplace=True)))
+    with torch.no_grad():
+        model[0].weight.fill_(0.1)
+        model[0].bias.copy_(torch.tensor(biases))
+    return Scope(model, Inputs(size=16), precision="float32")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_dead_unit_is_stuck_and_the_others_are_not(recipe: str) -> None:
+    scope = with_biases(0.0, -1e6, 0.1)
+    made = seen(scope, recipe, (0, 1, 2), "1")
+    assert made.status == ("converged", "stuck", "converged")
+    assert made.reasons[0] == made.reasons[2] == "" and "no gradient from 3 starts" in made.reasons[1]
+    assert made.scores[1] == 0 and made.scores[0] > 0 and made.scores[2] > 0
+    assert made.before_relu[1] < -1e5
+
+
+def test_all_units_dead() -> None:
+    made = seen(with_biases(-1e6, -1e6), "multiscale", (0, 1), "1")
+    assert made.status == ("stuck", "stuck")
+
+
+def test_a_penalty_does_not_hide_a_dead_unit() -> None:
+    made = seen(with_biases(0.0, -1e6), "multiscale", (0, 1), "1", penalty=1e-3 * objectives.total_variation())
+    assert made.status == ("converged", "stuck")
+
+
+@pytest.mark.parametrize("recipe", ["multiscale", "multiscale-sigmoid", "pixels"])
+def test_a_unit_that_is_silent_at_the_start_is_rescued(recipe: str) -> None:
+    start = {"multiscale": 165 / 255, "multiscale-sigmoid": 1 / (1 + math.exp(-165 / 255)), "pixels": 138 / 255}[recipe]
+    bias = -2.7 * start - 0.1  # below zero all over the start picture, above zero on a slightly brighter one
+    made = seen(with_biases(0.0, bias), recipe, (0, 1), "1", steps=30)
+    assert made.status == ("converged", "rescued") and "redirected ReLUs" in made.reasons[1]
+    assert made.history[1, 0] == 0 and made.scores[1] > 0.05
+
+
+def test_another_start_may_have_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convscope.techniques import feature_visualization as module  # noqa: F401
+    import sys
+
+    home = sys.modules["convscope.techniques.feature_visualization"]
+    monkeypatch.setattr(home, "gradient_is_zero", lambda *_: True)  # as if redirected ReLUs had not helped
+    real = home.start_gradient_is_zero
+    attempts: list[int] = []
+
+    def first_start_is_blocked(scope: object, climbers: list[object], *rest: object) -> list[bool]:
+        attempts.append(len(climbers))
+        return [True] * len(climbers) if len(attempts) == 1 else real(scope, climbers, *rest)
+
+    monkeypatch.setattr(home, "start_gradient_is_zero", first_start_is_blocked)
+    made = seen(with_biases(0.0), "multiscale", (0,), "1")
+    assert made.status == ("rescued",) and "start 2 had one" in made.reasons[0]
+    assert made.scores[0] > 0
+
+
+# --- what was asked
+
+
+def test_the_manifest(scope: Scope) -> None:
+    made = seen(scope, "crops", seed=5)
+    assert made.manifest["technique"] == "feature_visualization" and made.manifest["parameters"]["seed"] == 5
+    assert made.manifest["recipe"]["steps"] == 24 and made.manifest["recipe"]["name"] == "crops"
+    assert made.manifest["network"]["weights_hash"] == scope.weights_hash and made.manifest["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"layer": "9"}, LayerNotFound),
+        ({"units": [8]}, UnitNotFound),
+        ({"units": []}, UnitNotFound),
+        ({"recipe": "cropz"}, BadInput),
+        ({"stepz": 3}, BadInput),
+        ({"steps": 0}, BadInput),
+    ],
+)
+def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        convscope.feature_visualization(scope, **({"layer": "4", "units": [0]} | wrong))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value) and caught.value.question["technique"] == "feature_visualization"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rate": 0.2}, {"weight_decay": 0.3}, {"start_range": (10, 240)}, {"steps": 9}, {"stages": 2}, {"factor": 1.5}, {"blur": 3}]
+    + [{"reduce": "center"}, {"view": "crops", "crop_size": 12}, {"view": "robust"}, {"noise": 0.1}, {"optimizer": "normalized"}]
+    + [{"image": "sigmoid"}, {"size": 18}],
+    ids=str,
+)
+def test_every_number_changes_something(scope: Scope, change: dict[str, object]) -> None:
+    plain, changed = seen(scope, "multiscale", (0,)), seen(scope, "multiscale", (0,), **change)
+    assert plain.images.shape != changed.images.shape or (plain.images != changed.images).any()
+
+
+def test_a_trained_network(squeezenet: Scope) -> None:
+    made = convscope.feature_visualization(squeezenet, "features.12", [0, 7], size=96, steps=12, crop_size=64)
+    assert made.status == ("converged", "converged") and (made.scores > 0).all()
+    assert (made.history[:, -3:].mean(1) > 2 * made.history[:, :3].mean(1)).all()
