@@ -155,7 +155,9 @@ class Uninitialized(TorchFunctionMode):
 def torchvision_network(name: str) -> nn.Module:
     """A network of torchvision with cheap random weights that neither fade nor explode, without torchvision's slow initialization."""
     with Uninitialized():
-        model = torchvision.models.get_model(name, weights=None, **({"init_weights": False} if name in ("googlenet", "inception_v3") else {}))
+        model = torchvision.models.get_model(
+            name, weights=None, **({"init_weights": False} if name in ("googlenet", "inception_v3") else {})
+        )
     noise = torch.randn(100_003, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -77,7 +77,11 @@ def test_every_error_is_one_of_ours() -> None:
 
 
 def test_errors_carry_the_question_and_inner_ones_win() -> None:
-    with pytest.raises(errors.BadInput) as caught, errors.asking(technique="spectrum", layer="outer", unit=None), errors.asking(layer="a.b"):
+    with (
+        pytest.raises(errors.BadInput) as caught,
+        errors.asking(technique="spectrum", layer="outer", unit=None),
+        errors.asking(layer="a.b"),
+    ):
         raise errors.BadInput("a.b is wrong")
     assert caught.value.question == {"technique": "spectrum", "layer": "a.b"}
     assert str(caught.value) == "a.b is wrong [technique=spectrum]", "what the message says already is not repeated"

@@ -139,7 +139,9 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_the_read_column_never_loads_torch() -> None:
     columns = [name for name in ("render", "store", "survey", "atlas") if (SOURCE / name).exists()]
-    modules = [NAMES[path].removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in FILES if home(NAMES[path]) in columns]
+    modules = [
+        NAMES[path].removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in FILES if home(NAMES[path]) in columns
+    ]
     assert {"render", "store"} <= set(columns)
     loaded = loaded_after("".join(f"import convscope.{name}\n" for name in modules))
     assert "torch" not in loaded and "torchvision" not in loaded
@@ -187,7 +189,15 @@ def test_no_global_random_state(path: Path) -> None:
             assert name in ("default_rng", "Generator", "SeedSequence") and (node.args or node.keywords), f"line {node.lineno}: {called}"
         assert not called.startswith("torch.random."), f"line {node.lineno}: {called}"
         assert called not in ("torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all")
-        if called in ("torch.rand", "torch.randn", "torch.randint", "torch.randperm", "torch.normal", "torch.bernoulli", "torch.multinomial"):
+        if called in (
+            "torch.rand",
+            "torch.randn",
+            "torch.randint",
+            "torch.randperm",
+            "torch.normal",
+            "torch.bernoulli",
+            "torch.multinomial",
+        ):
             assert "generator" in keywords, f"line {node.lineno}: {called} without a generator"
         assert called not in ("torch.rand_like", "torch.randn_like", "torch.randint_like"), f"line {node.lineno}: {called}"
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hand_built
 import pytest
 import torch
-from hand_built import draws
 from torch import nn
 
+import hand_built
 from convscope import objectives
 from convscope.errors import BadInput
 from convscope.objectives import Objective
 from convscope.scope import Inputs, Scope
+from hand_built import draws
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hand_built import draws
 from torch import Generator
 
 from convscope.transforms import Crops, Robust, look
+from hand_built import draws
 
 STILL = Robust(pad=0, jitter=(0, 0), scale=(1, 1), rotate=0, noise=0)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from convscope.techniques.feature_visualization import feature_visualization as feature_visualization
     from convscope.techniques.hypothesis import Hypothesis as Hypothesis
     from convscope.techniques.hypothesis import hypothesis as hypothesis
+    from convscope.techniques.receptive_field import ReceptiveField as ReceptiveField
+    from convscope.techniques.receptive_field import receptive_field as receptive_field
     from convscope.techniques.spectrum import Spectrum as Spectrum
     from convscope.techniques.spectrum import spectrum as spectrum
     from convscope.zoo import open as open
@@ -33,6 +35,7 @@ _HOMES = {
     "FeatureVisualization": "techniques.feature_visualization",
     "Hypothesis": "techniques.hypothesis",
     "Inputs": "scope",
+    "ReceptiveField": "techniques.receptive_field",
     "Scope": "scope",
     "Spectrum": "techniques.spectrum",
     "feature_visualization": "techniques.feature_visualization",
@@ -41,6 +44,7 @@ _HOMES = {
     "load": "store",
     "objectives": "objectives",
     "open": "zoo",
+    "receptive_field": "techniques.receptive_field",
     "recipes": "recipes",
     "redo": "pipeline.redo",
     "spectrum": "techniques.spectrum",

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from hand_built import draws
 from torch import Tensor
 
 from convscope.errors import BadInput
 from convscope.ops.resize import box_blur, cubic
+from hand_built import draws
 
 
 def cubic_slowly(image: Tensor, side: int) -> Tensor:

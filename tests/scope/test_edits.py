@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hand_built import draws
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convscope.scope.edits import RELUS, redirected_relu
+from hand_built import draws
 
 SPELLINGS = {
     "module": nn.ReLU(),

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_built import draws
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
@@ -16,6 +15,7 @@ from torchvision.transforms import InterpolationMode
 from convscope.errors import BadImage, BadInput, ConvscopeError
 from convscope.scope import Inputs
 from convscope.scope.inputs import image_files, image_name, read_image
+from hand_built import draws
 
 
 def photo(width: int = 61, height: int = 43, seed: int = 0) -> Image.Image:
@@ -63,7 +63,7 @@ def test_all_forms_of_one_picture_are_equal(tmp_path: Path) -> None:
     picture, inputs = photo(), Inputs(size=24)
     picture.save(tmp_path / "a.png")
     made = inputs(picture)
-    assert made.dtype == torch.float32 and made.shape == (3, 24, 24) and 0 <= float(made.min()) and float(made.max()) <= 1
+    assert made.dtype == torch.float32 and made.shape == (3, 24, 24) and float(made.min()) >= 0 and float(made.max()) <= 1
     for other in (tmp_path / "a.png", str(tmp_path / "a.png"), np.asarray(picture)):
         assert torch.equal(inputs(other), made)
     assert torch.equal(inputs(made), made), "a tensor is taken as it is"

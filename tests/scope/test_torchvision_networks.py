@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import torch
 import torchvision
-from hand_built import draws, state_of, torchvision_network, unsettle
 from torch import Tensor, nn
 
 from convscope.scope import Inputs, Scope
+from hand_built import draws, state_of, torchvision_network, unsettle
 
 NAMES = [
     name

@@ -18,6 +18,7 @@ from convscope.errors import ConvscopeError
 TECHNIQUES = {
     "feature-visualization": "What units look for, as pictures optimized from noise.",
     "spectrum": "Which units images excite.",
+    "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
@@ -43,6 +44,10 @@ OTHERS = {
 """The other commands: where they live, the first line of their help, examples."""
 
 _EPILOG = "Start with: convscope demo  ·  convscope layers squeezenet1_0  ·  convscope feature-visualization textures output --units 0-3"
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, by custom."""
 
 
 def build(argv: Sequence[str]) -> typer.Typer:
@@ -88,13 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        code = build(arguments)(arguments, standalone_mode=False)
+        code = build(arguments)(arguments, prog_name="convscope", standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except ConvscopeError as error:
         return _fail(" ".join(str(error).split()))
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("\ninterrupted; what is finished is kept: run the same command again to go on from there", err=True)
-        return 130
+        return INTERRUPTED
     except Exception as error:
         # typer's own usage errors; anything else is a bug and deserves its traceback
         if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):

@@ -15,9 +15,14 @@ import convscope
 from convscope.cli.show import print_written, progress
 from convscope.errors import BadInput
 from convscope.scope import Scope
+from convscope.scope.inputs import image_files
 from convscope.zoo import open as open_network
 
 EXAMPLES = {
+    "receptive-field": (
+        "convscope receptive-field resnet50 --weights random",
+        "convscope receptive-field squeezenet1_0 --layer features.7 --image photo.jpg",
+    ),
     "feature-visualization": (
         "convscope feature-visualization squeezenet1_0 features.12 --units 0-15",
         "convscope feature-visualization textures output --units chains,spirals --recipe fourier --set steps=64",
@@ -144,7 +149,7 @@ def free_folder(command: str, network: str, layer: str, *, resumes: bool) -> Pat
 
 
 def _paths(given: list[Path]) -> Any:
-    return given[0] if len(given) == 1 else [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return given[0] if len(given) == 1 else [file for path in given for file in (image_files(path) if path.is_dir() else [path])]
 
 
 def _assignment(text: str) -> dict[str, Any]:
@@ -162,6 +167,8 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
     words, kind = helps.get(item.name, ""), item.annotation
     if item.kind is inspect.Parameter.VAR_KEYWORD:
         return _parameter("set", list[str], typer.Option([], "--set", metavar="NAME=VALUE", help=words + " May be repeated."))
+    if "Image" in str(kind) and item.default is None:
+        return _parameter(item.name, Path, typer.Option(None, f"--{item.name}", help=words))
     if "Image" in str(kind):
         if several_image_sets:
             return _parameter(item.name, list[Path], typer.Option(..., f"--{item.name}", help=words + " Folder or file; may be repeated."))

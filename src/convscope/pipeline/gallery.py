@@ -78,15 +78,19 @@ def gallery(
     paths = {number: folder / picture_name(number) for number in wanted}
     status = {number: _finished(path, question) for number, path in paths.items() if path.exists()}
     missing = [number for number in wanted if number not in status]
+    groups = [wanted[first : first + AT_ONCE] for first in range(0, len(wanted), AT_ONCE)]
+    # A group that was interrupted is made again as a whole: rounding may depend on what goes through the network together.
+    groups = [group for group in groups if not status.keys() >= set(group)]
     folder.mkdir(parents=True, exist_ok=True)
-    with task(f"{layer}: {len(missing)} of {len(wanted)} pictures to make", len(missing) * plan.stages * plan.steps) as advance:
-        for first in range(0, len(missing), AT_ONCE):
-            group = missing[first : first + AT_ONCE]
+    steps = plan.stages * plan.steps
+    with task(f"{layer}: {len(missing)} of {len(wanted)} pictures to make", sum(map(len, groups)) * steps) as advance:
+        for group in groups:
             result = feature_visualization(scope, layer, group, recipe=plan, seed=seed)
             for index, number in enumerate(group):
-                write_png(paths[number], result.images[index], receipt(result, index, len(group)))
-                status[number] = result.status[index]
-            advance(len(group) * plan.stages * plan.steps)
+                if number not in status:
+                    write_png(paths[number], result.images[index], receipt(result, index))
+                    status[number] = result.status[index]
+            advance(len(group) * steps)
     return Gallery(folder, paths, status, tuple(missing))
 
 
@@ -103,7 +107,7 @@ def write_sheet(made: Gallery, title: str) -> Path:
     return write_png(made.folder / "sheet.png", sheet, {"technique": "contact_sheet", "title": title, "recipe": recipe})
 
 
-def receipt(result: FeatureVisualization, index: int, batch: int) -> dict[str, Any]:
+def receipt(result: FeatureVisualization, index: int) -> dict[str, Any]:
     """The receipt of one unit's picture: everything that is needed to make it again."""
     manifest = dict(result.manifest)
     return manifest | {
@@ -114,7 +118,7 @@ def receipt(result: FeatureVisualization, index: int, batch: int) -> dict[str, A
         "score": float(result.scores[index]),
         "before_relu": float(result.before_relu[index]),
         "after_relu": float(result.after_relu[index]),
-        "batch": batch,
+        "group": list(result.units),
     }
 
 

@@ -51,9 +51,9 @@ def redo(picture: str | Path, *, scope: Scope | None = None, weights: str | Path
         BadWeights: The network has other weights than the one that made the picture.
     """
     receipt = read_receipt(Path(picture))
-    network = receipt["network"]
-    if "recipe" not in receipt:
+    if "group" not in receipt:
         raise BadInput(f"{picture}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
+    network = receipt["network"]
     if scope is None:
         scope = open_network(
             network["name"], weights=weights or network["weights"], device=receipt["device"], precision=receipt["precision"]
@@ -63,14 +63,14 @@ def redo(picture: str | Path, *, scope: Scope | None = None, weights: str | Path
     numbers = dict(receipt["recipe"])
     recipe = Recipe(numbers.pop("name"), numbers["image"]).changed(**numbers)
     parameters = receipt["parameters"]
-    # Rounding may depend on the batch size, so the picture gets as many mates as it had.
-    mates = [receipt["unit"]] * receipt["batch"]
+    # Rounding may depend on what goes through the network together, so the picture gets the mates that it had.
+    mates = receipt["group"]
     before, scope.precision = scope.precision, receipt["precision"]
     try:
         result = feature_visualization(scope, parameters["layer"], mates, recipe=recipe, seed=parameters["seed"])
     finally:
         scope.precision = before
-    image = result.images[0]
+    image = result.images[mates.index(receipt["unit"])]
     new = np.round(image.transpose(1, 2, 0) * 255).astype(int)
     old = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     if new.shape != old.shape:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from convscope.errors import BadInput
+
 RELUS: tuple[Callable[..., Tensor], ...] = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 """Every spelling of ReLU. nn.ReLU calls F.relu, so an edit of these sees modules and functional calls alike."""
+RULES = ("deconvnet", "guided", "gradient")
+"""What a ReLU may do to what comes back to it, see :func:`relu_rule`."""
+_RECTIFIERS = {
+    "relu": ("input", "inplace"),
+    "relu6": ("input", "inplace"),
+    "hardtanh": ("input", "min_val", "max_val", "inplace"),
+    "clamp": ("input", "min", "max"),
+    "clip": ("input", "min", "max"),
+    "clamp_min": ("input", "min"),
+}
+"""Functions that can be a ReLU, with or without an upper bound, and their parameters."""
+_UNRULED = """
+    gelu silu mish hardswish hardsigmoid sigmoid expit tanh leaky_relu elu selu celu prelu rrelu softplus softsign logsigmoid tanhshrink
+    softshrink hardshrink threshold glu softmax log_softmax softmin gumbel_softmax scaled_dot_product_attention multi_head_attention_forward
+"""
+"""Nonlinearities and gates for which the rules of deconvnet and guided backpropagation say nothing."""
 
 
 @contextmanager
@@ -79,3 +98,67 @@ class _RedirectedReLU(torch.autograd.Function):
         plain = torch.where(values > 0, gradient, 0)
         blocked = plain.flatten(1).abs().sum(1).eq(0).view(-1, *[1] * (values.ndim - 1))
         return torch.where(blocked & (gradient < 0), gradient, plain)
+
+
+def relu_rule(rule: str) -> AbstractContextManager[Any]:
+    """What ReLUs do to the R that comes back to them, f being their input on the way forward.
+
+    "gradient" is R * 1[f > 0], "deconvnet" R * 1[R > 0], "guided" R * 1[f > 0] * 1[R > 0]. Everything else keeps its own derivative.
+    ReLUs are those of modules, functions and methods, ``clamp(min=0)``, and, with 0 < f < bound in place of f > 0, ReLU6 and
+    other clamps from 0 up to a bound. On the way forward nothing changes.
+
+    Raises:
+        BadInput: There is no such rule; within the block, when what depends on the picture meets a nonlinearity that the rule does
+            not cover (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...).
+
+    Source:
+        Zeiler and Fergus 2014 (deconvnet), Springenberg et al. 2015 (guided), Simonyan et al. 2014 (gradient).
+    """
+    if rule not in RULES:
+        raise BadInput(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+    if rule == "gradient":
+        return nullcontext()
+    rectifying = {func: partial(_rectify, rule, func, name) for name in _RECTIFIERS for func in _spellings(name)}
+    refusing = {func: partial(_refuse, rule, func, name) for name in _UNRULED.split() for func in _spellings(name)}
+    return replaced_functions(rectifying | refusing)
+
+
+def _spellings(name: str) -> set[Callable[..., Any]]:
+    """The functions and methods of that name, in place or not."""
+    homes = F, torch, torch.special, Tensor
+    return {getattr(home, spelled) for home in homes for spelled in (name, f"{name}_") if hasattr(home, spelled)}
+
+
+def _rectify(rule: str, func: Callable[..., Any], name: str, *args: Any, **named: Any) -> Any:
+    given = dict(zip(_RECTIFIERS[name], args, strict=False)) | named
+    values = given["input"]
+    low, high = {"relu": (0, None), "relu6": (0, 6), "hardtanh": (given.get("min_val", -1), given.get("max_val", 1))}.get(
+        name, (given.get("min"), given.get("max"))
+    )
+    if not values.requires_grad or isinstance(low, Tensor) or isinstance(high, Tensor) or low != 0:
+        return _refuse(rule, func, name, *args, **named) if name == "hardtanh" else func(*args, **named)
+    out = _RuledReLU.apply(values, high, rule == "guided")
+    return values.copy_(out) if given.get("inplace") or func.__name__.endswith("_") else out
+
+
+def _refuse(rule: str, func: Callable[..., Any], name: str, *args: Any, **named: Any) -> Any:
+    if any(isinstance(value, Tensor) and value.requires_grad for value in (*args, *named.values())):
+        raise BadInput(
+            f"rule {rule!r} says what a ReLU does, but on the way to the layer the network calls {name}; use rule='gradient' or a layer before it"
+        )
+    return func(*args, **named)
+
+
+class _RuledReLU(torch.autograd.Function):
+    """A ReLU, bounded if `high` is given, that passes back what is positive; if `guided`, only where it is open, too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, high: float | None, guided: bool) -> Tensor:
+        if guided:  # a mask, not the values, which may be overwritten in place
+            ctx.save_for_backward(values > 0 if high is None else (values > 0) & (values < high))
+        return values.clamp(min=0, max=high)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        positive = grads[0].clamp(min=0)
+        return (torch.where(ctx.saved_tensors[0], positive, 0) if ctx.saved_tensors else positive), None, None

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached, UnitNotFound
+from convscope.scope.graph import Graph, Node, Recorder
+from convscope.scope.rectified import rectified
 
 OUTPUT = "output"
 """The name of the network's own output; its units are classes."""
@@ -32,6 +34,7 @@ class Layer:
         parameters: Number of the module's own and its children's parameters.
         macs: Multiply-accumulate operations of the convolutions and matrix products in it, for one image.
         position: Place in call order; a layer comes after everything that it was computed from.
+        node: Its operation in the network's graph; None if it does not depend on the picture.
         call: How many calls of the same module came before in the same forward.
         overwritten: The value is overwritten in place later in the forward (e.g. by ``out += identity``).
         pointwise: The module's value has the shape of its input, so that ``name@input`` is a layer, too.
@@ -46,6 +49,7 @@ class Layer:
     parameters: int
     macs: int
     position: int
+    node: int | None
     call: int
     overwritten: bool
     pointwise: bool
@@ -90,9 +94,10 @@ class Layer:
 class Layers(Mapping[str, Layer]):
     """All layers by name, in call order. Prints as a table."""
 
-    def __init__(self, layers: Sequence[Layer], idle: Sequence[str] = ()) -> None:
+    def __init__(self, layers: Sequence[Layer], idle: Sequence[str] = (), graph: Graph | None = None) -> None:
         self._by_name = {layer.name: layer for layer in layers}
         self._idle = frozenset(idle)
+        self._graph = graph
 
     def __getitem__(self, name: str) -> Layer:
         if name in self._by_name:
@@ -122,23 +127,47 @@ class Layers(Mapping[str, Layer]):
 
     def of_kind(self, *kinds: str) -> Layers:
         """Only the layers of these kinds, e.g. ``of_kind("Conv2d")``."""
-        return Layers([layer for layer in self.values() if layer.kind in kinds], tuple(self._idle))
+        return Layers([layer for layer in self.values() if layer.kind in kinds], tuple(self._idle), self._graph)
+
+    def after_relu(self) -> list[str]:
+        """Where the convolutions' outputs can be read after their ReLU: a layer per convolution, in call order, none twice.
+
+        For each Conv2d, the layer whose value is the first activation (ReLU and its relatives, module or functional) on the way from it
+        through norm, dropout and at most one residual sum; in a plain block that is the ReLU module, around a functional ReLU the
+        block that ends with it. Where no layer shows that value, or nothing rectifies the convolution (the last step of a linear
+        bottleneck, say), the layer of the last value before: the norm, or the convolution itself. Those have values below zero.
+        """
+        shown = {layer.node: layer for layer in reversed(list(self.values()))}
+        ways = (rectified(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
+        found = (next(shown[node] for node in reversed(way) if node in shown) for way in ways)
+        return [layer.name for layer in sorted(dict.fromkeys(found), key=lambda layer: layer.position)]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's cells as text, a row a layer: name, kind, channels, size, parameters, MACs."""
+        """The table's cells as text, a row a layer; see `HEADER`."""
         return [
             (
                 layer.name,
                 layer.kind,
                 str(layer.channels),
                 "x".join(map(str, layer.spatial)) or "-",
+                *self._seen(layer),
                 f"{layer.parameters:,}" if layer.parameters else "-",
                 f"{layer.macs / 1e6:,.1f} M" if layer.macs else "-",
             )
             for layer in self.values()
         ]
 
-    HEADER = ("name", "kind", "channels", "size", "parameters", "MACs")
+    HEADER = ("name", "kind", "channels", "size", "stride", "field", "parameters", "MACs")
+    """Columns of the table: size (h w), stride and receptive field in pixels, MACs for one image."""
+
+    def _seen(self, layer: Layer) -> tuple[str, str]:
+        if self._graph is None or layer.node is None:
+            return "-", "-"
+        fields = [self._graph.field(layer.node, axis) for axis in (0, 1)]
+        if fields[0].whole or fields[1].whole:
+            return "-", "all"
+        stride, size = ([f"{value:g}" for value in values] for values in ([f.jump for f in fields], [f.size for f in fields]))
+        return (stride[0] if stride[0] == stride[1] else "x".join(stride)), (size[0] if size[0] == size[1] else "x".join(size))
 
     def __repr__(self) -> str:
         rows = [self.HEADER, *self.rows()]
@@ -160,45 +189,40 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
 
 
-def record_layers(model: nn.Module, images: Tensor) -> Layers:
-    """Runs `model` once on `images` (1 3 h w) and returns its layers in the order in which their values came about.
+def record_layers(model: nn.Module, images: Tensor) -> tuple[Layers, Graph]:
+    """Runs `model` once on `images` (1 3 h w): its layers in the order in which their values came about, and its graph.
 
     Containers are layers as well: ``features`` has the value of its last child.
     """
     names = {id(module): name for name, module in model.named_modules()}
     calls: dict[int, int] = defaultdict(int)
-    found: list[tuple[Layer, Tensor, int]] = []
-    channels_last: set[int] = set()
-    macs: list[int] = []  # running total, so that a block's share is a difference
     begun: dict[int, list[int]] = defaultdict(list)
+    found: list[tuple[Layer, Tensor, int]] = []
+    recorder = Recorder(images)
 
     def begin(module: nn.Module, _arguments: Any) -> None:
-        begun[id(module)].append(sum(macs))
+        begun[id(module)].append(len(recorder.nodes))
 
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         call = calls[id(module)]
         calls[id(module)] += 1
-        value = first_tensor(output)
-        before = begun[id(module)].pop()
+        first = begun[id(module)].pop()
+        value, source = first_tensor(output), first_tensor(arguments)
         if value is None or value.ndim < 2 or not value.is_floating_point():
             return
-        macs.append(_own_macs(module, value))
-        source = first_tensor(arguments)
-        pointwise = source is not None and source.shape == value.shape
-        if value.ndim > 2 and (type(module) in (nn.Linear, nn.LayerNorm) or (pointwise and id(source) in channels_last)):
-            channels_last.add(id(value))
-        axis = value.ndim - 2 if id(value) in channels_last else 0
+        node = recorder.node_of(value)
         layer = Layer(
             name=names[id(module)] or OUTPUT,
             kind=type(module).__name__,
             shape=tuple(value.shape[1:]),
-            channel_axis=axis,
+            channel_axis=_channel_axis(value.ndim, None if node is None else recorder.nodes[node]),
             parameters=sum(parameter.numel() for parameter in module.parameters()),
-            macs=sum(macs) - before,
+            macs=sum(one.macs for one in recorder.nodes[first:]),
             position=len(found),
+            node=node,
             call=call,
             overwritten=False,
-            pointwise=pointwise,
+            pointwise=source is not None and source.shape == value.shape,
             of_input=False,
             module=module,
         )
@@ -207,7 +231,7 @@ def record_layers(model: nn.Module, images: Tensor) -> Layers:
     handles = [module.register_forward_pre_hook(begin) for module in model.modules()]
     handles += [module.register_forward_hook(keep) for module in model.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), recorder:
             model(images)
     finally:
         for handle in handles:
@@ -217,13 +241,12 @@ def record_layers(model: nn.Module, images: Tensor) -> Layers:
         several = calls[id(layer.module)] > 1
         name = f"{layer.name}:{layer.call}" if several and layer.name != OUTPUT else layer.name
         layers.append(replace(layer, name=name, overwritten=value._version != version))
-    return Layers(layers, [name for module, name in names.items() if name and not calls.get(module)])
+    graph = recorder.graph()
+    return Layers(layers, [name for module, name in names.items() if name and not calls.get(module)], graph), graph
 
 
-def _own_macs(module: nn.Module, value: Tensor) -> int:
-    per_image = value[0].numel()
-    if isinstance(module, nn.Conv2d):
-        return per_image * module.weight[0].numel()
-    if isinstance(module, nn.Linear):
-        return per_image * module.in_features
-    return 0
+def _channel_axis(dimensions: int, node: Node | None) -> int:
+    """Which axis (without the batch's) counts units: what is left beside y and x; the last of a sequence of tokens."""
+    if dimensions == 4 and node is not None and node.spatial is not None:
+        return next(axis for axis in (1, 2, 3) if axis not in (node.spatial.y, node.spatial.x)) - 1
+    return 1 if dimensions == 3 else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
 
 
 @contextmanager
-def own_modes(device: torch.device) -> Iterator[None]:
+def own_modes(device: torch.device) -> Generator[None]:
     """The caller's ambient autocast and inference mode do not reach into the block; his grad mode does."""
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():

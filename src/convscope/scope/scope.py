@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from convscope.errors import BadInput, BadWeights, asking
 from convscope.scope.edits import prepared
+from convscope.scope.graph import Graph
 from convscope.scope.inputs import Images, Inputs
-from convscope.scope.layers import OUTPUT, Layers, record_layers
+from convscope.scope.layers import OUTPUT, Layer, Layers, record_layers
 from convscope.scope.precision import computing_in, own_modes, resolve_precision
 from convscope.scope.stop import forward_until
 
@@ -92,9 +93,18 @@ class Scope:
         size = f"{self.inputs.height}x{self.inputs.width}"
         return f"Scope({self.name}, {size} px, {len(self.layers)} layers, {self.device}, {self.precision})"
 
-    @cached_property
+    @property
     def layers(self) -> Layers:
         """All layers in call order, recorded on one forward at the network's own input size."""
+        return self._recorded[0]
+
+    @property
+    def graph(self) -> Graph:
+        """The network as a graph of tensor operations with spatial geometry, recorded with the layers."""
+        return self._recorded[1]
+
+    @cached_property
+    def _recorded(self) -> tuple[Layers, Graph]:
         grey = torch.full((1, 3, self.inputs.height, self.inputs.width), 0.5, dtype=self.dtype, device=self.device)
         with self.session("float32"), asking(network=self.name):
             self.forwards += 1
@@ -148,6 +158,24 @@ class Scope:
             return ("",) * len(units)
         return tuple(self.class_names[unit] for unit in units)
 
+    def weights_of(self, layer: str) -> Tensor:
+        """A copy of a convolution's kernels, (filter channel h w), in float32 or wider; `channel` counts the inputs of its group.
+
+        Raises:
+            LayerNotFound: Unknown layer.
+            BadInput: The layer is not a convolution; convolutions in it or near it are named.
+        """
+        known = self.layers[layer]
+        if isinstance(known.module, nn.Conv2d):
+            weights = known.module.weight.detach()
+            return (weights.float() if weights.element_size() < 4 else weights).clone()
+        convolutions = [other for other in self.layers.values() if isinstance(other.module, nn.Conv2d)]
+        inside = [other.name for other in convolutions if layer == OUTPUT or other.name.startswith(f"{layer}.")]
+        near = sorted(convolutions, key=lambda other: abs(other.position - known.position))
+        names = ", ".join((inside or [other.name for other in near])[:4])
+        hint = f"convolutions {'in' if inside else 'near'} it: {names}" if names else "this network has no convolution"
+        raise BadInput(f"layer {layer} is a {known.kind}, which has no kernels to show; {hint}")
+
     @contextmanager
     def session(self, precision: str | None = None) -> Generator[None]:
         """The state in which the network is run; reentrant. Long work enters it once, single calls enter it by themselves.
@@ -189,13 +217,64 @@ class Scope:
             raise BadInput("no layer asked for")
         wanted = [self.layers[name] for name in names]
         with self.session(), asking(network=self.name, input=tuple(images.shape)):
-            precision = self._running_in or "float32"
-            with computing_in(precision, self.device):
-                normalized = self.inputs.normalize(images.to(self.device, self.dtype))
-                if precision == "bfloat16":
-                    normalized = normalized.contiguous(memory_format=torch.channels_last)
-                self.forwards += 1
-                values = forward_until(self.model, normalized, wanted)
+            return self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted)
+
+    def pull_back(self, images: Tensor, layer: str, seeds: Tensor, *, edit: AbstractContextManager[Any] | None = None) -> Tensor:
+        """The derivative of sum(seeds * value of the layer) with respect to the images: one pass there and one back.
+
+        Args:
+            images: (n 3 h w) in pixel space.
+            layer: Layer name.
+            seeds: (n ...), as the layer's value.
+            edit: What changes on the way, e.g. :func:`~convscope.scope.edits.relu_rule`.
+
+        Returns:
+            (n 3 h w), per pixel value; times ``inputs.std``, per value that the network is fed.
+        """
+        return self.vector_jacobian(images, layer, edit=edit)[1](seeds[None])[0]
+
+    def vector_jacobian(
+        self, images: Tensor, layer: str, *, edit: AbstractContextManager[Any] | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """A layer's value, and the way from it back to the images, for many seeds on one forward; see :meth:`pull_back`.
+
+        Returns:
+            The value (n ...), and a function: seeds (k n ...) -> (k n 3 h w), the k derivatives, taken together. It keeps the forward in
+            memory for as long as it is held.
+
+        Raises:
+            LayerNotFound: The name is unknown.
+            BadInput: The layer's value does not depend on the images, or `edit` refuses the network.
+        """
+        wanted = self.layers[layer]
+        with self.session(), asking(network=self.name, input=tuple(images.shape)), torch.enable_grad():
+            pictures = images.detach().to(self.device, self.dtype).requires_grad_()
+            with edit or nullcontext():
+                value = self._forward(self.inputs.normalize(pictures), [wanted])[layer]
+            if not value.requires_grad:
+                raise BadInput(f"layer {layer}: no derivative leads from its value back to the picture")
+
+        def pull(seeds: Tensor) -> Tensor:
+            with own_modes(self.device):
+                seeds = seeds.to(value)
+                try:
+                    return torch.autograd.grad(value, pictures, seeds, retain_graph=True, is_grads_batched=True)[0]
+                except RuntimeError as error:
+                    if "vmap" not in str(error):
+                        raise
+                # the network has a derivative of its own that cannot be taken for many seeds at once
+                return torch.stack([torch.autograd.grad(value, pictures, seed, retain_graph=True)[0] for seed in seeds])
+
+        return value.detach(), pull
+
+    def _forward(self, normalized: Tensor, wanted: Sequence[Layer]) -> dict[str, Tensor]:
+        """The values of layers for a normalized batch, in float32 or the network's own wider type; within a session."""
+        precision = self._running_in or "float32"
+        with computing_in(precision, self.device):
+            if precision == "bfloat16":
+                normalized = normalized.contiguous(memory_format=torch.channels_last)
+            self.forwards += 1
+            values = forward_until(self.model, normalized, wanted)
         return {name: value.float() if value.dtype in (torch.bfloat16, torch.float16) else value for name, value in values.items()}
 
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:

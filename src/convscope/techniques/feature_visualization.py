@@ -103,13 +103,13 @@ def feature_visualization(
     plan = find_recipe(recipe, **numbers)
 
     def aim_of(mates: list[int]) -> Objective:
-        objective = unit(layer, mates, reduce=plan.reduce)
-        if layer == OUTPUT and plan.class_weight:
-            objective += plan.class_weight * class_evidence(mates)
-        return objective
+        return unit(layer, mates, reduce=plan.reduce)
 
     def objective_of(mates: list[int]) -> Objective:
-        return aim_of(mates) if penalty is None else aim_of(mates) - penalty
+        objective = aim_of(mates)
+        if layer == OUTPUT and plan.class_weight:
+            objective += plan.class_weight * class_evidence(mates)
+        return objective if penalty is None else objective - penalty
 
     parts: list[_Part] = []
     with task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
@@ -152,7 +152,7 @@ def _visualize(
     def climb(places: list[int], attempt: int, detour: str) -> list[int]:
         """One try for the units at these places of the group; returns the places that failed."""
         climbers = [Climber.of(seed, layer.name, units[place], attempt) for place in places]
-        start = look_at_start(scope, climbers, aim_of, plan)  # a penalty has a gradient even where the unit has none
+        start = look_at_start(scope, climbers, aim_of, plan)  # without penalty: that has a gradient where the unit has none
         going = [index for index in range(len(places)) if detour or not start.blocked[index]]
         failed = [place for index, place in enumerate(places) if index not in going]
         reasons.update(dict.fromkeys(failed, "no gradient at the start"))

@@ -1,0 +1,213 @@
+"""What in the picture a unit answered to: its activation projected back to the picture through the transposed network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscope.errors import BadInput
+from convscope.progress import task
+from convscope.result import Result, axes
+from convscope.scope import Images, Layer, Scope, Units
+from convscope.scope.edits import relu_rule
+from convscope.scope.inputs import image_name
+from convscope.scope.provenance import technique
+
+SEEDS = ("activation", "one")
+NOTE = "Feature illustration, not class evidence."
+
+
+@dataclass(frozen=True, eq=False)
+class Deconvnet(Result):
+    """A projection per image and unit. It illustrates what a unit answered to; it is no evidence for a class.
+
+    Attributes:
+        projection: The signed projections, (n unit rgb h w), per value that the network is fed: as it leaves the first layer, before the
+            normalization of the picture; divided by ``Inputs.std``, per pixel value.
+        values: The activation A[unit, y, x] that is projected, (n unit).
+        positions: Where on the layer's map it is: y, x, (n unit 2).
+        boxes: The pixels that it can depend on: y0 x0 y1 x1, end exclusive, clipped to the picture, (n unit 4). Outside, the
+            projection is zero.
+        images: The input pictures, (n rgb h w) in [0,1].
+        layer: The layer's name.
+        units: Unit numbers.
+        labels: Class names on the output layer, "" elsewhere.
+        names: Names of the images.
+        rule: "deconvnet", "guided" or "gradient".
+    """
+
+    projection: np.ndarray = axes("n unit rgb h w", "signed", unit="projected activation")
+    values: np.ndarray = axes("n unit", unit="activation")
+    positions: np.ndarray = axes("n unit axis")
+    boxes: np.ndarray = axes("n unit edge", "boxes", unit="pixels")
+    images: np.ndarray = axes("n rgb h w", "image")
+    layer: str = ""
+    units: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    rule: str = "deconvnet"
+
+    def summary(self) -> str:
+        """What was projected, a line per image."""
+        lines: list[str] = []
+        for name, values, positions in zip(self.names, self.values, self.positions, strict=True):
+            parts = zip(self.units, self.labels, values, positions, strict=True)
+            named = [f"{f'{unit} {label}'.strip()} ({value:.3g} at {y}, {x})" for unit, label, value, (y, x) in parts]
+            lines.append(f"{name}: {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}")
+        return "\n".join([*lines, NOTE])
+
+
+@technique
+def deconvnet(
+    scope: Scope,
+    images: Images,
+    layer: str,
+    units: Units,
+    *,
+    rule: str = "deconvnet",
+    position: tuple[int, int] | None = None,
+    seed_value: str = "activation",
+) -> Deconvnet:
+    """What in images units answered to: one activation each, projected back through the transposed network.
+
+    From R = A[unit, y, x] at that place and zero elsewhere, R goes back through every operation by its vector-Jacobian product (transposed
+    filters, max pooling to where the maximum was, batch norm by its factor, a sum to all its terms), except that a ReLU with input f
+    passes R * 1[R > 0] ("deconvnet"), R * 1[f > 0] * 1[R > 0] ("guided") or R * 1[f > 0] ("gradient").
+
+    Args:
+        scope: The network.
+        images: One or several images of one size, or a folder.
+        layer: Layer name: a convolution, batch norm, ReLU, pooling, block, or "output".
+        units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
+        rule: "deconvnet", "guided" or "gradient". ReLU6 and clamps from 0 count as ReLUs, open where 0 < f < bound. Of other
+            nonlinearities (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...) only "gradient" says anything.
+        position: (y, x) on the layer's map, for all images and units; None: each unit's strongest, the first of equals in reading order.
+        seed_value: R at the start: "activation", or "one".
+
+    Returns:
+        The projections, what was projected, from where, and the box of pixels that each can depend on.
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        UnitNotFound: A unit that the layer does not have.
+        BadInput: An unknown rule, a position outside the map, a layer without one, or a nonlinearity that the rule does not cover.
+
+    Source:
+        Zeiler and Fergus 2014 (arXiv 1311.2901), but every operation other than a ReLU is transposed exactly, local response normalization
+        included, which the paper skips; guided: Springenberg et al. 2015 (1412.6806); gradient: Simonyan et al. 2014 (1312.6034).
+        Deconvnet and guided recover the picture in part whatever the weights say (Nie et al. 2018, 1805.07039).
+
+    Example:
+        >>> import convscope as cs, torch
+        >>> cs.deconvnet(cs.open("textures"), torch.rand(1, 3, 128, 128), "output", [0, 1]).projection.shape
+        (1, 2, 3, 128, 128)
+    """
+    if seed_value not in SEEDS:
+        raise BadInput(f"seed_value must be one of {', '.join(SEEDS)}, got {seed_value!r}")
+    names = tuple(image_name(source, index) for index, source in enumerate(scope.inputs.sources(images)))
+    known, wanted, batch = scope.layers[layer], scope.units(layer, units), scope.inputs.batch(images)
+    if len(known.spatial) not in (0, 2):
+        raise BadInput(
+            f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so there is no position to project from"
+        )
+    at_once = scope.fitting(batch.shape[-2] * batch.shape[-1])
+    units_at_once = min(len(wanted), at_once)  # units first: they share the forward
+
+    with task(f"{layer}: {len(batch)} x {len(wanted)} projections", len(batch) * len(wanted)) as advance:
+
+        def project(part: Tensor) -> _Part:
+            done = _project(scope, part, known, wanted, rule, position, seed_value, units_at_once)
+            advance(len(part) * len(wanted))
+            return done
+
+        parts = list(scope.in_batches(batch, project, max(1, at_once // units_at_once)))
+    positions = torch.cat([part.positions for part in parts])
+    return Deconvnet(
+        projection=torch.cat([part.projection for part in parts]),  # type: ignore[arg-type]
+        values=torch.cat([part.values for part in parts]),  # type: ignore[arg-type]
+        positions=positions,  # type: ignore[arg-type]
+        boxes=_boxes(scope, layer, positions.numpy(), (batch.shape[-2], batch.shape[-1])),
+        images=batch,  # type: ignore[arg-type]
+        layer=layer,
+        units=tuple(wanted),
+        labels=scope.unit_labels(layer, wanted),
+        names=names,
+        rule=rule,
+        manifest={"precision": scope.resolve("measure"), "images": list(names)},
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some images' projections (n unit 3 h w), values (n unit) and positions (n unit 2), on the CPU."""
+
+    projection: Tensor
+    values: Tensor
+    positions: Tensor
+
+
+def _project(
+    scope: Scope,
+    images: Tensor,
+    layer: Layer,
+    units: list[int],
+    rule: str,
+    position: tuple[int, int] | None,
+    seed_value: str,
+    units_at_once: int,
+) -> _Part:
+    """One forward for a few images, and the way back for a few units at a time."""
+    value, pull = scope.vector_jacobian(images, layer.name, edit=relu_rule(rule))
+    maps = _as_maps(layer, value)
+    positions = _positions(maps[:, units], position, layer.name)
+    everyone = torch.arange(len(images), device=value.device)[:, None]
+    values = maps[everyone, torch.tensor(units, device=value.device), positions[..., 0], positions[..., 1]]
+    std = torch.tensor(scope.inputs.std, dtype=value.dtype, device=value.device).view(3, 1, 1)
+
+    def back(places: Tensor) -> Tensor:
+        seeds = value.new_zeros(len(places), *value.shape)
+        starts = _as_maps(layer, seeds.flatten(0, 1)).unflatten(0, (len(places), len(images)))
+        for row, place in enumerate(places.tolist()):
+            start = values[:, place] if seed_value == "activation" else values.new_ones(len(images))
+            starts[row, everyone[:, 0], units[place], positions[:, place, 0], positions[:, place, 1]] = start
+        return (pull(seeds) * std).cpu()
+
+    projections = list(scope.in_batches(torch.arange(len(units)), back, units_at_once))
+    return _Part(torch.cat(projections).movedim(0, 1), values.cpu(), positions.cpu())
+
+
+def _as_maps(layer: Layer, values: Tensor) -> Tensor:
+    """(n ...) values as maps (n c h w), sharing memory; a vector's are 1 x 1."""
+    first = layer.channels_first(values)
+    return first if layer.spatial else first[..., None, None]
+
+
+def _positions(maps: Tensor, position: tuple[int, int] | None, layer: str) -> Tensor:
+    """The places to project from on maps (n unit h w), (n unit 2)."""
+    height, width = maps.shape[-2:]
+    if position is None:
+        flat = maps.flatten(2).argmax(2)
+        return torch.stack([flat // width, flat % width], 2)
+    y, x = position
+    if not (0 <= y < height and 0 <= x < width):
+        raise BadInput(f"layer {layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {tuple(position)}")
+    return torch.tensor([y, x], device=maps.device).expand(*maps.shape[:2], 2)
+
+
+def _boxes(scope: Scope, layer: str, positions: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The receptive fields of positions (n unit 2), clipped to a picture of that size, (n unit 4)."""
+    if size != (scope.inputs.height, scope.inputs.width):
+        scope = Scope(scope.model, replace(scope.inputs, size=size))
+    node = scope.layers[layer].node
+    if node is None:
+        raise BadInput(f"layer {layer} does not depend on the picture")
+    edges: list[np.ndarray] = []
+    for side in (0, 1):
+        field = scope.graph.field(node, side)
+        first, last = field.first[positions[..., side]], field.last[positions[..., side]] + 1
+        edges += [first.clip(0, size[side]), last.clip(0, size[side])]
+    return np.stack([edges[0], edges[2], edges[1], edges[3]], -1)

@@ -1,0 +1,322 @@
+"""The command line, in process: help, results, and for a user's mistake exit code 2, one line, and nothing written."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import convscope
+from convscope.cli import OTHERS, TECHNIQUES, main
+from convscope.cli.derive import units
+from convscope.errors import BadInput
+from convscope.scope import Scope
+from convscope.store import read_receipt
+
+NETWORK = """
+import torch
+from torch import nn
+from convscope import Inputs
+
+def build():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model, Inputs(size=16, classes=["ant", "bee", "cat", "dog"])
+"""
+QUICK = ["--set", "size=16", "--set", "steps=2", "--set", "crop_size=12"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a network, two folders of pictures and some files that are none."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(NETWORK)
+    for index, name in enumerate(("red", "green")):
+        Path(name).mkdir()
+        for number in range(3):
+            values = np.random.default_rng([index, number]).integers(0, 90, (20, 20, 3), dtype=np.uint8)
+            values[..., index] += 150
+            Image.fromarray(values).save(Path(name) / f"{name}{number}.png")
+    Path("text.png").write_text("not a picture\nat all")
+    Path("cut.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 40)
+    Path("empty").mkdir()
+    Image.new("RGB", (3, 3)).save("tiny.png")
+    Image.new("RGB", (30, 30)).save("plain.png")
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(list(words))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
+
+
+def plain(text: str) -> str:
+    """Help without boxes and line breaks."""
+    return " ".join(re.sub(r"[│╭╰╮╯─]", " ", re.sub(r"\x1b\[[0-9;]*m", "", text)).split())
+
+
+# --- help
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--help")
+    assert code == 0 and err == ""
+    text = plain(out)
+    assert text.startswith("Usage: convscope [OPTIONS] COMMAND [ARGS]... A microscope for convolutional networks.")
+    for name, line in (TECHNIQUES | {name: entry[1] for name, entry in OTHERS.items()}).items():
+        assert f"{name} {line}" in text, name
+    assert "Start with: convscope demo · convscope layers squeezenet1_0" in text
+
+
+@pytest.mark.parametrize("command", [*TECHNIQUES, *OTHERS])
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, err = run(capsys, command, "--help")
+    text = plain(out)
+    assert code == 0 and err == "" and text.startswith(f"Usage: convscope {command} ")
+    assert ":class:" not in text and ":func:" not in text and "``" not in text
+    if command != "textures":
+        assert re.search(rf"Examples?: convscope {command} ", text)
+
+
+def test_help_of_feature_visualization(capsys: pytest.CaptureFixture[str]) -> None:
+    text = plain(run(capsys, "feature-visualization", "--help")[1])
+    assert text.startswith("Usage: convscope feature-visualization [OPTIONS] {network} {layer} What units look for, as pictures")
+    for words in (
+        "--units <str> Units such as 0,3,8-11, all, or class names on output. [default: all]",
+        '--recipe <str> "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a Recipe. [default: crops]',
+        "--set NAME=VALUE Numbers of the recipe to replace, e.g. steps=64. May be repeated.",
+        "--precision <str> auto, float32 or bfloat16. [default: auto]",
+    ):
+        assert words in text
+    assert "--penalty" not in text, "an objective cannot be typed"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"convscope {convscope.__version__}\n", "")
+
+
+# --- results
+
+
+def test_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "layers", "net.py:build")
+    assert code == 0 and err == ""
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0] == ["net.py:build", "at", "16x16"] and rows[1][:4] == ["name", "kind", "channels", "size"]
+    assert [row[0] for row in rows[2:]] == ["0", "1", "2", "3", "4", "output"]
+    assert rows[2][:4] == ["0", "Conv2d", "6", "14x14"]
+    code, out, _ = run(capsys, "layers", "net.py:build", "--kind", "Conv2d")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[2:]] == ["0", "2"]
+    code, out, _ = run(capsys, "layers", "net.py:build", "--kind", "Conv")
+    assert code == 0 and out.strip() == (
+        "net.py:build has no layer of kind Conv; there are: Conv2d, ReLU, AdaptiveAvgPool2d, Flatten, Sequential"
+    )
+
+
+def test_feature_visualization(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["feature-visualization", "net.py:build", "output", "--units", "ant,2-3", "--out", "new/pictures", *QUICK]
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert out.splitlines()[0].startswith("3 pictures: ") and "sheet.png" in out
+    folder = place / "new" / "pictures"
+    assert sorted(path.name for path in folder.iterdir()) == ["sheet.png", "unit_0000.png", "unit_0002.png", "unit_0003.png"]
+    receipt = read_receipt(folder / "unit_0000.png")
+    assert receipt["label"] == "ant" and receipt["recipe"]["steps"] == 2 and receipt["network"]["name"] == "net.py:build"
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("unit_*")}
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "(3 were there already)" in out
+    assert stamps == {path: path.stat().st_mtime_ns for path in folder.glob("unit_*")}
+    code, out, err = run(capsys, *words, "--seed", "1")
+    assert code == 2 and err.count("\n") == 1 and "was made with another seed; choose another folder, or delete it" in err
+    code, out, err = run(capsys, "redo", str(folder / "unit_0002.png"))
+    assert code == 0 and "unit_0002.png: bit-equal" in out
+    code, out, err = run(capsys, "redo", str(folder / "sheet.png"))
+    assert code == 2 and err.count("\n") == 1 and "only single feature visualizations can be redone" in err
+
+
+def test_spectrum_and_hypothesis(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "spectrum", "net.py:build", "1", "red", "plain.png", "--out", "seen")
+    assert code == 0 and [line.split(":")[0] for line in out.splitlines()[:4]] == ["red0", "red1", "red2", "plain"]
+    loaded = convscope.load(place / "seen")
+    assert loaded.values.shape == (4, 6) and (place / "seen" / "figure.png").exists()
+    words = ["--images", "red", "--against", "green", "--permutations", "99"]
+    code, out, _ = run(capsys, "hypothesis", "net.py:build", "1", "3", *words, "--out", "tested")
+    assert code == 0 and out.startswith("unit 3 of 1: ")
+    assert convscope.load(place / "tested").unit == 3
+    code, out, _ = run(capsys, "hypothesis", "net.py:build", "output", "bee", *words, "--out", "classes")
+    assert code == 0 and out.startswith("unit 1 (bee) of output: ")
+
+
+def test_default_folders_are_numbered(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("net.py-build-1", "net.py-build-1-2"):
+        code, out, _ = run(capsys, "spectrum", "net.py:build", "1", "plain.png")
+        assert code == 0 and f"out/spectrum/{folder}/figure.png" in out
+        assert (place / "out" / "spectrum" / folder / "manifest.json").exists()
+
+
+# --- a user's mistakes
+
+
+FV = ("feature-visualization", "net.py:build")
+MISTAKES = {
+    "no such command": (("spectrums",), "No such command 'spectrums'"),
+    "no such option": (("spectrum", "net.py:build", "1", "plain.png", "--colour", "red"), "No such option"),
+    "no arguments": (("spectrum",), "Missing argument"),
+    "no layer": (("spectrum", "net.py:build"), "Missing argument"),
+    "seed that is no number": ((*FV, "0", "--seed", "x"), "Invalid value for '--seed'"),
+    "no such network": (("layers", "resnet51"), "unknown network 'resnet51'; near names: resnet50"),
+    "no such file": (("layers", "gone.py:build"), "gone.py"),
+    "no such function": (("layers", "net.py:make"), "make"),
+    "no such layer": ((*FV, "1x"), "no layer '1x' in this network"),
+    "no such unit": ((*FV, "1", "--units", "6"), "layer 1 has units 0 to 5, got 6"),
+    "no such range": ((*FV, "1", "--units", "4-9"), "layer 1 has units 0 to 5, got 9"),
+    "backwards": ((*FV, "1", "--units", "4-2"), "--units 4-2: 4-2 counts backwards"),
+    "no units": ((*FV, "1", "--units", ","), "no unit of layer 1 asked for"),
+    "words as units": ((*FV, "1", "--units", "ant"), "'ant' is neither a number, a range such as 0-15, nor 'all'"),
+    "no such class": ((*FV, "output", "--units", "ants"), "class 'ants' is unknown"),
+    "no such recipe": ((*FV, "1", "--recipe", "cropz"), "no recipe 'cropz'; there are: crops"),
+    "no such number": ((*FV, "1", "--set", "stepz=3"), "no number 'stepz'; near names: steps"),
+    "no number": ((*FV, "1", "--set", "steps=many"), "steps must be int, got 'many'"),
+    "no value": ((*FV, "1", "--set", "steps"), "--set steps: expected NAME=VALUE"),
+    "no such precision": ((*FV, "1", "--precision", "half"), "precision must be auto, float32 or bfloat16, got 'half'"),
+    "no such device": ((*FV, "1", "--device", "gpu"), "unknown device 'gpu'"),
+    "no such weights": ((*FV, "1", "--weights", "gone.pth"), "gone.pth"),
+    "text for a picture": (("spectrum", "net.py:build", "1", "text.png"), "text.png: not an image file"),
+    "cut picture": (("spectrum", "net.py:build", "1", "red/red0.png", "cut.jpg"), "cut.jpg: "),
+    "tiny picture": (("spectrum", "net.py:build", "1", "tiny.png"), "tiny.png: 3x3 pixels, too small"),
+    "no picture": (("spectrum", "net.py:build", "1", "gone.png"), "gone.png: no such file"),
+    "empty folder": (("spectrum", "net.py:build", "1", "empty"), "empty: no image files in this folder"),
+    "no such pictures": (("spectrum", "net.py:build", "1", "plain.png", "--pictures", "gone"), "gone is not a folder"),
+    "no such reduce": (("spectrum", "net.py:build", "1", "plain.png", "--reduce", "sum"), "reduce must be mean or max, got 'sum'"),
+    "one image": (("hypothesis", "net.py:build", "1", "0", "--images", "plain.png", "--against", "red"), "at least 2 images on each side"),
+    "unit of a test": (("hypothesis", "net.py:build", "1", "6", "--images", "red", "--against", "green"), "units 0 to 5, got 6"),
+    "word as unit of a test": (("hypothesis", "net.py:build", "1", "x", "--images", "red", "--against", "green"), "units 0 to 5, got 'x'"),
+    "no receipt": (("redo", "plain.png"), "plain.png: carries no receipt"),
+    "redo nothing": (("redo", "gone.png"), "gone.png"),
+    "full folder": (("textures", "sample", "--out", "red"), "red is not empty; choose another folder"),
+    "no classes": (("textures", "sample", "--out", "new", "--per-class", "0"), "--per-class must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_writes_nothing(place: Path, capsys: pytest.CaptureFixture[str], mistake: str) -> None:
+    words, message = MISTAKES[mistake]
+    before = everything(place)
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert err.endswith("\n") and err.count("\n") == 1 and err.startswith("error: "), err
+    assert message in err
+    assert out == ""
+    assert everything(place) == before
+
+
+def test_an_empty_folder_with_many_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "spectrum", "net.py:build", "1", "red", "empty", "--out", "seen")
+    assert code == 2 and err.count("\n") == 1 and "empty: no image files" in err
+
+
+def test_a_folder_that_also_holds_other_files(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "red" / "notes.txt").write_text("not a picture")
+    assert run(capsys, "spectrum", "net.py:build", "1", "red", "--out", "one")[0] == 0
+    code, _, err = run(capsys, "spectrum", "net.py:build", "1", "red", "green", "--out", "two")
+    assert code == 0, err
+
+
+def test_a_bug_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scope, "run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["spectrum", "net.py:build", "1", "plain.png"])
+
+
+# --- interruption
+
+
+def test_interrupted_and_resumed(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = importlib.import_module("convscope.pipeline.gallery")
+    monkeypatch.setattr(gallery, "AT_ONCE", 2)
+    real, calls = gallery.feature_visualization, []
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(gallery, "feature_visualization", interrupted)
+    words = [*FV, "1", "--out", "pictures", *QUICK]
+    code, out, err = run(capsys, *words)
+    assert code == 130 and out == ""
+    assert err.strip().endswith("interrupted; what is finished is kept: run the same command again to go on from there")
+    assert "Traceback" not in err
+    assert sorted(path.name for path in (place / "pictures").iterdir()) == [f"unit_000{unit}.png" for unit in range(4)]
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "(4 were there already)" in out
+    assert len(list((place / "pictures").glob("unit_*.png"))) == 6
+
+
+@pytest.mark.parametrize("command", ["spectrum", "layers"])
+def test_interrupted_anywhere(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = everything(place)
+    monkeypatch.setattr("convscope.zoo.loading.load", interrupt)
+    code, _, err = run(capsys, command, "net.py:build", *(["1", "plain.png"] if command == "spectrum" else []))
+    assert code == 130 and "interrupted" in err and everything(place) == before
+
+
+# --- units
+
+
+def test_units_in_words() -> None:
+    import hand_built
+
+    scope = Scope(hand_built.small(), convscope.Inputs(size=24, classes=["ant", "bee", "cat", "dog", "red fox"]))
+    assert units(scope, "4", "all") is None and units(scope, "4", " all ") is None
+    assert units(scope, "4", "0,3, 5-7 ,2") == [0, 3, 5, 6, 7, 2]
+    assert units(scope, "4", "3-3") == [3]
+    assert units(scope, "output", "bee,red fox,0,3-4") == [1, 4, 0, 3, 4]
+    for text in ("-1", "1-", "1.5", "0x1", "one"):
+        with pytest.raises(BadInput, match="neither a number, a range"):
+            units(scope, "4", text)
+    huge = "0-999999999999"
+    with pytest.raises(BadInput, match="units 0 to 7, got 999999999999"):
+        units(scope, "4", huge)
+
+
+# --- as a program
+
+
+def test_as_a_program(place: Path) -> None:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        script = "import sys; from convscope.cli import main; sys.exit(main())"
+        return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120, check=False)
+
+    wrong = call("spectrum", "net.py:build", "nothing", "plain.png")
+    assert wrong.returncode == 2 and wrong.stdout == ""
+    assert wrong.stderr.startswith("error: no layer 'nothing'") and wrong.stderr.count("\n") == 1
+
+
+def test_torch_is_not_left_changed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
+    run(capsys, *FV, "1", "--units", "0", "--out", "pictures", *QUICK)
+    assert torch.equal(before[0], torch.get_rng_state()) and before[1:] == (torch.get_num_threads(), torch.is_grad_enabled())

@@ -1,0 +1,149 @@
+"""Spectra: a slow twin, images of any size, spikes and ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import convscope
+import hand_built
+from convscope.errors import BadImage, BadInput, LayerNotFound
+from convscope.scope import Inputs, Scope
+from hand_built import draws
+
+
+def spectra_slowly(model: nn.Module, scope: Scope, images: list[torch.Tensor], layer: int) -> dict[str, np.ndarray]:
+    """Mean, maximum and share above zero, one image, channel and position at a time, in float64."""
+    twin = [module for module in hand_built.small().double().eval()][: layer + 1]
+    found: dict[str, list[list[float]]] = {"values": [], "maxima": [], "active": []}
+    for image in images:
+        values = scope.inputs.normalize(image[None].double())
+        for module in twin:
+            values = values.clamp(min=0) if isinstance(module, nn.ReLU) else module(values)
+        rows = [[float(cell.detach()) for cell in channel.flatten()] for channel in values[0]]
+        found["values"].append([sum(row) / len(row) for row in rows])
+        found["maxima"].append([max(row) for row in rows])
+        found["active"].append([sum(cell > 0 for cell in row) / len(row) for row in rows])
+    return {name: np.array(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("layer", [0, 2, 5])
+def test_against_a_slow_twin(scope: Scope, small: nn.Module, layer: int) -> None:
+    images = [draws(3, 24, 24, seed=seed) for seed in range(3)]
+    made = convscope.spectrum(scope, images, str(layer))
+    for name, expected in spectra_slowly(small, scope, images, layer).items():
+        np.testing.assert_allclose(getattr(made, name), expected, rtol=1e-4, atol=1e-6)
+    highest = convscope.spectrum(scope, images, str(layer), reduce="max")
+    assert (highest.values == made.maxima).all() and highest.reduce == "max"
+
+
+def test_images_of_mixed_sizes(scope: Scope, small: nn.Module) -> None:
+    shapes = [(24, 24), (24, 24), (30, 20), (24, 24), (17, 40)]
+    images = [draws(3, *shape, seed=seed) for seed, shape in enumerate(shapes)]
+    before = scope.forwards
+    made = convscope.spectrum(scope, images, "5")
+    assert made.names == tuple(f"image {index}" for index in range(5)) and made.values.shape == (5, 8)
+    np.testing.assert_allclose(made.values, spectra_slowly(small, scope, images, 5)["values"], rtol=1e-4, atol=1e-6)
+    assert scope.forwards - before <= 1 + 4, "neighbours of one size go together"
+    for index, image in enumerate(images):
+        np.testing.assert_allclose(convscope.spectrum(scope, image, "5").values[0], made.values[index], rtol=1e-5, atol=1e-7)
+
+
+def test_batches_do_not_matter(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draws(7, 3, 24, 24)
+    whole = convscope.spectrum(scope, images, "5")
+    monkeypatch.setattr(scope, "fitting", lambda _pixels: 2)
+    np.testing.assert_allclose(convscope.spectrum(scope, images, "5").values, whole.values, rtol=1e-5, atol=1e-7)
+
+
+def test_a_vector_layer_is_its_own_mean() -> None:
+    scope = Scope(hand_built.small(), Inputs(size=24, classes=["a", "b", "c", "d", "e"]))
+    images = draws(2, 3, 24, 24)
+    made = convscope.spectrum(scope, images, "output")
+    assert (made.values == scope.activations(images, "output")["output"].numpy()).all() and (made.maxima == made.values).all()
+    assert made.labels == ("a", "b", "c", "d", "e")
+    assert (made.active == (made.values > 0)).all()
+
+
+def test_channels_last_layers() -> None:
+    scope = Scope(hand_built.torchvision_network("convnext_tiny"), Inputs(size=32))
+    images = draws(1, 3, 32, 32)
+    value = scope.activations(images, "features.1.0.block.3")["features.1.0.block.3"]
+    np.testing.assert_allclose(convscope.spectrum(scope, images, "features.1.0.block.3").values, value.mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def made_of(values: list[list[float]]) -> convscope.Spectrum:
+    array = np.array(values)
+    return convscope.Spectrum(
+        values=array, maxima=array, active=array, pictures=np.zeros((0, 3, 8, 8)), names=tuple(map(str, range(len(array))))
+    )
+
+
+def test_spikes_and_ranks() -> None:
+    made = made_of([[1.0, 5.0, 3.0, 5.0], [2.0, 0.0, 8.0, 0.0]])
+    assert made.spikes(3, image=0) == [(1, 5.0), (3, 5.0), (2, 3.0)], "ties by number"
+    assert made.mean.tolist() == [1.5, 2.5, 5.5, 2.5] and made.spikes(1) == [(2, 5.5)]
+    assert len(made.spikes(99)) == 4
+    assert made.rank(1).tolist() == [1, 3] and made.rank(3).tolist() == [1, 3] and made.rank(0).tolist() == [4, 2]
+    assert made.summary().splitlines()[0] == "0: 1 (5), 3 (5), 2 (3), 0 (1)"
+
+
+def test_files_and_folders(scope: Scope, tmp_path: Path) -> None:
+    for name in ("dog", "cat"):
+        Image.fromarray(np.random.default_rng(len(name) + ord(name[0])).integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
+    made = convscope.spectrum(scope, tmp_path, "5")
+    assert made.names == ("cat", "dog") and made.manifest["images"] == ["cat", "dog"]
+    assert (convscope.spectrum(scope, [str(tmp_path / "cat.png"), tmp_path / "dog.png"], "5").values == made.values).all()
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(BadImage, match=r"bad\.png: not an image file"):
+        convscope.spectrum(scope, tmp_path, "5")
+
+
+def test_pictures_of_the_highest_units(scope: Scope, tmp_path: Path) -> None:
+    convscope.gallery(scope, "5", [1, 6], tmp_path / "pictures", size=24, steps=2, crop_size=16)
+    made = convscope.spectrum(scope, draws(1, 3, 24, 24), "5", pictures=tmp_path / "pictures")
+    assert made.pictured == (1, 6) and made.pictures.shape == (2, 3, 128, 128)
+    assert convscope.spectrum(scope, draws(1, 3, 24, 24), "5").pictured == ()
+
+
+def test_the_same_images_give_the_same_bits(scope: Scope) -> None:
+    images = draws(3, 3, 24, 24)
+    assert (convscope.spectrum(scope, images, "5").values == convscope.spectrum(scope, images, "5").values).all()
+
+
+def test_the_network_is_left_as_it_was(small: nn.Module) -> None:
+    hand_built.unsettle(small)
+    before = hand_built.state_of(small)
+    scope = Scope(small, Inputs(size=24))
+    convscope.spectrum(scope, draws(2, 3, 24, 24), "5")
+    with pytest.raises(BadInput):
+        convscope.spectrum(scope, [draws(3, 24, 24), draws(3, 24, 24) * 9], "5")
+    assert hand_built.state_of(small) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"layer": "9"}, LayerNotFound, "no layer '9'"),
+        ({"images": []}, BadInput, "an empty list"),
+        ({"reduce": "sum"}, BadInput, "reduce must be mean or max, got 'sum'"),
+        ({"pictures": "nowhere"}, BadInput, "nowhere is not a folder"),
+        ({"images": torch.ones(2, 3, 8, 8) * 3}, BadInput, "divide by 255"),
+    ],
+)
+def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exception], words: str) -> None:
+    asked = {"images": draws(1, 3, 24, 24), "layer": "5"} | wrong
+    with pytest.raises(error, match=words):
+        convscope.spectrum(scope, **asked)  # type: ignore[arg-type]
+
+
+def test_a_trained_network_recognizes(squeezenet: Scope, shared: object) -> None:
+    found = convscope.spectrum(squeezenet, shared("images/imagenet-sample/n01443537_goldfish.jpg"), "output")  # type: ignore[operator]
+    assert found.labels[found.spikes(1)[0][0]] == "goldfish" and found.rank(1).tolist() == [1]
