@@ -111,7 +111,8 @@ def objective(case: str, filters: list[int], pictures: np.ndarray) -> float:
     """Mean over the filters of the layer's mean value, in float32."""
     scope, layer = scope_of(case, "float32")
     with torch.no_grad():
-        return float(np.mean([float(unit(layer, number)(scope, torch.from_numpy(pictures[i : i + 1]))) for i, number in enumerate(filters)]))
+        scores = [unit(layer, number)(scope, torch.from_numpy(picture[None])) for number, picture in zip(filters, pictures, strict=True)]
+    return float(torch.cat(scores).mean())
 
 
 def peak(precision: str) -> float:
@@ -168,7 +169,8 @@ def main() -> None:
         child(options.child, options.cases[0], filters, options.out)
         return
     peaks = {kind: peak(kind) for kind in ("float32", "bfloat16")}
-    print(f"{torch.get_num_threads()} threads; convolution peak: " + ", ".join(f"{kind} {value:.0f} GFLOP/s" for kind, value in peaks.items()))
+    measured = ", ".join(f"{kind} {value:.0f} GFLOP/s" for kind, value in peaks.items())
+    print(f"{torch.get_num_threads()} threads; convolution peak: {measured}")
     print(f"{options.filters} filters; multiscale as in the article; Lucent and fourier: {LUCENT_SIDE} px, {LUCENT_STEPS} steps\n")
     print("| case | contender | s per filter | objective | faster than its reference | objective / reference | of peak |")
     print("|---|---|---:|---:|---:|---:|---:|")
@@ -179,7 +181,7 @@ def main() -> None:
                 out = str(Path(folder) / "pictures.npy")
                 command = [sys.executable, __file__, "--cases", case, "--filters", str(options.filters), "--child", name, "--out", out]
                 begun = time.perf_counter()
-                done = subprocess.run(command, env=os.environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, check=False)
+                done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
                 seconds = (time.perf_counter() - begun) / options.filters
                 if done.returncode:
                     print(f"| {case} | {name} | failed: {done.stderr.strip().splitlines()[-1]} |", flush=True)
@@ -190,7 +192,8 @@ def main() -> None:
             kind = "bfloat16" if "bfloat16" in name else "float32"
             share = work(case, "fourier" if against == "Lucent" else "multiscale") / seconds / peaks[kind]
             first, base = reference[against]
-            print(f"| {case} | {name} | {seconds:.2f} | {score:.4f} | {first / seconds:.2f}x | {score / base:.3f} | {share:.0%} |", flush=True)
+            cells = f"{seconds:.2f} | {score:.4f} | {first / seconds:.2f}x | {score / base:.3f} | {share:.0%}"
+            print(f"| {case} | {name} | {cells} |", flush=True)
     print("\n" + json.dumps({"torch": torch.__version__, "machine": os.cpu_count()}))
 
 

@@ -232,7 +232,7 @@ def test_public_names() -> None:
 
 
 def test_public_names_for_type_checkers() -> None:
-    checked = [node for node in tree(SOURCE / "__init__.py").body if isinstance(node, ast.If)][0]
+    checked = next(node for node in tree(SOURCE / "__init__.py").body if isinstance(node, ast.If))
     named = {alias.asname for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     modules = {name for name in convscope.__all__ if inspect.ismodule(getattr(convscope, name))}
     assert named | modules | {"__version__"} == set(convscope.__all__)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from convscope.scope import Inputs as Inputs
     from convscope.scope import Scope as Scope
     from convscope.store import load as load
+    from convscope.techniques.deconvnet import Deconvnet as Deconvnet
+    from convscope.techniques.deconvnet import deconvnet as deconvnet
     from convscope.techniques.feature_visualization import FeatureVisualization as FeatureVisualization
     from convscope.techniques.feature_visualization import feature_visualization as feature_visualization
     from convscope.techniques.hypothesis import Hypothesis as Hypothesis
@@ -32,12 +34,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ConvscopeError": "errors",
+    "Deconvnet": "techniques.deconvnet",
     "FeatureVisualization": "techniques.feature_visualization",
     "Hypothesis": "techniques.hypothesis",
     "Inputs": "scope",
     "ReceptiveField": "techniques.receptive_field",
     "Scope": "scope",
     "Spectrum": "techniques.spectrum",
+    "deconvnet": "techniques.deconvnet",
     "feature_visualization": "techniques.feature_visualization",
     "gallery": "pipeline.gallery",
     "hypothesis": "techniques.hypothesis",

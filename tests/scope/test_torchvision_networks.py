@@ -19,9 +19,31 @@ NAMES = [
 ]
 SIDES = {"inception_v3": 80, "alexnet": 64, "squeezenet1_0": 48, "squeezenet1_1": 48}
 GIANTS = frozenset(
-    ["convnext_base", "convnext_large", "efficientnet_b7", "efficientnet_v2_l", "regnet_x_32gf", "regnet_y_16gf", "regnet_y_32gf"]
-    + ["regnet_y_128gf", "resnext101_64x4d", "resnext101_32x8d", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"]
-    + ["wide_resnet101_2", "densenet161", "densenet201", "efficientnet_b5", "efficientnet_b6", "regnet_x_16gf", "resnet152"]
+    [
+        "convnext_base",
+        "convnext_large",
+        "efficientnet_b7",
+        "efficientnet_v2_l",
+        "regnet_x_32gf",
+        "regnet_y_16gf",
+        "regnet_y_32gf",
+        "regnet_y_128gf",
+        "resnext101_64x4d",
+        "resnext101_32x8d",
+        "vgg13",
+        "vgg13_bn",
+        "vgg16",
+        "vgg16_bn",
+        "vgg19",
+        "vgg19_bn",
+        "wide_resnet101_2",
+        "densenet161",
+        "densenet201",
+        "efficientnet_b5",
+        "efficientnet_b6",
+        "regnet_x_16gf",
+        "resnet152",
+    ]
 )
 QUICK = [name for name in NAMES if name not in GIANTS]
 

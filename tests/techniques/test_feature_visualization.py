@@ -501,9 +501,22 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
 
 @pytest.mark.parametrize(
     "change",
-    [{"rate": 0.2}, {"weight_decay": 0.3}, {"start_range": (10, 240)}, {"steps": 9}, {"stages": 2}, {"factor": 1.5}, {"blur": 3}]
-    + [{"reduce": "center"}, {"view": "crops", "crop_size": 12}, {"view": "robust"}, {"noise": 0.1}, {"optimizer": "normalized"}]
-    + [{"image": "sigmoid"}, {"size": 18}],
+    [
+        {"rate": 0.2},
+        {"weight_decay": 0.3},
+        {"start_range": (10, 240)},
+        {"steps": 9},
+        {"stages": 2},
+        {"factor": 1.5},
+        {"blur": 3},
+        {"reduce": "center"},
+        {"view": "crops", "crop_size": 12},
+        {"view": "robust"},
+        {"noise": 0.1},
+        {"optimizer": "normalized"},
+        {"image": "sigmoid"},
+        {"size": 18},
+    ],
     ids=str,
 )
 def test_every_number_changes_something(scope: Scope, change: dict[str, object]) -> None:

@@ -19,7 +19,7 @@ from hand_built import draws
 
 def spectra_slowly(model: nn.Module, scope: Scope, images: list[torch.Tensor], layer: int) -> dict[str, np.ndarray]:
     """Mean, maximum and share above zero, one image, channel and position at a time, in float64."""
-    twin = [module for module in hand_built.small().double().eval()][: layer + 1]
+    twin = list(hand_built.small().double().eval())[: layer + 1]
     found: dict[str, list[list[float]]] = {"values": [], "maxima": [], "active": []}
     for image in images:
         values = scope.inputs.normalize(image[None].double())

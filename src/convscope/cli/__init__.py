@@ -20,6 +20,7 @@ TECHNIQUES = {
     "spectrum": "Which units images excite.",
     "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
+    "deconvnet": "What in images units answered to.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
 

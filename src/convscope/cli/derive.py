@@ -36,6 +36,10 @@ EXAMPLES = {
         "convscope hypothesis vgg16_bn features.42 265 --images chains/ --against others/",
         "convscope hypothesis textures output chains --images data/images/chains --against data/images/dots",
     ),
+    "deconvnet": (
+        "convscope deconvnet squeezenet1_0 features.12 photo.jpg --units 0-15",
+        "convscope deconvnet vgg16 features.29 photos/ --units 3,17 --rule guided --weights w.safetensors",
+    ),
 }
 
 Simple = (int, float, str, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -50,6 +50,12 @@ def scale(signed: bool) -> Colormap:
 
     colors = ListedColormap(_diverging(), name="convscope_signed") if signed else colormaps["viridis"]
     return colors.with_extremes(bad=_MISSING)
+
+
+def table(name: Literal["heat", "signed", "grey"], steps: int) -> np.ndarray:
+    """The colours of a scale from its lowest value to its highest, (steps 3) in [0,1]."""
+    share = np.linspace(0, 1, steps)
+    return np.repeat(share[:, None], 3, 1) if name == "grey" else np.asarray(scale(name == "signed")(share))[:, :3]
 
 
 def colorize(panel: Heat) -> np.ndarray:

@@ -11,12 +11,13 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from convscope.render import colors, fonts
-from convscope.render.panels import Image
+from convscope.render.panels import Heat, Image
 
 GAP = 12
 _SMALLEST, _LARGEST, _AREA = 112, 320, 16e6
 _FEW, _FEW_SMALLEST = 24, 192
 _TITLED = 480
+_COVER = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,9 @@ def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | Non
         y0, x0, y1, x1 = (int(edge) for edge in layout.boxes[index])
         above = layout.titles[index]
         _lines(draw, x0, y0 - 3 - len(above) * fonts.line(fonts.BODY), above, fonts.BODY, colors.INK)
-        sheet.paste(_shown(tile.pixels, (x1 - x0, y1 - y0)), (x0, y0))
+        picture = _shown(tile.pixels, (x1 - x0, y1 - y0))
+        sheet.paste(picture if tile.heat is None else laid_over(picture, tile.heat), (x0, y0))
+        _frames(draw, (x0, y0, x1, y1), tile)
         _lines(draw, x0, y1 + 2, layout.captions[index], fonts.SMALL, colors.FAINT)
         if tile.marked is not None:
             _mark(draw, (x0, y0, x1, y1), tile.marked)
@@ -144,6 +147,35 @@ def _shown(pixels: np.ndarray, size: tuple[int, int]) -> Pillow.Image:
     if picture.size == size:
         return picture
     return picture.resize(size, Pillow.Resampling.NEAREST if size[0] >= picture.width else Pillow.Resampling.LANCZOS)
+
+
+def laid_over(picture: Pillow.Image, heat: Heat) -> Pillow.Image:
+    """A picture in grey with a map over it: the higher the value, the more the map's colour covers it."""
+    low, high = heat.range()
+    mask = np.clip((enlarged(heat.values, picture.size) - low) / (high - low), 0, 1)
+    grey = np.asarray(picture.convert("L"), np.float64)[..., None] / 255
+    colored = colors.table("heat", 256)[np.rint(mask * 255).astype(np.int64)]
+    cover = (_COVER * mask**0.5)[..., None]
+    return Pillow.fromarray(np.rint(255 * ((1 - cover) * grey + cover * colored)).astype(np.uint8))
+
+
+def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map (h w) at `size` (width, height), bilinear between the centres of its cells; what is not finite counts as zero."""
+    finite = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.asarray(Pillow.fromarray(finite).resize(size, Pillow.Resampling.BILINEAR), np.float64)
+
+
+def _frames(draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], tile: Image) -> None:
+    """The tile's boxes, dark on light, so that they are seen on any picture."""
+    x0, y0, x1, y1 = place
+    height, width = tile.pixels.shape[1:]
+    for top, left, bottom, right in tile.boxes:
+        zoom_y, zoom_x = (y1 - y0) / height, (x1 - x0) / width
+        box = [max(x0 + left * zoom_x, x0), max(y0 + top * zoom_y, y0), min(x0 + right * zoom_x, x1) - 1, min(y0 + bottom * zoom_y, y1) - 1]
+        edges = [round(edge) for edge in box]
+        if edges[0] <= edges[2] and edges[1] <= edges[3]:
+            draw.rectangle(edges, outline="white", width=3)
+            draw.rectangle(edges, outline=colors.STRONG, width=2)
 
 
 def _lines(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int, fill: str, *, bold: bool = False) -> None:

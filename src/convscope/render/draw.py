@@ -13,7 +13,8 @@ from PIL import Image as Pillow
 from convscope.render import colors, fonts, layout, plots
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.layout import Placed, Sheet, Words
-from convscope.render.panels import Bars, Heat, Signed, Strip, Table, View, number
+from convscope.render.mosaic import margins, mosaic
+from convscope.render.panels import Bars, Heat, Mosaic, Signed, Strip, Table, View, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +89,8 @@ def _draw(page: Page, item: Placed) -> None:
             _sheet(page, item, sheet)
         case Heat() as panel:
             _heat(page, item, panel)
+        case Mosaic() as tiles:
+            _mosaic(page, item, tiles)
         case Table() as table:
             _table(page, item, table)
         case Bars() as bars:
@@ -110,14 +113,32 @@ def _title(page: Page, item: Placed, title: str, *, always: bool = False) -> int
 
 
 def _sheet(page: Page, item: Placed, sheet: Sheet) -> None:
+    picture = contact_sheet(sheet.tiles, columns=sheet.columns, side=sheet.side)
+    _raster(page, item, picture)
+    height, width = picture.shape[:2]
+    if sheet.bar is not None:
+        _color_bar(page, sheet.bar, item.x + width + 20, item.y, min(max(height, 130), 320), own=sheet.own)
+
+
+def _mosaic(page: Page, item: Placed, panel: Mosaic) -> None:
+    picture = mosaic(panel)
+    _raster(page, item, picture)
+    if panel.limits is not None and len(panel.limits):
+        low, high = (float(value) for value in (panel.limits[:, 0].min(), panel.limits[:, 1].max()))
+        bar = (Signed if panel.scale == "signed" else Heat)(
+            np.zeros((0, 0)), unit=panel.unit, limits=(low, high if high > low else low + 1)
+        )
+        top = item.y + margins(panel)[1]
+        grey, own = panel.scale == "grey", bool((panel.limits != panel.limits[0]).any())
+        _color_bar(page, bar, item.x + picture.shape[1] + 20, top, min(max(picture.shape[0], 110), 320), own=own, grey=grey)
+
+
+def _raster(page: Page, item: Placed, picture: np.ndarray) -> None:
     from convscope.render.raster import Raster
 
-    picture = contact_sheet(sheet.tiles, columns=sheet.columns, side=sheet.side)
     height, width = picture.shape[:2]
     bottom, top = 1 - (item.y + height) / page.height, 1 - item.y / page.height
     page.figure.add_artist(Raster(picture, (item.x / page.width, bottom, (item.x + width) / page.width, top)))
-    if sheet.bar is not None:
-        _color_bar(page, sheet.bar, item.x + width + 20, item.y, min(max(height, 130), 320))
 
 
 def _heat(page: Page, item: Placed, panel: Heat) -> None:
@@ -139,16 +160,19 @@ def _heat(page: Page, item: Placed, panel: Heat) -> None:
     _color_bar(page, panel, item.x + left + width + 14, y, min(height, 320))
 
 
-def _color_bar(page: Page, panel: Heat, x: float, y: float, height: float) -> None:
+def _color_bar(page: Page, panel: Heat, x: float, y: float, height: float, *, own: bool = False, grey: bool = False) -> None:
+    """The scale of a map with its unit; with `own`, each map has its own ends, so that they are words instead of numbers."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     low, high = panel.range()
     axes = page.axes(x, y + 6, 14, height - 12)
-    mapped = ScalarMappable(Normalize(low, high), colors.scale(isinstance(panel, Signed)))
+    mapped = ScalarMappable(Normalize(low, high), "gray" if grey else colors.scale(isinstance(panel, Signed)))
     bar = page.figure.colorbar(mapped, cax=axes)
     middle = (low + high) / 2
     ends = [number(low), number(middle), number(high)]
+    if own:
+        ends = ["-max", "0", "max"] if isinstance(panel, Signed) else [number(low) if low == 0 else "min", "", "max"]
     bar.set_ticks([low, middle, high], labels=ends)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     if panel.unit:

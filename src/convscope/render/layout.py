@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from convscope.render import colors, fonts
 from convscope.render.contact_sheet import best_columns, sheet_layout
-from convscope.render.panels import Bars, Group, Heat, Image, Panel, Strip, Table, Text, View
+from convscope.render.mosaic import mosaic_size
+from convscope.render.panels import Bars, Group, Heat, Image, Mosaic, Panel, Strip, Table, Text, View
 
 MARGIN, GAP, HEADING, ROW = 28, 26, 28, 23
 BAR_ROOM = 118
@@ -20,12 +21,13 @@ _PAGE = 620
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Tiles drawn together as one picture, with the colour bar they share."""
+    """Tiles drawn together as one picture, with the colour bar they share; `own` if each has limits of its own."""
 
     tiles: tuple[Image, ...]
     columns: int | None
     side: int | None = None
     bar: Heat | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Words:
     color: str = colors.INK
 
 
-Leaf = Heat | Bars | Strip | Table | Sheet | Words
+Leaf = Heat | Mosaic | Bars | Strip | Table | Sheet | Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ def _block(panel: Panel, width: int | None) -> Block:
         case Group():
             return _titled(panel.title, _group(panel, width))
         case Image():
-            return _sheet(Sheet((panel,), 1))
+            return _sheet(_pictures((panel,), 1, None))
         case Text():
             size = fonts.LARGE if panel.large else fonts.BODY
             return _titled(panel.title, _words(panel.text, size, max(width or 0, _PAGE), bold=panel.large))
@@ -96,6 +98,9 @@ def _block(panel: Panel, width: int | None) -> Block:
             return _leaf(panel, 560, HEADING + 64 * len(panel.groups) + 24 + PLOT_BOTTOM)
         case Table():
             return _leaf(panel, sum(column_widths(panel)), (HEADING if panel.title else 0) + ROW * (len(panel.rows) + 1) + 8)
+        case Mosaic():
+            room, height = mosaic_size(panel)
+            return _titled(panel.title, _leaf(panel, room + (BAR_ROOM if panel.limits is not None else 0), max(height, 110)))
         case Heat():
             return _leaf(panel, *_heat_size(panel, width))
 
@@ -136,12 +141,18 @@ def _as_sheet(group: Group) -> Sheet | None:
     """The group as one contact sheet, if it is nothing but pictures or nothing but maps on one scale."""
     pictures = tuple(panel for panel in group.panels if isinstance(panel, Image))
     if pictures and len(pictures) == len(group.panels):
-        return Sheet(pictures, group.columns, group.side)
+        return _pictures(pictures, group.columns, group.side)
     maps = tuple(panel for panel in group.panels if isinstance(panel, Heat) and not panel.rows and not panel.x_label)
     if len(maps) < 2 or len(maps) != len(group.panels) or any(_scale(panel) != _scale(maps[0]) for panel in maps):
         return None
     tiles = tuple(Image(colors.colorize(panel), panel.title, panel.caption) for panel in maps)
     return Sheet(tiles, group.columns, group.side, dataclasses.replace(maps[0], title="", caption=""))
+
+
+def _pictures(pictures: tuple[Image, ...], columns: int | None, side: int | None) -> Sheet:
+    heats = [picture.heat for picture in pictures if picture.heat is not None]
+    own = any(_scale(heat) != _scale(heats[0]) for heat in heats)
+    return Sheet(pictures, columns, side, heats[0] if heats else None, own)
 
 
 def _scale(panel: Heat) -> tuple[type[Heat], tuple[float, float], str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -22,12 +23,16 @@ class Image:
         title: Above the picture, e.g. ``"unit 12"``.
         caption: Below the picture, e.g. a score.
         marked: A warning drawn over the picture with a red frame, e.g. ``"stuck: zero gradient"``; None draws nothing.
+        heat: A map of any size laid over the whole picture, enlarged bilinearly: the picture turns grey where it is low.
+        boxes: Frames drawn on the picture: y0 x0 y1 x1 in its pixels, end exclusive; what lies outside is cut.
     """
 
     pixels: np.ndarray
     title: str = ""
     caption: str = ""
     marked: str | None = None
+    heat: Heat | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[0] != 3:
@@ -80,6 +85,43 @@ class Signed(Heat):
         low, high = self.limits if self.limits is not None else finite_range(self.values)
         reach = max(-low, high, 0.0) or 1.0
         return -reach, reach
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """Many small maps or pictures of one size, edge to edge as one picture: tile t in row t // columns, column t % columns.
+
+    Attributes:
+        tiles: (tile h w) maps, or (tile rgb h w) pictures in [0,1].
+        columns: Tiles in a row; places after the last tile stay white.
+        limits: (tile 2) the values at both ends of each map's colour scale; None for pictures.
+        side: The longer side of a tile as shown, in pixels.
+        scale: "heat", "signed" (zero in the middle) or "grey".
+        title: Above the mosaic.
+        caption: Below the mosaic.
+        unit: What the numbers are, printed at the colour bar.
+        crossed: Tiles that are crossed out.
+        row_names: A name for each row, written at its left.
+        column_names: A name for each column, written above it.
+        gap: White pixels between tiles.
+    """
+
+    tiles: np.ndarray
+    columns: int
+    limits: np.ndarray | None = None
+    side: int = 48
+    scale: Literal["heat", "signed", "grey"] = "heat"
+    title: str = ""
+    caption: str = ""
+    unit: str = ""
+    crossed: tuple[int, ...] = ()
+    row_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
+    gap: int = 2
+
+    def __post_init__(self) -> None:
+        if self.tiles.ndim not in (3, 4) or (self.tiles.ndim == 4) != (self.limits is None):
+            raise ValueError(f"tiles are (tile h w) with limits or (tile rgb h w) without, got shape {self.tiles.shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +213,7 @@ class Group:
     side: int | None = None
 
 
-Panel = Image | Heat | Signed | Bars | Strip | Text | Table | Group
+Panel = Image | Heat | Signed | Mosaic | Bars | Strip | Text | Table | Group
 
 
 @dataclass(frozen=True, eq=False)

@@ -144,7 +144,7 @@ def _rectify(rule: str, func: Callable[..., Any], name: str, *args: Any, **named
 def _refuse(rule: str, func: Callable[..., Any], name: str, *args: Any, **named: Any) -> Any:
     if any(isinstance(value, Tensor) and value.requires_grad for value in (*args, *named.values())):
         raise BadInput(
-            f"rule {rule!r} says what a ReLU does, but on the way to the layer the network calls {name}; use rule='gradient' or a layer before it"
+            f"rule {rule!r} is about ReLUs, but before the layer the network calls {name}; use rule='gradient', or a layer before that"
         )
     return func(*args, **named)
 

@@ -74,22 +74,18 @@ class Field:
     Attributes:
         first, last: First and last pixel for each unit position, inclusive, not clipped to the picture.
         whole: Whether they see all of it.
+        jump: Pixels between the fields of neighbouring units (a fraction after enlargement); 0 for the whole picture.
     """
 
     first: np.ndarray
     last: np.ndarray
     whole: bool
+    jump: float
 
     @property
     def size(self) -> int:
         """Pixels seen by the unit that sees most."""
         return int((self.last - self.first).max()) + 1
-
-    @property
-    def jump(self) -> float:
-        """Pixels between the fields of neighbouring units (a fraction after enlargement); 0 for the whole picture."""
-        count = len(self.first)
-        return 0.0 if self.whole or count < 2 else float(self.first[-1] - self.first[0]) / (count - 1)
 
 
 class Graph:
@@ -98,18 +94,24 @@ class Graph:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = tuple(nodes)
 
-    def field(self, node: int, axis: int) -> Field:
+    def field(self, node: int, axis: int, *, clipped: bool = False) -> Field:
         """What every position along an axis (0: y, 1: x) of a node sees of the picture (node 0).
 
         Exact hulls by interval arithmetic backwards through every path; a path that sums over the map sees the whole picture.
+
+        Args:
+            node: Number of the node.
+            axis: 0 for y, 1 for x.
+            clipped: Leave out what lies in the padding of the picture or of any map on the way. A unit that sees nothing but padding
+                has first > last.
         """
         picture = self.nodes[0].size
         here = self.nodes[node].size
         length = 1 if here is None else here[axis]
-        whole = Field(np.zeros(length, int), np.full(length, (picture or (1, 1))[axis] - 1), True)
         if here is None or picture is None:
-            return whole if node else Field(np.arange(length), np.arange(length), False)
-        wanted: dict[int, tuple[np.ndarray, np.ndarray]] = {node: (np.arange(length), np.arange(length))}
+            return _everything(length, (picture or (1, 1))[axis])
+        positions = np.arange(length + 1)  # one beyond the end, so that a map of one position has a jump, too
+        wanted: dict[int, tuple[np.ndarray, np.ndarray]] = {node: (positions, positions)}
         for index in range(node, 0, -1):
             if index not in wanted:
                 continue
@@ -117,18 +119,30 @@ class Graph:
             for edge in self.nodes[index].edges:
                 rule = edge.x if axis else edge.y
                 if isinstance(rule, Whole):
-                    return whole
+                    return _everything(length, picture[axis])
                 a, b = rule.reads(first, last)
+                if clipped:
+                    a, b = _inside(a, b, first > last, self.nodes[edge.node].size, axis)
                 if edge.node in wanted:
                     a, b = _hull(*wanted[edge.node], a, b)
                 wanted[edge.node] = a, b
-        if 0 not in wanted:  # computed from parameters alone
-            return Field(np.zeros(length, int), np.full(length, -1), False)
-        return Field(*wanted[0], False)
+        first, last = wanted.get(0, (np.zeros(length + 1, int), np.full(length + 1, -1)))  # computed from parameters alone: sees nothing
+        return Field(first[:-1], last[:-1], False, float(first[-1] - first[0]) / length)
 
     def macs(self, begin: int, end: int) -> int:
         """Multiply-accumulate operations of nodes begin .. end-1, for one image."""
         return sum(node.macs for node in self.nodes[begin:end])
+
+
+def _everything(length: int, pixels: int) -> Field:
+    return Field(np.zeros(length, int), np.full(length, pixels - 1), True, 0.0)
+
+
+def _inside(a: np.ndarray, b: np.ndarray, empty: np.ndarray, size: tuple[int, int] | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals cut to a map; empty ones, and those wholly outside, become (0, -1)."""
+    a, b = np.maximum(a, 0), b if size is None else np.minimum(b, size[axis] - 1)
+    empty = empty | (a > b)
+    return np.where(empty, 0, a), np.where(empty, -1, b)
 
 
 def _hull(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,7 +71,7 @@ def deconvnet(
     position: tuple[int, int] | None = None,
     seed_value: str = "activation",
 ) -> Deconvnet:
-    """What in images units answered to: one activation each, projected back through the transposed network.
+    """What in images units answered to: an activation of each, projected back through the transposed network.
 
     From R = A[unit, y, x] at that place and zero elsewhere, R goes back through every operation by its vector-Jacobian product (transposed
     filters, max pooling to where the maximum was, batch norm by its factor, a sum to all its terms), except that a ReLU with input f

@@ -27,9 +27,10 @@ class ReceptiveField(Result):
         jump: Pixels between the fields of neighbouring units, (layer 2).
         start: First pixel of the first unit's field, (layer 2); negative: it begins in the padding.
         whole: 1 where units see the whole picture whatever its size (sums over the map, dense layers), (layer 2).
-        rows: First and last row seen by the units of each row of the asked layer, not clipped, (y 2); empty for several layers.
-        columns: The same for columns, (x 2).
-        effective: Gradient energy, at the normalized picture, of the middle unit of the asked layer, all channels together, divided by its maximum,
+        rows: First and last row of pixels seen by each row of units of the asked layer, not clipped; then the same without what lies in
+            padding, (y 4); empty for several layers.
+        columns: The same for columns, (x 4).
+        effective: Gradient energy at the picture of the middle unit of the asked layer, all channels together, divided by its maximum,
             (h w); empty for several layers.
         image: The picture it is drawn on, (rgb h w) in [0,1].
         layers: Names of the layers.
@@ -55,7 +56,8 @@ class ReceptiveField(Result):
 
         Args:
             y, x: Position on the layer's map.
-            clipped: Leave out what lies in the padding.
+            clipped: Leave out what lies in padding, the picture's or that of a map on the way. A unit that sees only padding has an empty
+                box.
 
         Raises:
             BadInput: Several layers were asked for, or there is no such position.
@@ -64,9 +66,8 @@ class ReceptiveField(Result):
             raise BadInput(f"a box belongs to one layer; these are the fields of {len(self.layers)}: ask for receptive_field(scope, layer)")
         if not (0 <= y < len(self.rows) and 0 <= x < len(self.columns)):
             raise BadInput(f"layer {self.layers[0]} has positions to ({len(self.rows) - 1}, {len(self.columns) - 1}), got ({y}, {x})")
-        (y0, y1), (x0, x1) = self.rows[y], self.columns[x]
-        if clipped:
-            (y0, y1), (x0, x1) = np.clip((y0, y1), 0, self.height - 1), np.clip((x0, x1), 0, self.width - 1)
+        ends = slice(2, 4) if clipped else slice(0, 2)
+        (y0, y1), (x0, x1) = self.rows[y, ends], self.columns[x, ends]
         return int(y0), int(x0), int(y1) + 1, int(x1) + 1
 
     def summary(self) -> str:
@@ -114,16 +115,15 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
     height, width = scope.inputs.height, scope.inputs.width
     fields = {name: [_field(scope, name, axis) for axis in (0, 1)] for name in names}
     picture = np.zeros((3, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
-    one = fields[names[0]] if layer is not None else None
+    rows, columns = (_ends(scope, names[0], axis) if layer is not None else np.zeros((0, 4), int) for axis in (0, 1))
     effective = np.zeros((0, 0), np.float32) if layer is None else _effective(scope, layer, image, seed)
-    empty = np.zeros((0, 2), int)
     return ReceptiveField(
         size=np.array([[field.size for field in pair] for pair in fields.values()]),
         jump=np.array([[field.jump for field in pair] for pair in fields.values()]),
         start=np.array([[field.first[0] for field in pair] for pair in fields.values()]),
         whole=np.array([[int(field.whole) for field in pair] for pair in fields.values()]),
-        rows=np.stack([one[0].first, one[0].last], 1) if one else empty,
-        columns=np.stack([one[1].first, one[1].last], 1) if one else empty,
+        rows=rows,
+        columns=columns,
         effective=effective,
         image=picture,
         layers=tuple(names),
@@ -134,11 +134,17 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
     )
 
 
-def _field(scope: Scope, name: str, axis: int) -> Field:
+def _field(scope: Scope, name: str, axis: int, *, clipped: bool = False) -> Field:
     node = scope.layers[name].node
     if node is None:
         raise BadInput(f"layer {name} does not depend on the picture, so it has no receptive field")
-    return scope.graph.field(node, axis)
+    return scope.graph.field(node, axis, clipped=clipped)
+
+
+def _ends(scope: Scope, name: str, axis: int) -> np.ndarray:
+    """(position 4): first and last pixel, not clipped and clipped."""
+    full, inside = (_field(scope, name, axis, clipped=clipped) for clipped in (False, True))
+    return np.stack([full.first, full.last, inside.first, inside.last], 1)
 
 
 def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.ndarray:
@@ -154,8 +160,7 @@ def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.n
     middle = [slice(None), *(length // 2 for length in known.shape)]
     middle[known.channel_axis + 1] = slice(None)
     seeds[tuple(middle)] = torch.randn(SAMPLES, known.channels, generator=generator)
-    _, pull = scope.pull_back(pictures, layer)
-    energy = pull(seeds[None])[0].square().sum(1).mean(0)
+    energy = scope.pull_back(pictures, layer, seeds).square().sum(1).mean(0)
     return (energy / energy.max().clamp(min=torch.finfo(energy.dtype).tiny)).cpu().numpy()
 
 

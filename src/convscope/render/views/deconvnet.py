@@ -1,0 +1,92 @@
+"""Projections in the paper's layout: what came back from the unit beside the piece of the picture that it saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from convscope.render import colors, fonts, words
+from convscope.render.contact_sheet import to_bytes
+from convscope.render.panels import Group, Image, Panel, View, number
+
+_MOST, _SIDE, _COLUMNS, _BETWEEN = 96, 396, 3, 4
+_OVERVIEW, _LARGE, _TAGGED = 320, 0.4, 3
+
+
+def view(result: Any) -> View:
+    """For each image, a tile per unit: the projection on the left, the picture inside the same box on the right.
+
+    Args:
+        result: ``Deconvnet``, fresh or loaded: projection (n unit rgb h w), values (n unit), positions (n unit 2), boxes (n unit 4),
+            images (n rgb h w).
+    """
+    count, units = result.values.shape
+    shown = min(units, _MOST), min(count, max(1, _MOST // units))
+    panels: list[Panel] = []
+    for image in range(shown[1]):
+        pairs = Group(tuple(_pair(result, image, unit) for unit in range(shown[0])), _COLUMNS, side=_SIDE)
+        where = _overview(result, image, shown[0])
+        rows = (pairs,) if where is None else (where, pairs)
+        panels.append(Group(rows, len(rows), title=str(result.names[image])))
+    note = (
+        "Feature illustration, not class evidence. Each tile: left what comes back from the unit, right the picture inside its receptive "
+    )
+    note += (
+        "field. Grey is zero, and the scale gives the value that is white or black. Below a tile: the activation and its (y, x) on the map."
+    )
+    if count * units > shown[0] * shown[1]:
+        note += f" Shown are {shown[0] * shown[1]} of {count * units} tiles."
+    parts = words.provenance(result), f"rule {result.rule}"
+    return View("Deconvnet: what units answered to", tuple(panels), subtitle=" · ".join(part for part in parts if part), note=note)
+
+
+def _pair(result: Any, image: int, unit: int) -> Image:
+    """Projection and patch side by side; a projection that is zero everywhere is marked."""
+    y0, x0, y1, x1 = (int(edge) for edge in result.boxes[image, unit])
+    inside = result.projection[image, unit, :, y0:y1, x0:x1]
+    reach = float(np.abs(inside).max(initial=0))
+    tiles = 0.5 + 0.5 * inside / (reach or 1.0), result.images[image, :, y0:y1, x0:x1]
+    widest = int((result.boxes[..., 2:] - result.boxes[..., :2]).max(initial=1))
+    zoom = -(-_SIDE // (2 * widest))  # small fields in whole steps, so that a pixel stays a square
+    large = [tile.repeat(zoom, 1).repeat(zoom, 2) for tile in tiles]
+    gap = np.ones((3, large[0].shape[1], max(1, _BETWEEN * widest * zoom * 2 // _SIDE)))
+    value, (y, x) = result.values[image, unit], result.positions[image, unit]
+    place = "" if _whole(result, image, unit) else f" at ({y}, {x})"
+    marked = None if reach else "not active here" if value == 0 else "nothing comes back"
+    title = f"unit {result.units[unit]} {result.labels[unit]}".strip()
+    caption = f"{number(value)}{place} · scale ±{number(reach)}" if reach else f"{number(value)}{place}"
+    return Image(np.concatenate([large[0], gap, large[1]], 2), title, caption, marked)
+
+
+def _whole(result: Any, image: int, unit: int) -> bool:
+    return tuple(result.boxes[image, unit]) == (0, 0, *result.images.shape[-2:])
+
+
+def _overview(result: Any, image: int, units: int) -> Image | None:
+    """The whole picture with the boxes of its active units, where they are small enough to be told apart."""
+    height, width = result.images.shape[-2:]
+    boxes = [tuple(int(edge) for edge in box) for box in result.boxes[image, :units]]
+    active = [unit for unit in range(units) if np.any(result.projection[image, unit])]
+    area = sum((boxes[unit][2] - boxes[unit][0]) * (boxes[unit][3] - boxes[unit][1]) for unit in active)
+    if not active or area > _LARGE * height * width * len(active):
+        return None
+    scale = _OVERVIEW / max(height, width)
+    picture = Pillow.fromarray(to_bytes(result.images[image])).resize(
+        (round(width * scale), round(height * scale)), Pillow.Resampling.LANCZOS
+    )
+    draw = ImageDraw.Draw(picture)
+    tagged: dict[tuple[int, int], list[int]] = {}
+    for unit in active:
+        y0, x0, y1, x1 = (round(edge * scale) for edge in boxes[unit])
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colors.WARN, width=2)
+        tagged.setdefault((y0, x0), []).append(result.units[unit])
+    for (y0, x0), members in tagged.items():
+        tag = ", ".join(map(str, members[:_TAGGED])) + (f" +{len(members) - _TAGGED}" if len(members) > _TAGGED else "")
+        across, down = fonts.width(tag, fonts.SMALL) + 6, fonts.line(fonts.SMALL)
+        x0, y0 = max(min(x0, picture.width - across), 0), max(y0 - down, 0)
+        draw.rectangle((x0, y0, x0 + across, y0 + down), fill=colors.WARN)
+        draw.text((x0 + 3, y0), tag, font=fonts.font(fonts.SMALL), fill="white")
+    return Image(np.moveaxis(np.asarray(picture, np.float32) / 255, -1, 0), "where they are")
