@@ -18,40 +18,52 @@ if TYPE_CHECKING:
     from convscope.scope import Inputs as Inputs
     from convscope.scope import Scope as Scope
     from convscope.store import load as load
+    from convscope.techniques.activation_grid import ActivationGrid as ActivationGrid
+    from convscope.techniques.activation_grid import activation_grid as activation_grid
     from convscope.techniques.deconvnet import Deconvnet as Deconvnet
     from convscope.techniques.deconvnet import deconvnet as deconvnet
     from convscope.techniques.feature_visualization import FeatureVisualization as FeatureVisualization
     from convscope.techniques.feature_visualization import feature_visualization as feature_visualization
     from convscope.techniques.hypothesis import Hypothesis as Hypothesis
     from convscope.techniques.hypothesis import hypothesis as hypothesis
+    from convscope.techniques.map_overlay import MapOverlay as MapOverlay
+    from convscope.techniques.map_overlay import map_overlay as map_overlay
     from convscope.techniques.receptive_field import ReceptiveField as ReceptiveField
     from convscope.techniques.receptive_field import receptive_field as receptive_field
     from convscope.techniques.spectrum import Spectrum as Spectrum
     from convscope.techniques.spectrum import spectrum as spectrum
+    from convscope.techniques.weight_grid import WeightGrid as WeightGrid
+    from convscope.techniques.weight_grid import weight_grid as weight_grid
     from convscope.zoo import open as open
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ActivationGrid": "techniques.activation_grid",
     "ConvscopeError": "errors",
     "Deconvnet": "techniques.deconvnet",
     "FeatureVisualization": "techniques.feature_visualization",
     "Hypothesis": "techniques.hypothesis",
     "Inputs": "scope",
     "ReceptiveField": "techniques.receptive_field",
+    "MapOverlay": "techniques.map_overlay",
     "Scope": "scope",
     "Spectrum": "techniques.spectrum",
     "deconvnet": "techniques.deconvnet",
+    "WeightGrid": "techniques.weight_grid",
+    "activation_grid": "techniques.activation_grid",
     "feature_visualization": "techniques.feature_visualization",
     "gallery": "pipeline.gallery",
     "hypothesis": "techniques.hypothesis",
     "load": "store",
+    "map_overlay": "techniques.map_overlay",
     "objectives": "objectives",
     "open": "zoo",
     "receptive_field": "techniques.receptive_field",
     "recipes": "recipes",
     "redo": "pipeline.redo",
     "spectrum": "techniques.spectrum",
+    "weight_grid": "techniques.weight_grid",
 }
 """Where each public name lives. Names resolve on first use, so that importing convscope loads neither torch nor matplotlib."""
 

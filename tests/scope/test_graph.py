@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hand_built import torchvision_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ import convscope as cs
 from convscope.scope import Inputs, Scope
 from convscope.scope.edits import replaced_functions
 from convscope.scope.geometry import Repeat, Transposed, Whole, Window
+from hand_built import torchvision_network
 
 NAMES = [n for n in torchvision.models.list_models(module=torchvision.models) if not n.startswith(("vit_", "swin_", "maxvit_"))]
 QUICK = frozenset(
@@ -111,9 +111,7 @@ def positive_copy(name: str) -> nn.Module:
     return model
 
 
-FLAT = {
-    function: identity for function in (F.relu, torch.relu, torch.relu_, F.relu6, F.hardswish, F.silu, F.gelu, F.layer_norm, F.hardtanh)
-} | {F.max_pool2d: average, torch.max_pool2d: average}
+FLAT = dict.fromkeys((F.relu, torch.relu, torch.relu_, F.relu6, F.hardswish, F.silu, F.gelu, F.layer_norm, F.hardtanh), identity) | {F.max_pool2d: average, torch.max_pool2d: average}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES])

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 
 from convscope.errors import BadImage, BadInput, ConvscopeError
 from convscope.scope import Inputs
-from convscope.scope.inputs import image_files, image_name, read_image
+from convscope.scope.inputs import image_files, image_names, read_image
 from hand_built import draws
 
 
@@ -32,7 +32,7 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(61, 43), (43, 61), (50, 50), (200, 31), (32, 32)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("size", "crop"), [(28, 0.875), (32, 1.0), (24, 24 / 26)])
+@pytest.mark.parametrize(("size", "crop"), [(28, 0.875), (32, 1.0), (24, 24 / 26), (29, 29 / 32)])
 def test_resize_and_crop_as_torchvision(shape: tuple[int, int], interpolation: str, size: int, crop: float) -> None:
     picture = photo(*shape)
     inputs = Inputs(size=size, crop=crop, interpolation=interpolation)  # type: ignore[arg-type]
@@ -280,8 +280,13 @@ def test_folders_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a picture")
     assert [path.name for path in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
     assert Inputs(size=24).batch(tmp_path).shape == (3, 3, 24, 24)
-    assert [image_name(path, 0) for path in Inputs().sources(tmp_path)] == ["a", "b", "c"]
-    assert image_name(torch.rand(3, 8, 8), 4) == "image 4"
+    assert image_names(Inputs().sources(tmp_path)) == ("a", "b", "c")
+    assert image_names([torch.rand(3, 8, 8)] * 2 + [tmp_path / "x" / "a.png", tmp_path / "y" / "a.png"]) == (
+        "image 0",
+        "image 1",
+        "x/a",
+        "y/a",
+    )
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:

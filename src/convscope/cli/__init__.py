@@ -18,6 +18,9 @@ from convscope.errors import ConvscopeError
 TECHNIQUES = {
     "feature-visualization": "What units look for, as pictures optimized from noise.",
     "spectrum": "Which units images excite.",
+    "activation-grid": "What images become, layer by layer.",
+    "map-overlay": "Where in images the maps of a layer are active, laid over them.",
+    "weight-grid": "The weights of a convolution as pictures.",
     "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
     "deconvnet": "What in images units answered to.",

@@ -32,6 +32,18 @@ EXAMPLES = {
         "convscope spectrum vgg16_bn features.42 chain.jpg",
         "convscope spectrum squeezenet1_0 features.12 photos/ --weights w.safetensors --pictures pictures/",
     ),
+    "activation-grid": (
+        "convscope activation-grid squeezenet1_0 photo.jpg",
+        "convscope activation-grid vgg19 photo.jpg --layers features.3,features.8,features.35 --units features.35=12",
+    ),
+    "map-overlay": (
+        "convscope map-overlay squeezenet1_0 features.12 photo.jpg --top 60",
+        "convscope map-overlay squeezenet1_0 features.12 photos/ --units 12,40 --scale layer",
+    ),
+    "weight-grid": (
+        "convscope weight-grid alexnet features.0",
+        "convscope weight-grid alexnet features.3 --mode collated",
+    ),
     "hypothesis": (
         "convscope hypothesis vgg16_bn features.42 265 --images chains/ --against others/",
         "convscope hypothesis textures output chains --images data/images/chains --against data/images/dots",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from convscope import render
 from convscope.pipeline.gallery import gallery, write_sheet
 from convscope.progress import task
+from convscope.store.receipts import atomic_write
 from convscope.techniques.hypothesis import hypothesis
 from convscope.techniques.spectrum import spectrum
 from convscope.zoo import open as open_network
@@ -42,7 +44,7 @@ def demo(out: str | Path, *, seed: int = 0) -> list[tuple[Path, str]]:
             (MIDDLE, slice(0, 16), f"what 16 units of {MIDDLE} look for"),
         ):
             made = gallery(scope, layer, units, folder / layer, seed=seed, size=128, steps=96, crop_size=96)
-            written.append((write_sheet(made, f"textures, {layer}: {what}"), what))
+            written.append((write_sheet(made, f"textures: {what}"), what))
             advance(1)
         chains = sorted((data / "images" / "chains").glob("*.png"))
         others = [file for name in CLASSES if name != "chains" for file in sorted((data / "images" / name).glob("*.png"))[:2]]
@@ -54,7 +56,7 @@ def demo(out: str | Path, *, seed: int = 0) -> list[tuple[Path, str]]:
             ("hypothesis", tested, f"a guess put to the test: {tested.verdict}"),
         ):
             path = folder / f"{name}.png"
-            result.figure().savefig(path, dpi=110)
+            atomic_write(path, render.png(result))
             written.append((path, what))
         advance(1)
     return written

@@ -20,6 +20,9 @@ from convscope.scope.provenance import describe
 from convscope.store.receipts import read_receipt, write_png
 from convscope.techniques.feature_visualization import AT_ONCE, FeatureVisualization, feature_visualization, picture_name
 
+MARGIN = 16
+"""White pixels around a sheet."""
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -102,7 +105,7 @@ def write_sheet(made: Gallery, title: str) -> Path:
         label = f"{number} {found['label']}".strip()
         stuck = "stuck" if made.status[number] == "stuck" else None
         tiles.append(Image(np.asarray(Pillow.open(path), np.float32).transpose(2, 0, 1) / 255, label, f"{found['score']:.3g}", stuck))
-    sheet = contact_sheet(tiles, title=title, side=160)
+    sheet = np.pad(contact_sheet(tiles, title=title, side=160), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)
     recipe = read_receipt(next(iter(made.pictures.values())))["recipe"]["name"] if made.pictures else ""
     return write_png(made.folder / "sheet.png", sheet, {"technique": "contact_sheet", "title": title, "recipe": recipe})
 

@@ -9,7 +9,7 @@ from PIL import ImageDraw
 from convscope.render import colors, fonts
 from convscope.render.panels import Mosaic
 
-_CAPTION = 6
+_CAPTION, _APART = 6, 6
 _SHADES = 256
 
 
@@ -18,7 +18,7 @@ def mosaic_size(panel: Mosaic) -> tuple[int, int]:
     height, width = _tile_size(panel)
     rows = -(-len(panel.tiles) // panel.columns)
     left, top = margins(panel)
-    across = left + panel.columns * (width + panel.gap) - panel.gap
+    across = left + _lefts(panel, width)[-1] + width
     below = len(_caption(panel, across)) * fonts.line(fonts.SMALL)
     return across, top + rows * (height + panel.gap) - panel.gap + (below + _CAPTION if below else 0)
 
@@ -33,14 +33,14 @@ def mosaic(panel: Mosaic) -> np.ndarray:
     """The mosaic with its names and caption, (h w 3) uint8."""
     (height, width), gap = _tile_size(panel), panel.gap
     across, down = mosaic_size(panel)
-    left, top = margins(panel)
+    (left, top), lefts = margins(panel), _lefts(panel, width)
     body = _body(panel, height, width)
     sheet = np.full((down, across, 3), 255, np.uint8)
     sheet[top : top + body.shape[0], left : left + body.shape[1]] = body
     picture = Pillow.fromarray(sheet)
     draw = ImageDraw.Draw(picture)
     for tile in panel.crossed:
-        y, x = top + tile // panel.columns * (height + gap), left + tile % panel.columns * (width + gap)
+        y, x = top + tile // panel.columns * (height + gap), left + lefts[tile % panel.columns]
         draw.line((x, y, x + width - 1, y + height - 1), fill="white")
         draw.line((x, y + height - 1, x + width - 1, y), fill="white")
     small = fonts.font(fonts.SMALL)
@@ -48,7 +48,7 @@ def mosaic(panel: Mosaic) -> np.ndarray:
         draw.text((left - 8, top + place * (height + gap) + height / 2), name, font=small, fill=colors.FAINT, anchor="rm")
     widest = max((fonts.width(name, fonts.SMALL) for name in panel.column_names), default=0) + 6
     for place, name in _legible(panel.column_names, width + gap, widest):
-        draw.text((left + place * (width + gap) + width / 2, 0), name, font=small, fill=colors.FAINT, anchor="ma")
+        draw.text((left + lefts[place] + width / 2, 0), name, font=small, fill=colors.FAINT, anchor="ma")
     for index, line in enumerate(_caption(panel, across)):
         draw.text((left, top + body.shape[0] + _CAPTION + index * fonts.line(fonts.SMALL)), line, font=small, fill=colors.FAINT)
     return np.asarray(picture)
@@ -58,6 +58,12 @@ def _tile_size(panel: Mosaic) -> tuple[int, int]:
     height, width = (max(length, 1) for length in panel.tiles.shape[-2:])
     zoom = panel.side / max(height, width)
     return max(round(height * zoom), 1), max(round(width * zoom), 1)
+
+
+def _lefts(panel: Mosaic, width: int) -> list[int]:
+    """Where each column begins."""
+    wide = panel.gap + _APART if panel.together > 1 else 0
+    return [column * (width + panel.gap) + column // panel.together * wide for column in range(panel.columns)]
 
 
 def _body(panel: Mosaic, height: int, width: int) -> np.ndarray:
@@ -72,10 +78,11 @@ def _body(panel: Mosaic, height: int, width: int) -> np.ndarray:
         larger = height >= h and width >= w
         resampling = Pillow.Resampling.NEAREST if larger else Pillow.Resampling.BOX
         grid = np.asarray(Pillow.fromarray(grid).resize((columns * width, rows * height), resampling))
-    apart = np.full((rows, height + gap, columns, width + gap, 3), 255, np.uint8)
-    apart[:, :height, :, :width] = grid.reshape(rows, height, columns, width, 3)
-    apart = apart.reshape(rows * (height + gap), columns * (width + gap), 3)
-    return apart[: apart.shape[0] - gap, : apart.shape[1] - gap]
+    lefts = _lefts(panel, width)
+    places = (np.array(lefts)[:, None] + np.arange(width)).ravel()
+    apart = np.full((rows, height + gap, lefts[-1] + width, 3), 255, np.uint8)
+    apart[:, :height, places] = grid.reshape(rows, height, columns * width, 3)
+    return apart.reshape(-1, *apart.shape[2:])[: rows * (height + gap) - gap]
 
 
 def _shaded(panel: Mosaic) -> np.ndarray:

@@ -104,6 +104,7 @@ class Mosaic:
         row_names: A name for each row, written at its left.
         column_names: A name for each column, written above it.
         gap: White pixels between tiles.
+        together: So many columns belong together and stand apart from the next ones.
     """
 
     tiles: np.ndarray
@@ -118,6 +119,7 @@ class Mosaic:
     row_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
     gap: int = 2
+    together: int = 1
 
     def __post_init__(self) -> None:
         if self.tiles.ndim not in (3, 4) or (self.tiles.ndim == 4) != (self.limits is None):

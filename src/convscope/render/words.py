@@ -51,6 +51,7 @@ def provenance(result: Result) -> str:
     parts: list[str] = []
     for key in ("network", "layer", "seed", "precision"):
         value = next((each[key] for each in (extras, manifest, parameters) if key in each), None)
+        value = value.get("name") if isinstance(value, Mapping) else value
         if isinstance(value, (str, int)) and value != "":
             parts.append(f"{key} {value}" if key in ("layer", "seed") else str(value))
     return " · ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,9 +165,14 @@ def image_files(folder: Path) -> list[Path]:
     return found
 
 
-def image_name(image: Image, index: int) -> str:
-    """A name to show for an image: the file's stem, or its number."""
-    return Path(image).stem if isinstance(image, (str, os.PathLike)) else f"image {index}"
+def image_names(images: Sequence[Image]) -> tuple[str, ...]:
+    """Names to show for images: the files' stems, with their folder where stems repeat; numbers for what is no file."""
+    paths = [Path(image) if isinstance(image, (str, os.PathLike)) else None for image in images]
+    stems = [f"image {index}" if path is None else path.stem for index, path in enumerate(paths)]
+    repeated = {stem for stem, count in Counter(stems).items() if count > 1}
+    return tuple(
+        f"{path.parent.name}/{stem}" if path is not None and stem in repeated else stem for path, stem in zip(paths, stems, strict=True)
+    )
 
 
 def read_image(source: str | os.PathLike[str] | PILImage.Image) -> PILImage.Image:

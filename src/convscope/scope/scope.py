@@ -260,9 +260,9 @@ class Scope:
                 try:
                     return torch.autograd.grad(value, pictures, seeds, retain_graph=True, is_grads_batched=True)[0]
                 except RuntimeError as error:
-                    if "vmap" not in str(error):
+                    if _out_of_memory(error):
                         raise
-                # the network has a derivative of its own that cannot be taken for many seeds at once
+                # perhaps a derivative of the network's own that cannot be taken for many seeds at once
                 return torch.stack([torch.autograd.grad(value, pictures, seed, retain_graph=True)[0] for seed in seeds])
 
         return value.detach(), pull

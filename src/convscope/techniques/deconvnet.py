@@ -13,7 +13,7 @@ from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import Images, Layer, Scope, Units
 from convscope.scope.edits import relu_rule
-from convscope.scope.inputs import image_name
+from convscope.scope.inputs import image_names
 from convscope.scope.provenance import technique
 
 SEEDS = ("activation", "one")
@@ -107,7 +107,7 @@ def deconvnet(
     """
     if seed_value not in SEEDS:
         raise BadInput(f"seed_value must be one of {', '.join(SEEDS)}, got {seed_value!r}")
-    names = tuple(image_name(source, index) for index, source in enumerate(scope.inputs.sources(images)))
+    names = image_names(scope.inputs.sources(images))
     known, wanted, batch = scope.layers[layer], scope.units(layer, units), scope.inputs.batch(images)
     if len(known.spatial) not in (0, 2):
         raise BadInput(

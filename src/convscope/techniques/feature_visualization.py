@@ -165,7 +165,7 @@ def _visualize(
             climbed[place] = Climbed(done.pictures[row : row + 1], done.history[row : row + 1])
             reason = reasons.setdefault(place, "the objective did not rise")
             status[place] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
-            if float(risen[row]) <= start.scores[index]:
+            if float(risen[row]) <= start.scores[index] and not rose(done.history[row]):
                 status[place] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
                 failed.append(place)
         return failed
@@ -182,6 +182,12 @@ def _visualize(
         status=[status[place][0] for place in places],
         reasons=[status[place][1] for place in places],
     )
+
+
+def rose(history: Tensor) -> bool:
+    """Whether the objective, as the optimization saw it, was higher in the last tenth of the steps than in the first, (steps)."""
+    tenth = max(1, len(history) // 10)
+    return float(history[-tenth:].mean()) > float(history[:tenth].mean())
 
 
 def picture_name(unit_number: int) -> str:

@@ -14,7 +14,7 @@ from convscope.errors import BadInput, asking
 from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import Image, Images, Scope
-from convscope.scope.inputs import image_name, read_image
+from convscope.scope.inputs import image_names, read_image
 from convscope.scope.provenance import technique
 from convscope.techniques.feature_visualization import picture_name
 
@@ -97,7 +97,7 @@ def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", 
     if reduce not in ("mean", "max"):
         raise BadInput(f"reduce must be mean or max, got {reduce!r}")
     sources = scope.inputs.sources(images)
-    names = tuple(image_name(source, index) for index, source in enumerate(sources))
+    names = image_names(sources)
     known = scope.layers[layer]
     if pictures is not None and not Path(pictures).is_dir():
         raise BadInput(f"pictures: {pictures} is not a folder")

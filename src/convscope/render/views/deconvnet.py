@@ -83,10 +83,14 @@ def _overview(result: Any, image: int, units: int) -> Image | None:
         y0, x0, y1, x1 = (round(edge * scale) for edge in boxes[unit])
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colors.WARN, width=2)
         tagged.setdefault((y0, x0), []).append(result.units[unit])
+    taken: list[tuple[int, int, int]] = []
     for (y0, x0), members in tagged.items():
         tag = ", ".join(map(str, members[:_TAGGED])) + (f" +{len(members) - _TAGGED}" if len(members) > _TAGGED else "")
         across, down = fonts.width(tag, fonts.SMALL) + 6, fonts.line(fonts.SMALL)
         x0, y0 = max(min(x0, picture.width - across), 0), max(y0 - down, 0)
+        while any(abs(y0 - y) < down and x0 < right and left < x0 + across for y, left, right in taken):
+            y0 += down
+        taken.append((y0, x0, x0 + across))
         draw.rectangle((x0, y0, x0 + across, y0 + down), fill=colors.WARN)
         draw.text((x0 + 3, y0), tag, font=fonts.font(fonts.SMALL), fill="white")
     return Image(np.moveaxis(np.asarray(picture, np.float32) / 255, -1, 0), "where they are")

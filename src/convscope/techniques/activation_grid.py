@@ -1,0 +1,184 @@
+"""What an image becomes, layer by layer: every channel's map, and one channel of each layer side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.result import Result, axes, to_array
+from convscope.scope import Images, Scope
+from convscope.scope.inputs import image_names
+from convscope.scope.provenance import technique
+
+SCALES = ("layer", "channel", "quantile")
+QUANTILES = 0.01, 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationGrid(Result):
+    """The maps of one or several layers.
+
+    Attributes:
+        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        chosen: The channel of each layer that the strip shows, (n layer).
+        dead: How many channels of each layer are nowhere above zero on an image, (n layer).
+        layers: Names of the layers, in call order.
+        maps: Every channel's map at its own size, an array (n c h w) for each layer.
+        limits: The values at both ends of each map's colour scale, an array (c 2) for each layer.
+        names: Names of the images.
+        scale: Where the limits come from: "layer", "channel" or "quantile".
+        columns: Channels in a row of the grid.
+    """
+
+    images: np.ndarray = axes("n rgb h w", "image")
+    chosen: np.ndarray = axes("n layer")
+    dead: np.ndarray = axes("n layer")
+    layers: tuple[str, ...] = ()
+    maps: tuple[np.ndarray, ...] = ()
+    limits: tuple[np.ndarray, ...] = ()
+    names: tuple[str, ...] = ()
+    scale: str = "layer"
+    columns: int = 16
+
+    def layer(self, layer: str) -> np.ndarray:
+        """The maps of a layer, (n c h w)."""
+        return self.maps[self._place(layer)]
+
+    def grid(self, layer: str, image: int = 0) -> np.ndarray:
+        """All maps of a layer as one array (rows*h, columns*w): channel c at row c // columns, column c % columns, unused places NaN."""
+        return grid_of(self.layer(layer)[image], self.columns)
+
+    def dead_channels(self, layer: str, image: int = 0) -> list[int]:
+        """The channels of a layer that are nowhere above zero on an image."""
+        return np.flatnonzero(self.layer(layer)[image].max((1, 2)) <= 0).tolist()
+
+    def strip(self, image: int = 0) -> list[tuple[str, int, np.ndarray]]:
+        """How an image evolves: (layer, channel, map) with one channel of each layer."""
+        return [(name, int(unit), maps[image, unit]) for name, unit, maps in zip(self.layers, self.chosen[image], self.maps, strict=True)]
+
+    def summary(self) -> str:
+        """The layers with their sizes, and how many channels are dead on the first image."""
+        lines: list[str] = []
+        for place, (name, maps) in enumerate(zip(self.layers, self.maps, strict=True)):
+            _, channels, height, width = maps.shape
+            lines.append(f"{name}: {channels} maps of {height}x{width}, {self.dead[0, place]} dead on {self.names[0]}")
+        return "\n".join(lines)
+
+    def _place(self, layer: str) -> int:
+        if layer not in self.layers:
+            raise BadInput(f"layer {layer!r} is not in this grid; it holds {', '.join(self.layers)}")
+        return self.layers.index(layer)
+
+
+def grid_of(maps: np.ndarray, columns: int) -> np.ndarray:
+    """(c h w) laid out as (rows*h, columns*w), row by row; unused places are NaN."""
+    channels, height, width = maps.shape
+    rows = -(-channels // columns)
+    padded = np.full((rows * columns, height, width), np.nan, maps.dtype)
+    padded[:channels] = maps
+    return padded.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+
+
+def maps_of(grid: np.ndarray, channels: int, columns: int) -> np.ndarray:
+    """The inverse of :func:`grid_of`: the (c h w) maps in a grid."""
+    rows = -(-channels // columns)
+    height, width = grid.shape[0] // rows, grid.shape[1] // columns
+    return grid.reshape(rows, height, columns, width).swapaxes(1, 2).reshape(-1, height, width)[:channels]
+
+
+@technique
+def activation_grid(
+    scope: Scope,
+    images: Images,
+    layers: str | Sequence[str] | None = None,
+    *,
+    scale: str = "layer",
+    columns: int = 16,
+    units: Mapping[str, int] | None = None,
+) -> ActivationGrid:
+    """What images become, layer by layer: every channel's map of every layer.
+
+    Args:
+        scope: The network.
+        images: One or several images or a folder, of one size.
+        layers: Layers that have maps; by default the output of every convolution after its ReLU.
+        scale: Colours from the smallest to the largest value of the "layer" (over all images), of each "channel", or from its 1 % to
+            its 99 % "quantile" over the layer.
+        columns: Channels in a row.
+        units: The channel that the strip shows of a layer; for the other layers it is the one with the highest mean on the image.
+
+    Returns:
+        The maps in the layers' own values; `.grid(layer)` lays them out, `.strip()` takes one of each layer.
+
+    Raises:
+        LayerNotFound, UnitNotFound: Unknown layer or channel.
+        BadInput: A layer without maps; unknown scale.
+        BadImage: An image that cannot be read.
+
+    Source:
+        DL notes 8 (S3): one grid of 16 columns per layer of VGG19, on one colour scale (its row and column formulas come to c // 16 and
+        c % 16), and one map of each layer in a row. Deviations: unused places are empty, not zero, which a dead map would be, too;
+        S3 also shows the pooling layers: name them to see them.
+
+    Example:
+        >>> import convscope as cs, torch
+        >>> seen = cs.activation_grid(cs.open("textures"), torch.rand(1, 3, 64, 96))
+        >>> seen.grid(seen.layers[0]).shape[1] == 16 * seen.maps[0].shape[3]
+        True
+    """
+    if scale not in SCALES:
+        raise BadInput(f"scale must be {', '.join(SCALES[:-1])} or {SCALES[-1]}, got {scale!r}")
+    if columns < 1:
+        raise BadInput(f"columns must be at least 1, got {columns}")
+    wanted = _with_maps(scope, layers)
+    given = {name: scope.units(name, [unit])[0] for name, unit in (units or {}).items()}
+    if unasked := sorted(set(given) - set(wanted)):
+        raise BadInput(f"units names {', '.join(unasked)}, which is not among the layers shown: {', '.join(wanted)}")
+    sources = scope.inputs.sources(images)
+    batch = scope.inputs.batch(images)
+    values = scope.activations(batch, wanted)
+    maps = tuple(to_array(scope.layers[name].channels_first(values[name])) for name in wanted)
+    chosen = [
+        np.full(len(batch), given[name]) if name in given else found.mean((2, 3), dtype=np.float64).argmax(1)
+        for name, found in zip(wanted, maps, strict=True)
+    ]
+    return ActivationGrid(
+        images=batch,  # type: ignore[arg-type]
+        chosen=np.stack(chosen, 1),
+        dead=np.stack([(found.max((2, 3)) <= 0).sum(1) for found in maps], 1),
+        layers=tuple(wanted),
+        maps=maps,
+        limits=tuple(to_array(_limits(found, scale)) for found in maps),
+        names=image_names(sources),
+        scale=scale,
+        columns=columns,
+        manifest={"precision": scope.resolve("measure")},
+    )
+
+
+def _with_maps(scope: Scope, layers: str | Sequence[str] | None) -> list[str]:
+    """The layers asked for, in call order, each of them with maps."""
+    convolutions = scope.layers.after_relu()
+    wanted = convolutions if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    for name in wanted:
+        shape = scope.layers[name].shape
+        if len(shape) != 3:
+            near = ", ".join(convolutions[-3:]) or "none"
+            raise BadInput(f"layer {name} has no maps: its value is {'x'.join(map(str, shape))}, not (c h w); layers with maps: {near}")
+    if not wanted:
+        raise BadInput("no layer asked for" if layers is not None else f"network {scope.name} has no convolution; say which layers")
+    return sorted(wanted, key=lambda name: scope.layers[name].position)
+
+
+def _limits(maps: np.ndarray, scale: str) -> np.ndarray:
+    """The ends of every channel's colour scale, (c 2), from maps (n c h w)."""
+    if scale == "channel":
+        return np.stack([maps.min((0, 2, 3)), maps.max((0, 2, 3))], 1)
+    if scale == "quantile":
+        low, high = np.quantile(maps, QUANTILES)
+    else:
+        low, high = maps.min(), maps.max()
+    return np.tile(np.array([low, high], np.float64), (maps.shape[1], 1))

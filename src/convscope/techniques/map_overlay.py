@@ -1,0 +1,163 @@
+"""Where in images the maps of a layer are active: the strongest maps of one image, or chosen maps over many images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope.errors import BadInput
+from convscope.result import Result, axes
+from convscope.scope import Images, Scope, Units
+from convscope.scope.inputs import image_names
+from convscope.scope.provenance import technique
+
+SCALES = ("map", "layer", "quantile")
+STYLES = ("heat", "mask")
+REDUCES = ("mean", "sum", "max")
+QUANTILE = 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class MapOverlay(Result):
+    """Maps and the images they belong to.
+
+    Attributes:
+        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        units: The channels shown of each image, (n map): the strongest first, or as they were asked for.
+        maps: Their maps at the layer's own size, (n map y x).
+        values: Mean, sum or maximum of each map, (n map).
+        full: The value at which a mask is 1, (n map).
+        layer: The layer's name.
+        names: Names of the images.
+        reduce: What `values` holds: "mean", "sum" or "max".
+        scale: Where `full` comes from: "map", "layer" or "quantile".
+        style: How the figure shows them: "heat" over the image, or "mask", the image times the mask.
+        chosen: Whether the channels were asked for (and are the same for all images).
+    """
+
+    images: np.ndarray = axes("n rgb h w", "image")
+    units: np.ndarray = axes("n map")
+    maps: np.ndarray = axes("n map y x", "heat", unit="activation")
+    values: np.ndarray = axes("n map", unit="activation")
+    full: np.ndarray = axes("n map", unit="activation")
+    layer: str = ""
+    names: tuple[str, ...] = ()
+    reduce: str = "mean"
+    scale: str = "map"
+    style: str = "heat"
+    chosen: bool = False
+
+    def masks(self, image: int = 0) -> np.ndarray:
+        """The maps at the size of the image, bilinear, divided by `full`: (map h w), 0 for dead maps, >= 0, above 1 beyond `full`."""
+        height, width = self.images.shape[2:]
+        maps = torch.tensor(self.maps[image])[None]
+        enlarged = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
+        full = self.full[image][:, None, None]
+        return np.maximum(np.divide(enlarged, full, out=np.zeros_like(enlarged), where=full > 0), 0)
+
+    def masked(self, image: int = 0) -> np.ndarray:
+        """The image seen through each mask, clip(image * mask, 0, 1): (map rgb h w)."""
+        return np.clip(self.images[image][None] * self.masks(image)[:, None], 0, 1)
+
+    def summary(self) -> str:
+        """The ten strongest maps shown of each image."""
+        lines: list[str] = []
+        for name, units, values in zip(self.names, self.units, self.values, strict=True):
+            order = np.argsort(-values, kind="stable")[:10]
+            lines.append(f"{name}: {', '.join(f'{units[place]} ({values[place]:.3g})' for place in order)}")
+        return "\n".join(lines)
+
+
+@technique
+def map_overlay(
+    scope: Scope,
+    images: Images,
+    layer: str,
+    *,
+    units: Units = None,
+    top: int = 60,
+    scale: str = "map",
+    style: str = "heat",
+    reduce: str = "mean",
+) -> MapOverlay:
+    """Where in images the maps of a layer are active, laid over them.
+
+    Args:
+        scope: The network.
+        images: One or several images or a folder, of one size.
+        layer: A layer that has maps; the articles take the last convolution after its ReLU.
+        units: The channels shown of every image; None for each image's own strongest.
+        top: How many of the strongest, where no units are given.
+        scale: The value with full colour: the largest of each "map", the largest in the "layer" over all images, or the 99 % "quantile"
+            of the layer over all images.
+        style: "heat": the map's colour over the grey image; "mask": the image times the map, so that only what excites it is seen.
+        reduce: What ranks the maps: "mean", "sum" or "max" over positions.
+
+    Returns:
+        The maps in their own values, the strongest first; `.masks()` and `.masked()` have them at the size of the image.
+
+    Raises:
+        LayerNotFound, UnitNotFound: Unknown layer or channel.
+        BadInput: A layer without maps; unknown scale, style or reduce.
+        BadImage: An image that cannot be read.
+
+    Source:
+        Shin 2020 (S2, sections 3 and 4), where N maps lie over one image and one map over N images. Mask = bilinear enlargement of
+        A_k to the image, shown = clip(image * mask, 0, 1), mask = A_k / max A_k. Deviations: dead maps have mask 0, not 0/0; ties go to
+        the lower channel; the text's sum and the code's mean are both there.
+
+    Example:
+        >>> import convscope as cs, torch
+        >>> scope = cs.open("textures")
+        >>> cs.map_overlay(scope, torch.rand(3, 64, 96), scope.layers.after_relu()[-1], top=4).masked().shape
+        (4, 3, 64, 96)
+    """
+    for name, value, allowed in (("scale", scale, SCALES), ("style", style, STYLES), ("reduce", reduce, REDUCES)):
+        if value not in allowed:
+            raise BadInput(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got {value!r}")
+    if top < 1:
+        raise BadInput(f"top must be at least 1, got {top}")
+    known = scope.layers[layer]
+    if len(known.shape) != 3:
+        near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
+        raise BadInput(f"layer {layer} has no maps: its value is {'x'.join(map(str, known.shape))}; layers with maps: {near}")
+    asked = None if units is None else scope.units(layer, units)
+    sources = scope.inputs.sources(images)
+    batch = scope.inputs.batch(images)
+    maps = known.channels_first(scope.activations(batch, layer)[layer])
+    values = {"mean": maps.mean((2, 3)), "sum": maps.sum((2, 3)), "max": maps.amax((2, 3))}[reduce]
+    if asked is None:
+        picked = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :top]
+    else:
+        picked = torch.tensor(asked, device=maps.device).expand(len(maps), -1)
+    rows = torch.arange(len(maps), device=maps.device)[:, None]
+    return MapOverlay(
+        images=batch,  # type: ignore[arg-type]
+        units=picked,  # type: ignore[arg-type]
+        maps=maps[rows, picked],  # type: ignore[arg-type]
+        values=values[rows, picked],  # type: ignore[arg-type]
+        full=_full(maps, maps[rows, picked], scale),  # type: ignore[arg-type]
+        layer=layer,
+        names=image_names(sources),
+        reduce=reduce,
+        scale=scale,
+        style=style,
+        chosen=asked is not None,
+        manifest={"precision": scope.resolve("measure")},
+    )
+
+
+def _full(maps: Tensor, shown: Tensor, scale: str) -> Tensor:
+    """The value with full colour for each shown map, (n map), never below zero."""
+    if scale == "map":
+        return shown.amax((2, 3)).clamp(min=0)
+    if scale == "layer":
+        highest = maps.max()
+    else:
+        ordered = maps.flatten().sort().values  # torch.quantile refuses more than 16 million values
+        highest = ordered[int(QUANTILE * (len(ordered) - 1))]
+    return highest.clamp(min=0).expand(shown.shape[:2])

@@ -1,0 +1,128 @@
+"""The weights of a convolution as pictures: filters in colour, kernels one by one, or all of them as one array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.result import Result, axes
+from convscope.scope import Scope
+from convscope.scope.provenance import technique
+
+MODES = ("rgb", "channels", "collated")
+SCALES = ("auto", "tile", "shared")
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGrid(Result):
+    """The kernels of a convolution.
+
+    Attributes:
+        weights: The weights themselves, (filter channel h w); `channel` counts the input channels of the filter's group.
+        shown: The brightness of each weight as shown, (filter channel h w) in [0,1].
+        layer: The layer's name.
+        mode: "rgb", "channels" or "collated".
+        scale: "tile": 0.5 + (w - mean) / standard deviation over the tile, clipped, where a tile is a filter ("rgb") or a kernel;
+            "shared": 0.5 + w / (2 max |w|) over the layer, so that zero is grey; "range": (w - min) / (max - min) over the layer.
+        compat: Whether "collated" lies as in the article.
+        groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
+    """
+
+    weights: np.ndarray = axes("filter channel h w", "signed", unit="weight")
+    shown: np.ndarray = axes("filter channel h w")
+    layer: str = ""
+    mode: str = "rgb"
+    scale: str = "tile"
+    compat: bool = False
+    groups: int = 1
+
+    def collated(self) -> np.ndarray:
+        """All weights as one array: a row of kernels per filter, a column per input channel, Q[o*h+y, i*w+x] = weights[o, i, y, x].
+
+        With `compat` the article's P = Q transposed: filters across, input channels down, and every kernel transposed.
+        """
+        filters, channels, height, width = self.weights.shape
+        upright = self.weights.swapaxes(1, 2).reshape(filters * height, channels * width)
+        return upright.T if self.compat else upright
+
+    def summary(self) -> str:
+        """Sizes and range in a line."""
+        filters, channels, height, width = self.weights.shape
+        low, high = float(self.weights.min()), float(self.weights.max())
+        return f"{self.layer}: {filters} filters of {channels} kernels {height}x{width}, weights {low:.3g} to {high:.3g}"
+
+
+@technique
+def weight_grid(scope: Scope, layer: str, *, mode: str = "rgb", scale: str = "auto", compat: bool = False) -> WeightGrid:
+    """The weights of a convolution as pictures.
+
+    Args:
+        scope: The network.
+        layer: A convolution.
+        mode: "rgb": each filter as a picture, for layers that read the picture's three channels; "channels": each kernel on its own;
+            "collated": all kernels as one array.
+        scale: "tile": brightness 0.5 + z, clipped to [0,1], z = (w - mean) / std over the tile (a filter in "rgb", else a kernel): shows
+            form, tiles do not compare. "shared": zero is grey and the layer's largest |w| is at both ends: tiles compare. "auto":
+            "shared" for "collated" and for kernels of a single weight, else "tile".
+        compat: In "collated", the article's own array: every kernel transposed, filters across, grey from the smallest to the largest.
+
+    Returns:
+        The weights, their brightness, and `.collated()`.
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        BadInput: The layer has no kernels, or "rgb" of a layer that does not read three channels.
+
+    Source:
+        Kumar, PadhAI (S1), `plot_weights`. Deviations: a tile of equal weights is grey, not 0/0; kernels lie as they are applied;
+        one picture instead of thousands of plots. First-layer filters look like edges and colours; that raw kernels of deep layers
+        show faces, as S1 says, is not so: see :func:`~convscope.feature_visualization`.
+
+    Example:
+        >>> import convscope as cs
+        >>> scope = cs.open("textures")
+        >>> first = next(iter(scope.layers.of_kind("Conv2d")))
+        >>> cs.weight_grid(scope, first).shown.shape[1]
+        3
+    """
+    for name, value, allowed in (("mode", mode, MODES), ("scale", scale, SCALES)):
+        if value not in allowed:
+            raise BadInput(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got {value!r}")
+    weights = scope.weights_of(layer).cpu().numpy()
+    _, channels, height, width = weights.shape
+    if mode == "rgb" and channels != 3:
+        raise BadInput(f'layer {layer}: its filters read {channels} channels, so they are no RGB pictures; use mode="channels"')
+    if scale == "auto":
+        scale = "shared" if mode == "collated" or channels * height * width == 1 or (mode == "channels" and height * width == 1) else "tile"
+    if mode == "collated" and compat:
+        scale = "range"
+    return WeightGrid(
+        weights=weights,
+        shown=brightness(weights, scale, (1, 2, 3) if mode == "rgb" else (2, 3)),
+        layer=layer,
+        mode=mode,
+        scale=scale,
+        compat=compat,
+        groups=int(getattr(scope.layers[layer].module, "groups", 1)),
+        manifest={"precision": str(weights.dtype)},
+    )
+
+
+def brightness(weights: np.ndarray, scale: str, tile: tuple[int, ...]) -> np.ndarray:
+    """Weights (filter channel h w) as brightness in [0,1]; see :class:`WeightGrid`.
+
+    Args:
+        weights: Any finite values.
+        scale: "tile", "shared" or "range".
+        tile: The axes that a tile spans, for "tile".
+    """
+    if scale == "tile":
+        mean, deviation = weights.mean(tile, keepdims=True), weights.std(tile, keepdims=True)
+        flat = deviation <= 1e-6 * np.abs(weights).max(tile, keepdims=True)  # equal but for rounding
+        return np.clip((weights - mean) / np.where(flat, 1, deviation) * ~flat + 0.5, 0, 1)
+    if scale == "range":
+        low, high = weights.min(), weights.max()
+        return (weights - low) / (high - low or 1)
+    return 0.5 + weights / (2 * (np.abs(weights).max() or 1))
