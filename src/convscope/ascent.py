@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -83,16 +84,9 @@ def ascend(
             if stage:
                 numbers = form.enlarge(numbers, side, recipe.blur)
             view = recipe.looking()
-            at_once = scope.fitting((view.side(side) if view else side) ** 2)
-            traces: list[Tensor] = []
-            for first in range(0, len(climbers), at_once):
-                mates = climbers[first : first + at_once]
-                part = numbers[first : first + at_once].clone().requires_grad_()
-                objective = objective_of([climber.unit for climber in mates])
-                blocked_steps = REDIRECTED_STEPS if redirect and stage == 0 else 0
-                traces.append(_stage(scope, form, part, mates, objective, recipe, side, blocked_steps, advance))
-                numbers[first : first + at_once] = part.detach()
-            history.append(torch.cat(traces))
+            redirected = REDIRECTED_STEPS if redirect and stage == 0 else 0
+            work = partial(_part, scope, form, numbers, climbers, objective_of, recipe, side, redirected, advance)
+            history.append(torch.cat(list(scope.in_parts(len(climbers), scope.fitting((view.side(side) if view else side) ** 2), work))))
     with torch.no_grad():
         pictures = torch.cat([form.picture(part[None], sides[-1], sides[-1]) for part in numbers])
     return Climbed(pictures.float().clamp(0, 1).cpu(), torch.cat(history, 1))
@@ -128,6 +122,33 @@ def look_at_start(scope: Scope, climbers: Sequence[Climber], objective_of: Calla
             scores += score.tolist()
             blocked += (gradient.flatten(1).abs().amax(1) == 0).tolist()
     return Start(scores, blocked)
+
+
+def _part(
+    scope: Scope,
+    form: Parameterization,
+    numbers: Tensor,
+    climbers: Sequence[Climber],
+    objective_of: Callable[[list[int]], Objective],
+    recipe: Recipe,
+    side: int,
+    redirected_steps: int,
+    advance: Callable[[int], None],
+    part: slice,
+) -> Tensor:
+    """A stage for some of the climbers; writes their numbers back. What runs out of memory can be asked for again."""
+    mates = climbers[part]
+    streams = [climber.views.get_state() for climber in mates]
+    own = numbers[part].clone().requires_grad_()
+    objective = objective_of([climber.unit for climber in mates])
+    try:
+        trace = _stage(scope, form, own, mates, objective, recipe, side, redirected_steps, advance)
+    except RuntimeError:
+        for climber, stream in zip(mates, streams, strict=True):
+            climber.views.set_state(stream)
+        raise
+    numbers[part] = own.detach()
+    return trace
 
 
 def _stage(

@@ -110,7 +110,9 @@ UNDEFINED = {
     "softmax": nn.Softmax(1),
     "log_softmax": lambda values: values.log_softmax(1),
     "glu": nn.GLU(1),
-    "multi_head_attention_forward": lambda values: nn.MultiheadAttention(4, 1).requires_grad_(False)(*[values.flatten(2).permute(2, 0, 1)] * 3)[0],
+    "multi_head_attention_forward": lambda values: nn.MultiheadAttention(4, 1).requires_grad_(False)(
+        *[values.flatten(2).permute(2, 0, 1)] * 3
+    )[0],
 }
 
 
@@ -119,7 +121,10 @@ def test_what_the_rules_do_not_cover_is_refused(name: str) -> None:
     called = UNDEFINED[name]
     values = draws(1, 4, 3, 3).requires_grad_()
     for rule in ("deconvnet", "guided"):
-        with pytest.raises(BadInput, match=f"rule '{rule}' is about ReLUs, but before the layer the network calls {name.split()[0]};"), relu_rule(rule):
+        with (
+            pytest.raises(BadInput, match=f"rule '{rule}' is about ReLUs, but before the layer the network calls {name.split()[0]};"),
+            relu_rule(rule),
+        ):
             called(values * 1)
     with relu_rule("gradient"):
         called(values * 1)

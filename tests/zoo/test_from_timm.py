@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from convscope.errors import BadInput, BadWeights
-from convscope.scope.scope import weights_hash
+from convscope.scope.network import weights_hash
 from convscope.zoo.from_timm import _inputs
 from convscope.zoo.loading import load
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convscope.errors import BadWeights
 from convscope.scope import Inputs, Scope
-from convscope.scope.scope import weights_hash
+from convscope.scope.network import weights_hash
 from convscope.zoo.reading import read_weights
 from convscope.zoo.weights import class_count, load_weights
 

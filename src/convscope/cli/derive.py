@@ -13,7 +13,7 @@ import typer
 
 import convscope
 from convscope.cli.show import print_written, progress
-from convscope.errors import BadInput
+from convscope.errors import BadInput, StoreConflict
 from convscope.scope import Scope
 from convscope.scope.inputs import image_files
 from convscope.zoo import open as open_network
@@ -79,9 +79,14 @@ def _runner(name: str, function: Callable[..., Any], given: set[str]) -> Callabl
             scope = open_network(
                 values["network"], weights=weights(values["weights"]), device=values["device"], precision=values["precision"]
             )
+            if out is not None and name not in SAVERS and out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise StoreConflict(f"--out {out} is there already; choose another folder")
             arguments = {key: values[key] for key in given if values[key] not in (None, [])}
             for item in arguments.pop("set", []):
-                arguments |= _assignment(item)
+                number = _assignment(item)
+                if taken := number.keys() & given:
+                    raise BadInput(f"--set {item}: {taken.pop()} is an argument of its own, not a number of the recipe")
+                arguments |= number
             if str(arguments.get("unit", "")).isdigit():
                 arguments["unit"] = int(arguments["unit"])
             if "units" in arguments:

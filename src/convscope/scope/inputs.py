@@ -17,9 +17,9 @@ from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
 
-Image: TypeAlias = "str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor"
+Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""
-Images: TypeAlias = "Image | Sequence[Image]"
+Images: TypeAlias = Image | Sequence[Image]
 """One image or several; a tensor (n 3 h w) in [0,1] counts as several, a folder as all image files in it, by name."""
 
 _RESAMPLING = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,15 +13,16 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import BadInput, BadWeights, asking
+from convscope.errors import BadInput, asking
 from convscope.scope.edits import prepared
 from convscope.scope.graph import Graph
 from convscope.scope.inputs import Images, Inputs
 from convscope.scope.layers import OUTPUT, Layer, Layers, record_layers
+from convscope.scope.network import check_finite, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, own_modes, resolve_precision
 from convscope.scope.stop import forward_until
 
-Units: TypeAlias = "int | str | slice | Sequence[int | str] | None"
+Units: TypeAlias = int | str | slice | Sequence[int | str] | None
 """Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")
@@ -69,10 +69,10 @@ class Scope:
         name: str | None = None,
         weights: str | None = None,
     ) -> None:
-        model = _unwrapped(model)
+        model = unwrapped(model)
         tensors = [*model.parameters(), *model.buffers()]
         here = tensors[0].device if tensors else torch.device("cpu")
-        self.device = here if device == "auto" else _device(device)
+        self.device = here if device == "auto" else usable_device(device)
         if self.device.type != here.type or (self.device.index is not None and self.device != here):
             model = copy.deepcopy(model).to(self.device)
         self.model = model
@@ -85,9 +85,8 @@ class Scope:
         self._running_in: str | None = None
         self._lock = threading.RLock()
         resolve_precision(precision, self.device, "measure")
-        for tensor_name, tensor in model.state_dict().items():
-            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise BadWeights(f"network {self.name}: {tensor_name} holds NaN or infinity, so nothing that it computes means anything")
+        self._hashed: tuple[object, str] | None = None
+        check_finite(model, self.name)
 
     def __repr__(self) -> str:
         size = f"{self.inputs.height}x{self.inputs.width}"
@@ -110,10 +109,13 @@ class Scope:
             self.forwards += 1
             return record_layers(self.model, self.inputs.normalize(grey))
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values)."""
-        return weights_hash(self.model)
+        """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values), as they are now."""
+        state = tuple((tensor.data_ptr(), tensor._version) for tensor in [*self.model.parameters(), *self.model.buffers()])
+        if self._hashed is None or self._hashed[0] != state:
+            self._hashed = state, weights_hash(self.model)
+        return self._hashed[1]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -260,7 +262,7 @@ class Scope:
                 try:
                     return torch.autograd.grad(value, pictures, seeds, retain_graph=True, is_grads_batched=True)[0]
                 except RuntimeError as error:
-                    if _out_of_memory(error):
+                    if out_of_memory(error):
                         raise
                 # perhaps a derivative of the network's own that cannot be taken for many seeds at once
                 return torch.stack([torch.autograd.grad(value, pictures, seed, retain_graph=True)[0] for seed in seeds])
@@ -309,21 +311,32 @@ class Scope:
         """
         if batch_size is not None and batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}")
-        size = min(batch_size or self.fitting(images.shape[-2] * images.shape[-1]), len(images))
+        at_once = batch_size or self.fitting(images.shape[-2] * images.shape[-1])
+        return self.in_parts(len(images), at_once, lambda part: work(images[part]))
+
+    def in_parts(self, count: int, at_once: int, work: Callable[[slice], _T]) -> Iterator[_T]:
+        """Applies `work` to consecutive slices of `count` things; halves the slices when memory runs out, and says so once.
+
+        Raises:
+            BadInput: Memory does not even suffice for one.
+        """
         start, said = 0, False
-        while start < len(images):
+        while start < count:
+            part = slice(start, min(start + at_once, count))
             try:
-                result = work(images[start : start + size])
+                result = work(part)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if size == 1 or not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-                size = (size + 1) // 2
+                if at_once == 1:
+                    raise BadInput(f"{self.device} has too little memory for a single picture of this size") from None
+                at_once = (min(at_once, count) + 1) // 2
                 if not said:
-                    _log.warning("out of memory: continuing with batches of %d", size)
+                    _log.warning("out of memory: continuing with batches of %d", at_once)
                 said = True
                 continue
             yield result
-            start += size
+            start = part.stop
 
     def fitting(self, pixels: int) -> int:
         """How many images of so many pixels make a good batch on this device."""
@@ -335,43 +348,3 @@ class Scope:
             "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()},
             "device": str(self.device),
         }
-
-
-def weights_hash(model: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor):  # a module's own extra state
-            digest.update(f"{name} {tensor!r}".encode())
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()[:16]
-
-
-def _unwrapped(model: object) -> nn.Module:
-    wrapped = None
-    while model is not wrapped:  # wrappers may be nested
-        wrapped = model
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        model = getattr(model, "_orig_mod", model)  # torch.compile: hooks do not fire inside compiled code
-    if not isinstance(model, nn.Module):
-        raise BadInput(f"expected a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise BadInput("a scripted or traced module cannot be looked into; pass the original nn.Module")
-    return model
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise BadInput(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"device {device!r} asked for, but this machine has no usable CUDA device")
-    return chosen
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)

@@ -198,22 +198,18 @@ def picture_name(unit_number: int) -> str:
 def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> tuple[Tensor, Tensor, Tensor]:
     """The recipe's measure of pictures, and their means before and after rectification, each (unit), in float32."""
     before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
-    rows: list[Tensor] = []
-    start = 0
 
-    def measure(part: Tensor) -> Tensor:
-        nonlocal start
-        mates = units[start : start + len(part)]
-        values = {name: layer.channels_first(value) for name, value in scope.run(part, [layer.name, before]).items()}
-        index = torch.arange(len(part)), torch.tensor(mates)
+    def measure(part: slice) -> Tensor:
+        mates = units[part]
+        values = {name: layer.channels_first(value) for name, value in scope.run(pictures[part], [layer.name, before]).items()}
+        index = torch.arange(len(mates)), torch.tensor(mates)
         own, raw = (
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
         )
-        scored = unit(layer.name, mates, reduce=reduce).score(values, part)
-        start += len(part)  # last: what ran out of memory is asked for again
+        scored = unit(layer.name, mates, reduce=reduce).score(values, pictures[part])
         return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
 
+    at_once = scope.fitting(pictures.shape[-2] * pictures.shape[-1])
     with torch.no_grad(), scope.session("float32"):
-        rows.extend(row.float().cpu() for row in scope.in_batches(pictures, measure))
-    scored, raw, rectified = torch.cat(rows, 1)
+        scored, raw, rectified = torch.cat([row.float().cpu() for row in scope.in_parts(len(units), at_once, measure)], 1)
     return scored, raw, rectified

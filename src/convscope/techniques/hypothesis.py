@@ -106,17 +106,17 @@ def hypothesis(
         in the layer under each re-labelling (Westfall and Young 1993), which needs no independence between units.
     """
     number = scope.units(layer, [unit])[0]
-    sources = scope.inputs.sources(images), scope.inputs.sources(against)
-    if min(map(len, sources)) < 2:
-        raise BadInput(
-            f"a test needs at least 2 images on each side, got {len(sources[0])} and {len(sources[1])}; for one image see spectrum"
-        )
     if permutations < 1:
         raise BadInput(f"permutations must be at least 1, got {permutations}")
-    both = spectrum(scope, [*sources[0], *sources[1]], layer, reduce=reduce)
-    n = len(sources[0])
-    auc, p, corrected = permutation_test(both.values, n, permutations, derive_seed(seed, "hypothesis"))
-    concept, background = both.values[:n], both.values[n:]
+    counts = [len(scope.inputs.sources(group)) for group in (images, against)]
+    if min(counts) < 2:
+        raise BadInput(f"a test needs at least 2 images on each side, got {counts[0]} and {counts[1]}; for one image see spectrum")
+    shown, other = (spectrum(scope, group, layer, reduce=reduce) for group in (images, against))
+    concept, background = shown.values, other.values
+    n, values = len(concept), np.concatenate([concept, background])
+    if min(n, len(background)) < 2:
+        raise BadInput(f"a test needs at least 2 readable images on each side, got {n} and {len(background)}")
+    auc, p, corrected = permutation_test(values, n, permutations, derive_seed(seed, "hypothesis"))
     deviation = background.std(0, ddof=1)
     gap = concept.mean(0) - background.mean(0)
     effect = np.divide(gap, deviation, out=np.where(gap == 0, 0.0, np.copysign(np.inf, gap)), where=deviation > 0)
@@ -127,10 +127,10 @@ def hypothesis(
         "unit": number,
         "rank": 1 + len(better),
         "better": better,
-        "against": _against(both.values[:, number], n, both.names),
-        "concept_names": both.names[:n],
-        "background_names": both.names[n:],
-        "labels": both.labels,
+        "against": _against(values[:, number], n, (*shown.names, *other.names)),
+        "concept_names": shown.names,
+        "background_names": other.names,
+        "labels": shown.labels,
         "permutations": permutations,
     }
     return Hypothesis(
@@ -140,9 +140,9 @@ def hypothesis(
         effect=effect,
         p=p,
         p_corrected=corrected,
-        ranks=both.rank(number)[:n],
+        ranks=shown.rank(number),
         verdict=_verdict(answer, float(auc[number]), float(effect[number]), float(corrected[number]), len(auc)),
-        manifest={"precision": scope.resolve("measure")},
+        manifest={"precision": scope.resolve("measure"), "skipped": [*shown.manifest["skipped"], *other.manifest["skipped"]]},
         **answer,
     )
 

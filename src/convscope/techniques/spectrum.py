@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.errors import BadInput, asking
+from convscope.errors import BadImage, BadInput
 from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import Image, Images, Scope
 from convscope.scope.inputs import image_names, read_image
 from convscope.scope.provenance import technique
 from convscope.techniques.feature_visualization import picture_name
+
+_log = logging.getLogger("convscope")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +78,8 @@ def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", 
 
     Args:
         scope: The network.
-        images: One or several images or a folder; tensors of different sizes may be mixed.
+        images: One or several images; tensors of different sizes may be mixed. Or a folder, in which unreadable files are skipped, logged
+            and listed in the manifest.
         layer: Layer name; after a ReLU there is no negative noise, and spikes stand out.
         reduce: "mean" over positions (S0), or "max" for local features.
         pictures: A folder made by :func:`~convscope.gallery`; the figure shows the highest units' pictures beside their spikes.
@@ -97,14 +102,15 @@ def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", 
     if reduce not in ("mean", "max"):
         raise BadInput(f"reduce must be mean or max, got {reduce!r}")
     sources = scope.inputs.sources(images)
-    names = image_names(sources)
+    in_folder = isinstance(images, (str, os.PathLike)) and Path(images).is_dir()
     known = scope.layers[layer]
     if pictures is not None and not Path(pictures).is_dir():
         raise BadInput(f"pictures: {pictures} is not a folder")
     measured: list[tuple[Tensor, Tensor, Tensor]] = []
+    skipped: dict[int, str] = {}
     at_once = scope.fitting(scope.inputs.height * scope.inputs.width)
     with task(f"{layer}: spectra of {len(sources)} images", len(sources)) as advance, scope.session(), torch.no_grad():
-        for group in _of_one_size(scope, sources, at_once):
+        for group in _of_one_size(scope, sources, at_once, skipped if in_folder else None):
             values = (
                 known.channels_first(scope.run(group, layer)[layer]).flatten(2)
                 if known.spatial
@@ -112,6 +118,9 @@ def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", 
             )
             measured.append((values.mean(2), values.amax(2), (values > 0).to(values).mean(2)))
             advance(len(group))
+    if not measured:
+        raise BadImage(f"{images}: none of its {len(sources)} images can be read; the first: {skipped[0]}")
+    names = image_names([source for index, source in enumerate(sources) if index not in skipped])
     mean, maximum, active = (torch.cat(part) for part in zip(*measured, strict=True))
     values = mean if reduce == "mean" else maximum
     pictured, tiles = _pictures(pictures, values)
@@ -125,7 +134,7 @@ def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", 
         reduce=reduce,
         pictures=tiles,
         pictured=pictured,
-        manifest={"precision": scope.resolve("measure"), "images": list(names)},
+        manifest={"precision": scope.resolve("measure"), "images": list(names), "skipped": list(skipped.values())},
     )
 
 
@@ -140,14 +149,21 @@ def _pictures(folder: str | Path | None, values: Tensor) -> tuple[tuple[int, ...
     return tuple(found), np.stack([np.asarray(tile, np.float32).transpose(2, 0, 1) / 255 for tile in tiles])
 
 
-def _of_one_size(scope: Scope, sources: list[Image], at_once: int) -> Iterator[Tensor]:
-    """Consecutive images of one size as batches (m 3 h w), at most `at_once` each."""
+def _of_one_size(scope: Scope, sources: list[Image], at_once: int, skipped: dict[int, str] | None) -> Iterator[Tensor]:
+    """Consecutive images of one size as batches (m 3 h w), at most `at_once` each; bad ones are noted in `skipped`, if given."""
     group: list[Tensor] = []
-    for source in sources:
-        with asking(image=source if isinstance(source, str) else None):
+    for index, source in enumerate(sources):
+        try:
             image = scope.inputs(source)
+        except BadImage as error:
+            if skipped is None:
+                raise
+            skipped[index] = str(error)
+            _log.warning("skipped: %s", error)
+            continue
         if group and (image.shape != group[0].shape or len(group) == at_once):
             yield torch.stack(group)
             group = []
         group.append(image)
-    yield torch.stack(group)
+    if group:
+        yield torch.stack(group)

@@ -14,7 +14,7 @@ from torch import nn
 
 from convscope.errors import BadInput, BadWeights
 from convscope.scope.inputs import Inputs
-from convscope.scope.scope import weights_hash
+from convscope.scope.network import weights_hash
 from convscope.zoo.reading import SUFFIXES, WeightsFile
 from convscope.zoo.weights import class_count, put_weights
 

@@ -1,0 +1,64 @@
+"""What is done to a network as a whole before it is looked at: unwrapping, checking, hashing, finding its device."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import BadInput, BadWeights
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Raises BadWeights if a parameter or buffer holds NaN or infinity."""
+    for key, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BadWeights(f"network {name}: {key} holds NaN or infinity, so nothing that it computes means anything")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # a module's own extra state
+            digest.update(f"{name} {tensor!r}".encode())
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def unwrapped(model: object) -> nn.Module:
+    """The network itself, without the wrappers of parallel training and compilation.
+
+    Raises:
+        BadInput: It is no network, or one that cannot be looked into.
+    """
+    wrapped = None
+    while model is not wrapped:  # wrappers may be nested
+        wrapped = model
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        model = getattr(model, "_orig_mod", model)  # torch.compile: hooks do not fire inside compiled code
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadInput("a scripted or traced module cannot be looked into; pass the original nn.Module")
+    return model
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of that name, if this machine has it; otherwise BadInput."""
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise BadInput(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {device!r} asked for, but this machine has no usable CUDA device")
+    return chosen
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch says that memory ran out, on a GPU or not."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
