@@ -15,6 +15,7 @@ from convscope.objectives import Objective
 from convscope.recipes import Recipe
 from convscope.scope import Scope
 from convscope.scope.edits import redirected_relu
+from convscope.scope.memory import kept_memory
 from convscope.seeding import derive_seed
 from convscope.transforms import look
 
@@ -79,7 +80,7 @@ def ascend(
     sides = recipe.sides(max(scope.inputs.height, scope.inputs.width))
     numbers = form.start(sides[0], sides[0], [climber.start for climber in climbers]).to(scope.device)
     history: list[Tensor] = []
-    with scope.session(scope.resolve("optimize")):
+    with kept_memory(), scope.session(scope.resolve("optimize")):
         for stage, side in enumerate(sides):
             if stage:
                 numbers = form.enlarge(numbers, side, recipe.blur)
@@ -177,7 +178,7 @@ def _stage(
                 shape = pictures.shape[1:]
                 noise = torch.stack([torch.randn(shape, generator=climber.views) for climber in climbers])
                 pictures = pictures + recipe.noise * noise.to(pictures)
-            score = objective(scope, pictures)
+            score = objective(scope, pictures.contiguous(memory_format=torch.channels_last))  # the faster layout, here
             numbers.grad = None
             (-score.sum()).backward()
         trace[:, step] = score.detach()

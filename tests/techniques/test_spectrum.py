@@ -102,7 +102,14 @@ def test_files_and_folders(scope: Scope, tmp_path: Path) -> None:
     assert made.names == ("cat", "dog") and made.manifest["images"] == ["cat", "dog"]
     assert (convscope.spectrum(scope, [str(tmp_path / "cat.png"), tmp_path / "dog.png"], "5").values == made.values).all()
     (tmp_path / "bad.png").write_text("no picture")
-    with pytest.raises(BadImage, match=r"bad\.png: not an image file"):
+    skipping = convscope.spectrum(scope, tmp_path, "5")  # a bad file in a folder ends nothing, and is listed
+    assert skipping.names == ("cat", "dog") and (skipping.values == made.values).all()
+    assert len(skipping.manifest["skipped"]) == 1 and "bad.png: not an image file" in skipping.manifest["skipped"][0]
+    with pytest.raises(BadImage, match=r"bad\.png: not an image file"):  # asked for by name, it is a mistake
+        convscope.spectrum(scope, [tmp_path / "cat.png", tmp_path / "bad.png"], "5")
+    for name in ("cat", "dog"):
+        (tmp_path / f"{name}.png").write_text("no picture either")
+    with pytest.raises(BadImage, match="none of its 3 images can be read"):
         convscope.spectrum(scope, tmp_path, "5")
 
 

@@ -17,9 +17,9 @@ from torchvision.models import regnet
 
 from convscope.errors import BadInput, BadWeights
 from convscope.scope.inputs import Inputs
+from convscope.scope.network import weights_hash
 from convscope.zoo.from_torchvision import _OLD_DENSENET, build, names, preset
 from convscope.zoo.loading import load
-from convscope.zoo.weights import weights_hash
 
 CONVOLUTIONAL = [name for name in names() if not name.startswith(("vit_", "swin_"))]
 

@@ -67,12 +67,13 @@ def add_technique(app: typer.Typer, name: str) -> None:
     front = [_parameter("network", str, typer.Argument(help="Network: a torchvision name, timm:NAME, file.py:function, or textures."))]
     order = sorted((item for item in arguments if item is not None), key=_place)
     epilog = "Examples:\n\n" + "\n\n".join(EXAMPLES[name])
-    run = _runner(name, function, {item.name for item in order})
+    lists = {item.name for item in signature.parameters.values() if _names_several(item)}
+    run = _runner(name, function, {item.name for item in order}, lists)
     run.__signature__ = inspect.Signature([*front, *order, *_common(name)])  # type: ignore[attr-defined]
     app.command(name, help=described, epilog=epilog)(run)
 
 
-def _runner(name: str, function: Callable[..., Any], given: set[str]) -> Callable[..., None]:
+def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         out: Path | None = values["out"]
         with progress():
@@ -89,7 +90,11 @@ def _runner(name: str, function: Callable[..., Any], given: set[str]) -> Callabl
                 arguments |= number
             if str(arguments.get("unit", "")).isdigit():
                 arguments["unit"] = int(arguments["unit"])
-            if "units" in arguments:
+            for key in lists & arguments.keys():
+                arguments[key] = [part.strip() for part in arguments[key].split(",")]
+            if isinstance(arguments.get("units"), list):
+                arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
+            elif "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
             for key in ("images", "against"):
                 if key in arguments:
@@ -194,6 +199,10 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         if several_image_sets:
             return _parameter(item.name, list[Path], typer.Option(..., f"--{item.name}", help=words + " Folder or file; may be repeated."))
         return _parameter(item.name, list[Path], typer.Argument(help=words))
+    if "Mapping[str, int]" in str(kind):
+        return _parameter(item.name, list[str], typer.Option([], f"--{item.name}", metavar="LAYER=UNIT", help=words + " May be repeated."))
+    if item.name == "units" and "None for all" not in words:
+        return _parameter("units", str, typer.Option(None, "--units", help=f"Units such as 0,3,8-11. {words}"))
     if item.name == "units":
         return _parameter("units", str, typer.Option("all", "--units", help="Units such as 0,3,8-11, all, or class names on output."))
     if item.default is inspect.Parameter.empty:
@@ -202,6 +211,18 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         return None
     plain = type(item.default) if isinstance(item.default, Simple) else str
     return _parameter(item.name, plain, typer.Option(item.default, f"--{item.name.replace('_', '-')}", help=words))
+
+
+def _names_several(item: inspect.Parameter) -> bool:
+    """Whether a parameter takes a list of names, written with commas."""
+    return "Sequence[str]" in str(item.annotation) and "Image" not in str(item.annotation) and item.name != "units"
+
+
+def _unit_of_layer(text: str) -> tuple[str, int]:
+    layer, _, unit = text.rpartition("=")
+    if not layer or not unit.isdigit():
+        raise BadInput(f"--units {text}: expected LAYER=UNIT, e.g. --units features.12=30")
+    return layer, int(unit)
 
 
 def _common(name: str) -> list[inspect.Parameter]:

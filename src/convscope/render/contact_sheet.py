@@ -17,7 +17,7 @@ GAP = 12
 _SMALLEST, _LARGEST, _AREA = 112, 320, 16e6
 _FEW, _FEW_SMALLEST = 24, 192
 _TITLED = 480
-_COVER = 0.85
+_COVER, _STEEP = 0.8, 1.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def laid_over(picture: Pillow.Image, heat: Heat) -> Pillow.Image:
     mask = np.clip((enlarged(heat.values, picture.size) - low) / (high - low), 0, 1)
     grey = np.asarray(picture.convert("L"), np.float64)[..., None] / 255
     colored = colors.table("heat", 256)[np.rint(mask * 255).astype(np.int64)]
-    cover = (_COVER * mask**0.5)[..., None]
+    cover = np.minimum(_COVER, _STEEP * mask)[..., None]
     return Pillow.fromarray(np.rint(255 * ((1 - cover) * grey + cover * colored)).astype(np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,9 +74,9 @@ def deconvnet(
 ) -> Deconvnet:
     """What in images units answered to: an activation of each, projected back through the transposed network.
 
-    From R = A[unit, y, x] at that place and zero elsewhere, R goes back through every operation by its vector-Jacobian product (transposed
-    filters, max pooling to where the maximum was, batch norm by its factor, a sum to all its terms), except that a ReLU with input f
-    passes R * 1[R > 0] ("deconvnet"), R * 1[f > 0] * 1[R > 0] ("guided") or R * 1[f > 0] ("gradient").
+    R starts as the activation A_unit(y, x) at that place and zero elsewhere, and goes back through every operation by its vector-Jacobian
+    product (transposed filters, max pooling to where the maximum was, batch norm by its factor, a sum to all its terms). Only a ReLU with
+    input f differs: it passes R where R > 0 ("deconvnet"), where R > 0 and f > 0 ("guided"), or where f > 0 ("gradient").
 
     Args:
         scope: The network.
@@ -110,24 +111,22 @@ def deconvnet(
     names = image_names(scope.inputs.sources(images))
     known, wanted, batch = scope.layers[layer], scope.units(layer, units), scope.inputs.batch(images)
     if len(known.spatial) not in (0, 2):
-        raise BadInput(
-            f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so there is no position to project from"
-        )
+        raise BadInput(f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so nowhere to project from")
     at_once = scope.fitting(batch.shape[-2] * batch.shape[-1])
     units_at_once = min(len(wanted), at_once)  # units first: they share the forward
 
     with task(f"{layer}: {len(batch)} x {len(wanted)} projections", len(batch) * len(wanted)) as advance:
 
-        def project(part: Tensor) -> _Part:
-            done = _project(scope, part, known, wanted, rule, position, seed_value, units_at_once)
+        def project(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            done = _project(scope, part, known, wanted, rule, position, seed_value == "one", units_at_once)
             advance(len(part) * len(wanted))
             return done
 
         parts = list(scope.in_batches(batch, project, max(1, at_once // units_at_once)))
-    positions = torch.cat([part.positions for part in parts])
+    projection, values, positions = (torch.cat(part) for part in zip(*parts, strict=True))
     return Deconvnet(
-        projection=torch.cat([part.projection for part in parts]),  # type: ignore[arg-type]
-        values=torch.cat([part.values for part in parts]),  # type: ignore[arg-type]
+        projection=projection,  # type: ignore[arg-type]
+        values=values,  # type: ignore[arg-type]
         positions=positions,  # type: ignore[arg-type]
         boxes=_boxes(scope, layer, positions.numpy(), (batch.shape[-2], batch.shape[-1])),
         images=batch,  # type: ignore[arg-type]
@@ -140,43 +139,32 @@ def deconvnet(
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some images' projections (n unit 3 h w), values (n unit) and positions (n unit 2), on the CPU."""
-
-    projection: Tensor
-    values: Tensor
-    positions: Tensor
-
-
 def _project(
-    scope: Scope,
-    images: Tensor,
-    layer: Layer,
-    units: list[int],
-    rule: str,
-    position: tuple[int, int] | None,
-    seed_value: str,
-    units_at_once: int,
-) -> _Part:
-    """One forward for a few images, and the way back for a few units at a time."""
+    scope: Scope, images: Tensor, layer: Layer, units: list[int], rule: str, position: tuple[int, int] | None, one: bool, units_at_once: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One forward for a few images, and the way back for a few units at a time.
+
+    Returns:
+        Projections (n unit 3 h w), values (n unit), positions (n unit 2), on the CPU.
+    """
     value, pull = scope.vector_jacobian(images, layer.name, edit=relu_rule(rule))
     maps = _as_maps(layer, value)
     positions = _positions(maps[:, units], position, layer.name)
-    everyone = torch.arange(len(images), device=value.device)[:, None]
-    values = maps[everyone, torch.tensor(units, device=value.device), positions[..., 0], positions[..., 1]]
+    y, x = positions.unbind(2)
+    everyone = torch.arange(len(images), device=value.device)
+    values = maps[everyone[:, None], torch.tensor(units, device=value.device), y, x]
     std = torch.tensor(scope.inputs.std, dtype=value.dtype, device=value.device).view(3, 1, 1)
 
-    def back(places: Tensor) -> Tensor:
+    def back(part: slice) -> Tensor:
+        places = range(len(units))[part]
         seeds = value.new_zeros(len(places), *value.shape)
-        starts = _as_maps(layer, seeds.flatten(0, 1)).unflatten(0, (len(places), len(images)))
-        for row, place in enumerate(places.tolist()):
-            start = values[:, place] if seed_value == "activation" else values.new_ones(len(images))
-            starts[row, everyone[:, 0], units[place], positions[:, place, 0], positions[:, place, 1]] = start
+        for seed, place in zip(seeds, places, strict=True):
+            _as_maps(layer, seed)[everyone, units[place], y[:, place], x[:, place]] = 1.0 if one else values[:, place]
         return (pull(seeds) * std).cpu()
 
-    projections = list(scope.in_batches(torch.arange(len(units)), back, units_at_once))
-    return _Part(torch.cat(projections).movedim(0, 1), values.cpu(), positions.cpu())
+    every = slice(0, len(units))  # several images at once only where all units fit, so that running out of memory halves the images first
+    projections = [back(every)] if len(images) > 1 else list(scope.in_parts(len(units), units_at_once, back))
+    return torch.cat(projections).movedim(0, 1), values.cpu(), positions.cpu()
 
 
 def _as_maps(layer: Layer, values: Tensor) -> Tensor:
@@ -191,6 +179,8 @@ def _positions(maps: Tensor, position: tuple[int, int] | None, layer: str) -> Te
     if position is None:
         flat = maps.flatten(2).argmax(2)
         return torch.stack([flat // width, flat % width], 2)
+    if not (isinstance(position, Sequence) and len(position) == 2 and all(isinstance(place, (int, np.integer)) for place in position)):
+        raise BadInput(f"position must be (y, x), got {position!r}")
     y, x = position
     if not (0 <= y < height and 0 <= x < width):
         raise BadInput(f"layer {layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {tuple(position)}")
@@ -206,7 +196,6 @@ def _boxes(scope: Scope, layer: str, positions: np.ndarray, size: tuple[int, int
         raise BadInput(f"layer {layer} does not depend on the picture")
     edges: list[np.ndarray] = []
     for side in (0, 1):
-        field = scope.graph.field(node, side)
-        first, last = field.first[positions[..., side]], field.last[positions[..., side]] + 1
-        edges += [first.clip(0, size[side]), last.clip(0, size[side])]
+        field = scope.graph.field(node, side, clipped=True)
+        edges += [field.first[positions[..., side]], field.last[positions[..., side]] + 1]
     return np.stack([edges[0], edges[2], edges[1], edges[3]], -1)

@@ -15,7 +15,7 @@ from convscope.scope import Images, Scope, Units
 from convscope.scope.inputs import image_names
 from convscope.scope.provenance import technique
 
-SCALES = ("map", "layer", "quantile")
+SCALES = ("map", "channel", "layer", "quantile")
 STYLES = ("heat", "mask")
 REDUCES = ("mean", "sum", "max")
 QUANTILE = 0.99
@@ -34,7 +34,7 @@ class MapOverlay(Result):
         layer: The layer's name.
         names: Names of the images.
         reduce: What `values` holds: "mean", "sum" or "max".
-        scale: Where `full` comes from: "map", "layer" or "quantile".
+        scale: Where `full` comes from: "map", "channel", "layer" or "quantile".
         style: How the figure shows them: "heat" over the image, or "mask", the image times the mask.
         chosen: Whether the channels were asked for (and are the same for all images).
     """
@@ -92,8 +92,8 @@ def map_overlay(
         layer: A layer that has maps; the articles take the last convolution after its ReLU.
         units: The channels shown of every image; None for each image's own strongest.
         top: How many of the strongest, where no units are given.
-        scale: The value with full colour: the largest of each "map", the largest in the "layer" over all images, or the 99 % "quantile"
-            of the layer over all images.
+        scale: The value with full colour: the largest of each "map" (where on this image?); over all images, the largest of the
+            "channel" (on which image?), the largest in the "layer", or the layer's 99 % "quantile".
         style: "heat": the map's colour over the grey image; "mask": the image times the map, so that only what excites it is seen.
         reduce: What ranks the maps: "mean", "sum" or "max" over positions.
 
@@ -140,7 +140,7 @@ def map_overlay(
         units=picked,  # type: ignore[arg-type]
         maps=maps[rows, picked],  # type: ignore[arg-type]
         values=values[rows, picked],  # type: ignore[arg-type]
-        full=_full(maps, maps[rows, picked], scale),  # type: ignore[arg-type]
+        full=_full(maps, picked, scale),  # type: ignore[arg-type]
         layer=layer,
         names=image_names(sources),
         reduce=reduce,
@@ -151,13 +151,13 @@ def map_overlay(
     )
 
 
-def _full(maps: Tensor, shown: Tensor, scale: str) -> Tensor:
-    """The value with full colour for each shown map, (n map), never below zero."""
-    if scale == "map":
-        return shown.amax((2, 3)).clamp(min=0)
-    if scale == "layer":
-        highest = maps.max()
-    else:
-        ordered = maps.flatten().sort().values  # torch.quantile refuses more than 16 million values
-        highest = ordered[int(QUANTILE * (len(ordered) - 1))]
-    return highest.clamp(min=0).expand(shown.shape[:2])
+def _full(maps: Tensor, picked: Tensor, scale: str) -> Tensor:
+    """The value with full colour for each picked map, (n map), never below zero."""
+    highest = maps.amax((2, 3))
+    if scale == "channel":
+        highest = highest.amax(0).expand_as(highest)
+    elif scale == "layer":
+        highest = highest.max().expand_as(highest)
+    elif scale == "quantile":
+        highest = torch.tensor(np.quantile(maps.cpu().numpy(), QUANTILE)).to(maps).expand_as(highest)
+    return highest.gather(1, picked).clamp(min=0)

@@ -121,7 +121,7 @@ def brightness(weights: np.ndarray, scale: str, tile: tuple[int, ...]) -> np.nda
     if scale == "tile":
         mean, deviation = weights.mean(tile, keepdims=True), weights.std(tile, keepdims=True)
         flat = deviation <= 1e-6 * np.abs(weights).max(tile, keepdims=True)  # equal but for rounding
-        return np.clip((weights - mean) / np.where(flat, 1, deviation) * ~flat + 0.5, 0, 1)
+        return np.clip((weights - mean) / np.where(flat, 1, deviation) + 0.5, 0, 1)
     if scale == "range":
         low, high = weights.min(), weights.max()
         return (weights - low) / (high - low or 1)

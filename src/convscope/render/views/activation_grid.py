@@ -8,10 +8,11 @@ import numpy as np
 
 from convscope.render import words
 from convscope.render.colors import colorize
-from convscope.render.contact_sheet import best_columns
+from convscope.render.mosaic import mosaic_size
 from convscope.render.panels import Group, Heat, Image, Mosaic, Panel, Signed, View, finite_range, number
 
-_TILE, _SMALLEST_TILE, _STRIP_TILE = 84, 34, 150
+_TILE, _SMALLEST_TILE, _STRIP_TILE = 84, 34, 168
+_HEADING, _LONG_NAME = 60, 18
 _PIXELS, _MOST_TILES = 9e6, 12000
 _SCALES = {
     "layer": "one colour scale for the whole layer",
@@ -33,8 +34,8 @@ def view(result: Any) -> View:
     for image in range(shown):
         panels.append(_strip(result, image))
         grids = tuple(_grid(result, image, place, side) for place in range(len(result.layers)))
-        across = 2 if len(grids) > 4 and side < _TILE // 1.5 else 1
-        panels.append(Group(grids, across, f"{result.names[image]}: every channel"))
+        title = f"{result.names[image]}: every channel"
+        panels.append(Group(_stacked(grids), 2, title) if len(grids) > 4 and side < _TILE // 1.5 else Group(grids, 1, title))
     note = (
         "Channel = number at the left + number above. Crossed out: dead, nowhere above zero on this picture. White: no such channel. "
         f"Colours in the mosaics: {_SCALES[result.scale]}; in the strip, each map from its smallest to its largest value."
@@ -62,7 +63,7 @@ def _strip(result: Any, image: int) -> Panel:
         ends = f"{number(low)} to {number(high)}"
         tiles.append(Image(_resized(colored, size), _short(name), f"channel {unit}\n{ends}"))
     title = "How the picture evolves: one channel of each layer, the strongest by mean unless chosen"
-    return Group(tuple(tiles), min(best_columns(len(tiles), 1.0, 2.4), 9), title, side=_STRIP_TILE)
+    return Group(tuple(tiles), min(len(tiles), 9), title, side=_STRIP_TILE)
 
 
 def _grid(result: Any, image: int, place: int, side: int) -> Mosaic:
@@ -88,6 +89,13 @@ def _grid(result: Any, image: int, place: int, side: int) -> Mosaic:
     )
 
 
+def _stacked(grids: tuple[Mosaic, ...]) -> tuple[Panel, ...]:
+    """Two stacks of about the same height, to be read one after the other."""
+    heights = np.cumsum([mosaic_size(grid)[1] + _HEADING for grid in grids])
+    first = int(np.argmin(np.abs(heights - heights[-1] / 2))) + 1
+    return Group(grids[:first], 1), Group(grids[first:], 1)
+
+
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(rgb h w) at another size, by nearest neighbours, so that a map's own pixels can be counted."""
     rows, columns = (np.arange(wanted) * length // wanted for wanted, length in zip(size, picture.shape[1:], strict=True))
@@ -95,5 +103,5 @@ def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _short(name: str) -> str:
-    """A layer's name without the words that its last part repeats."""
-    return name.replace("_activation", "")
+    """A layer's name that may be broken before its last part."""
+    return ". ".join(name.rsplit(".", 1)) if len(name) > _LONG_NAME else name

@@ -10,9 +10,10 @@ from convscope.render import words
 from convscope.render.contact_sheet import enlarged
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 
-_MOST_TILES, _ROW, _SIDE = 400, 12, 150
+_MOST_TILES, _ROW, _ACROSS, _SIDE, _LARGE = 400, 12, 8, 150, 300
 _FULL = {
     "map": "its own largest value",
+    "channel": "the channel's largest value over all images",
     "layer": "the largest value in the layer, over all images",
     "quantile": "the layer's 99 % quantile, over all images",
 }
@@ -39,27 +40,29 @@ def view(result: Any) -> View:
 
 def _one_by_one(result: Any, shown: int) -> tuple[Panel, ...]:
     """A sheet per image: the picture, then its maps."""
-    columns = _columns(result.units.shape[1] + 1)
-    sheets = ((_picture(result, image, "the picture"), *_tiles(result, image)) for image in range(shown))
-    return tuple(Group(tiles, columns, result.names[image], side=_SIDE) for image, tiles in enumerate(sheets))
+    columns = _columns(result.units.shape[1])
+    return tuple(
+        Group((Group((_picture(result, image, "the picture"),), side=_LARGE), Group(_tiles(result, image), columns, side=_SIDE)), 2, name)
+        for image, name in enumerate(result.names[:shown])
+    )
 
 
 def _side_by_side(result: Any, shown: int) -> Panel:
     """Each image followed by its few maps."""
     tiles = [tile for image in range(shown) for tile in (_picture(result, image, result.names[image]), *_tiles(result, image))]
     own = result.units.shape[1] + 1
-    return Group(tuple(tiles), own * max(_ROW // own // 2, 1) if shown > 6 else own, side=_SIDE)
+    return Group(tuple(tiles), own * max(min(_ACROSS // own, shown), 1), side=_SIDE)
 
 
 def _columns(tiles: int) -> int:
-    return min(tiles, _ROW if tiles > 30 else 8)
+    return next((columns for columns in (8, 10, 12, 9, 7, 6, 5) if tiles % columns == 0 and tiles > columns), min(tiles, 10))
 
 
 def _picture(result: Any, image: int, title: str) -> Image:
     return Image(result.images[image], title)
 
 
-def _tiles(result: Any, image: int) -> list[Image]:
+def _tiles(result: Any, image: int) -> tuple[Image, ...]:
     tiles: list[Image] = []
     for unit, values, value, full in zip(result.units[image], result.maps[image], result.values[image], result.full[image], strict=True):
         title, caption = f"channel {unit}", f"{result.reduce} {number(value)}"
@@ -69,7 +72,7 @@ def _tiles(result: Any, image: int) -> list[Image]:
             tiles.append(Image(result.images[image], title, caption, marked, heat))
         else:
             tiles.append(Image(_lit(result.images[image], values, float(full)), title, caption, marked))
-    return tiles
+    return tuple(tiles)
 
 
 def _lit(picture: np.ndarray, values: np.ndarray, full: float) -> np.ndarray:

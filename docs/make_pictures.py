@@ -1,0 +1,80 @@
+"""Makes the pictures of the documentation again: python docs/make_pictures.py (about ten minutes on 2 cores).
+
+Uses real weights and photographs that are kept beside the repository, in ../shared.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import convscope as cs
+from convscope import render
+from convscope.render.contact_sheet import contact_sheet
+from convscope.render.panels import Image as Tile
+from convscope.zoo.textures.generator import CLASSES, indexed
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+OUT = Path(__file__).parent / "pictures"
+UNITS = list(range(16))
+LABELS = ["goldfish", "macaw", "flamingo", "golden retriever", "tiger", "zebra", "castle", "pineapple"]
+
+
+def small(png: bytes, name: str) -> None:
+    """Writes a picture with 256 colours."""
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(OUT / name, optimize=True)
+
+
+def sheet(scope: cs.Scope, recipe: str, **numbers: object) -> None:
+    """Eight classes and sixteen units on one sheet."""
+    tiles: list[Tile] = []
+    for layer, units in (("output", LABELS), ("features.12", UNITS)):
+        made = cs.feature_visualization(scope, layer, units, recipe=recipe, **numbers)
+        for index, unit in enumerate(made.units):
+            name = made.labels[index] or f"{layer} unit {unit}"
+            marked = "stuck" if made.status[index] == "stuck" else None
+            pixels = np.asarray(
+                Image.fromarray(np.uint8(255 * made.images[index].transpose(1, 2, 0))).resize((192, 192), Image.Resampling.LANCZOS)
+            )
+            tiles.append(Tile(pixels.transpose(2, 0, 1) / 255, name, f"{made.scores[index]:.3g}", marked))
+        print(recipe, layer, made.status)
+    page = contact_sheet(tiles, title=f"SqueezeNet 1.0, recipe {recipe}", columns=8, side=192)
+    Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
+        OUT / f"squeezenet_{recipe}.png", optimize=True
+    )
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    scope = cs.open("squeezenet1_0", weights=SHARED / "weights" / "squeezenet1_0-imagenet.safetensors")
+    photographs = SHARED / "images"
+    gate = next(path for path in (photographs / "inversion-paper").iterdir() if "golden" in path.name)
+    zebra = next((photographs / "imagenet-sample").glob("*zebra*"))
+    spikes = [unit for unit, _ in cs.spectrum(scope, zebra, "features.12").spikes(8)]
+    pictures = cs.gallery(scope, "features.12", spikes, OUT.parent.parent / "out" / "docs" / "features.12")
+    (OUT / "spectrum.png").write_bytes(render.png(cs.spectrum(scope, zebra, "features.12", pictures=pictures.folder)))
+    (OUT / "receptive_field.png").write_bytes(render.png(cs.receptive_field(scope, "features.7", image=gate)))
+    layers = [f"features.{index}.squeeze_activation" for index in (3, 7, 12)]
+    small(render.png(cs.activation_grid(scope, gate, layers)), "activation_grid.png")
+    small(render.png(cs.weight_grid(scope, "features.0")), "weight_grid.png")
+    small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated", compat=True)), "weight_grid_collated.png")
+    small(render.png(cs.map_overlay(scope, gate, "features.12", top=10)), "map_overlay.png")
+    bees = [sorted((photographs / "ants-bees" / "val" / "bees").iterdir())[place] for place in (1, 3, 5, 9)]
+    small(render.png(cs.map_overlay(scope, bees, "features.12", units=[465])), "map_overlay_many.png")
+    textures = cs.open("textures")
+    chains = [indexed("chains", number, seed=1).image for number in range(12)]
+    others = [indexed(name, number, seed=1).image for name in CLASSES if name != "chains" for number in range(2)]
+    tested = cs.hypothesis(textures, "features.26", 40, chains, others)
+    best = int(np.argmax(tested.auc))
+    guess = tested.better[3] if len(tested.better) > 3 else best
+    (OUT / "hypothesis.png").write_bytes(render.png(cs.hypothesis(textures, "features.26", guess, chains, others)))
+    sheet(scope, "crops")
+    sheet(scope, "fourier")
+    sheet(scope, "multiscale", blur=5)
+
+
+if __name__ == "__main__":
+    main()

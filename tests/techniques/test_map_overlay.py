@@ -1,0 +1,147 @@
+"""Map overlays: a slow twin with the article's mask, order, scales, dead maps, what the figure shows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope
+import hand_built
+from convscope import render
+from convscope.errors import BadInput, LayerNotFound, UnitNotFound
+from convscope.render.contact_sheet import enlarged
+from convscope.render.panels import Image
+from convscope.scope import Inputs, Scope
+from hand_built import draws
+
+
+def enlarged_slowly(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear between the centres of cells, the border repeated, one pixel at a time, in float64."""
+    out = np.zeros((height, width))
+    for y, x in np.ndindex(height, width):
+        at = [(place + 0.5) * length / wanted - 0.5 for place, length, wanted in zip((y, x), values.shape, (height, width), strict=True)]
+        corner = [math.floor(each) for each in at]
+        for dy, dx in np.ndindex(2, 2):
+            row, column = (min(max(corner[axis] + step, 0), values.shape[axis] - 1) for axis, step in ((0, dy), (1, dx)))
+            weight = [1 - (each - low) if step == 0 else each - low for each, low, step in zip(at, corner, (dy, dx), strict=True)]
+            out[y, x] += weight[0] * weight[1] * float(values[row, column])
+    return out
+
+
+@pytest.fixture
+def dying(small: nn.Module) -> Scope:
+    """The small network with a dead map 3 in layer 5, at 16 x 24."""
+    with torch.no_grad():
+        small[4].bias[3] = -1e6
+    return Scope(small, Inputs(size=(16, 24)), precision="float32")
+
+
+def test_against_a_slow_twin(dying: Scope) -> None:
+    image = draws(3, 16, 24)
+    made = convscope.map_overlay(dying, image, "5")
+    maps = dying.activations(image[None], "5")["5"][0].double().numpy()
+    means = [float(channel.sum()) / channel.size for channel in maps]
+    order = sorted(range(8), key=lambda unit: (-means[unit], unit))
+    assert made.units.tolist() == [order] and maps[3].max() == 0, "60 asked for, 8 there, strongest first"
+    np.testing.assert_allclose(made.values[0], [means[unit] for unit in order], rtol=1e-5)
+    masks, masked = made.masks(), made.masked()
+    for place, unit in enumerate(order):
+        mask = enlarged_slowly(maps[unit], 16, 24)
+        mask = mask / maps[unit].max() if maps[unit].max() > 0 else np.zeros((16, 24))
+        np.testing.assert_allclose(masks[place], mask, atol=1e-5)
+        np.testing.assert_allclose(masked[place], np.clip(image.double().numpy() * mask, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(enlarged(made.maps[0, 0], (24, 16)), enlarged_slowly(made.maps[0, 0], 16, 24), atol=1e-5)
+
+
+def test_reduce_ranks(scope: Scope) -> None:
+    image = draws(1, 3, 24, 24)
+    maps = scope.activations(image, "5")["5"][0].numpy()
+    for reduce, measure in {"mean": np.mean, "sum": np.sum, "max": np.max}.items():
+        made = convscope.map_overlay(scope, image, "5", top=3, reduce=reduce)
+        values = np.array([measure(channel) for channel in maps])
+        assert made.units[0].tolist() == np.argsort(-values, kind="stable")[:3].tolist()
+        np.testing.assert_allclose(made.values[0], np.sort(values)[::-1][:3], rtol=1e-5)
+    same = [convscope.map_overlay(scope, image, "5", reduce=reduce).units.tolist() for reduce in ("mean", "sum")]
+    assert same[0] == same[1], "one size: the mean and the sum rank alike"
+
+
+def test_ties_go_to_the_lower_channel() -> None:
+    model = hand_built.small()
+    with torch.no_grad():
+        model[4].weight[:], model[4].bias[:] = model[4].weight[:1].clone(), model[4].bias[:1].clone()
+    made = convscope.map_overlay(Scope(model, Inputs(size=24)), draws(1, 3, 24, 24), "5", top=5)
+    assert made.units.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_scales_over_several_images(scope: Scope) -> None:
+    images = draws(3, 3, 24, 24) * torch.tensor([1.0, 0.6, 0.3]).view(3, 1, 1, 1)
+    maps = scope.activations(images, "5")["5"].numpy()
+    expected = {
+        "map": np.array([[maps[n, unit].max() for unit in (6, 2)] for n in range(3)]),
+        "channel": np.array([[maps[:, unit].max() for unit in (6, 2)]] * 3),
+        "layer": np.full((3, 2), maps.max()),
+        "quantile": np.full((3, 2), np.quantile(maps.astype(np.float64), 0.99)),
+    }
+    for scale, full in expected.items():
+        made = convscope.map_overlay(scope, images, "5", units=[6, 2], scale=scale)
+        assert made.units.tolist() == [[6, 2]] * 3 and made.chosen, "as asked for"
+        np.testing.assert_allclose(made.full, full, rtol=1e-5)
+        assert (made.maps == maps[:, [6, 2]]).all(), "values stay physical"
+        assert made.masks(1).min() >= 0
+
+
+def test_values_below_zero_have_no_mask(scope: Scope) -> None:
+    made = convscope.map_overlay(scope, draws(1, 3, 24, 24), "4")
+    assert made.maps.min() < 0 and made.masks().min() == 0 and made.full.min() >= 0
+
+
+def test_the_figure(dying: Scope) -> None:
+    images = draws(2, 3, 16, 24)
+    tiles = [panel for panel in render.view(convscope.map_overlay(dying, images, "5", top=8)).flat() if isinstance(panel, Image)]
+    assert len(tiles) == 2 * 9 and tiles[0].heat is None and tiles[1].heat is not None
+    assert [tile.marked for tile in tiles if tile.title == "channel 3"] == ["dead", "dead"]
+    made = convscope.map_overlay(dying, images, "5", units=[1, 3], style="mask")
+    view = render.view(made)
+    tiles = [panel for panel in view.flat() if isinstance(panel, Image)]
+    assert [tile.title for tile in tiles] == ["image 0", "channel 1", "channel 3", "image 1", "channel 1", "channel 3"]
+    np.testing.assert_allclose(tiles[4].pixels, made.masked(1)[0], atol=1e-5)
+    assert (tiles[5].pixels == 0).all() and "its own largest value" in view.note
+    assert render.png(made)[:4] == b"\x89PNG"
+
+
+def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Path) -> None:
+    hand_built.unsettle(small)
+    before = hand_built.state_of(small)
+    made = convscope.map_overlay(scope, draws(2, 3, 24, 24), "5", top=4)
+    assert (convscope.map_overlay(scope, draws(2, 3, 24, 24), "5", top=4).maps == made.maps).all()
+    alone = convscope.map_overlay(scope, draws(2, 3, 24, 24)[1], "5", top=4)
+    assert (alone.units[0] == made.units[1]).all()
+    assert hand_built.state_of(small) == before
+    loaded = convscope.load(made.save(tmp_path / "overlay"))
+    assert isinstance(loaded, convscope.MapOverlay) and (loaded.masked() == made.masked()).all() and loaded.summary() == made.summary()
+    assert render.png(loaded) == render.png(made)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"layer": "9"}, LayerNotFound, "no layer '9'"),
+        ({"layer": "output"}, BadInput, "layer output has no maps: its value is 5; layers with maps: 2, 5"),
+        ({"units": 8}, UnitNotFound, "units 0 to 7, got 8"),
+        ({"top": 0}, BadInput, "top must be at least 1, got 0"),
+        ({"scale": "image"}, BadInput, "scale must be map, channel, layer or quantile, got 'image'"),
+        ({"style": "jet"}, BadInput, "style must be heat or mask, got 'jet'"),
+        ({"reduce": "median"}, BadInput, "reduce must be mean, sum or max, got 'median'"),
+        ({"images": torch.ones(1, 3, 8, 8) * 3}, BadInput, "divide by 255"),
+    ],
+)
+def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exception], words: str) -> None:
+    asked = {"images": draws(1, 3, 24, 24), "layer": "5"} | wrong
+    with pytest.raises(error, match=words) as caught:
+        convscope.map_overlay(scope, **asked)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,192 @@
+"""Weight grids: the article's own notebook in numpy, orientation, guards, groups, and twelve thousand kernels at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope
+import hand_built
+from convscope import render
+from convscope.errors import BadInput, LayerNotFound
+from convscope.render.panels import Mosaic
+from convscope.scope import Inputs, Scope
+
+
+def scope_of(*convolutions: nn.Module, size: int = 16) -> Scope:
+    return Scope(hand_built.seeded(lambda: nn.Sequential(*convolutions)), Inputs(size=size))
+
+
+def first(scope: Scope, values: np.ndarray, layer: str = "0") -> Scope:
+    """The scope with these weights in its first layer, or another one."""
+    with torch.no_grad():
+        scope.model.get_submodule(layer).weight.copy_(torch.tensor(values))
+    return scope
+
+
+def article_multi(t: np.ndarray) -> list[np.ndarray]:
+    """plot_filters_multi_channel: each filter as an (h w 3) picture."""
+    shown = []
+    for i in range(t.shape[0]):
+        npimg = np.array(t[i], np.float64)
+        npimg = (npimg - np.mean(npimg)) / np.std(npimg)
+        npimg = np.minimum(1, np.maximum(0, (npimg + 0.5)))
+        shown.append(npimg.transpose((1, 2, 0)))
+    return shown
+
+
+def article_single(t: np.ndarray) -> list[np.ndarray]:
+    """plot_filters_single_channel: each kernel, filter by filter."""
+    shown = []
+    for i in range(t.shape[0]):
+        for j in range(t.shape[1]):
+            npimg = np.array(t[i, j], np.float64)
+            npimg = (npimg - np.mean(npimg)) / np.std(npimg)
+            shown.append(np.minimum(1, np.maximum(0, (npimg + 0.5))))
+    return shown
+
+
+def article_collated(t: np.ndarray) -> np.ndarray:
+    """plot_filters_single_channel_big, cell by cell: P[i*kw+x, o*kh+y] = w[o, i, y, x]."""
+    filters, channels, height, width = t.shape
+    big = np.zeros((channels * width, filters * height), t.dtype)
+    for o, i, y, x in np.ndindex(*t.shape):
+        big[i * width + x, o * height + y] = t[o, i, y, x]
+    return big
+
+
+def test_the_articles_formulas() -> None:
+    scope = scope_of(nn.Conv2d(3, 5, (4, 3)))
+    weights = scope.weights_of("0").numpy()
+    colored = convscope.weight_grid(scope, "0")
+    assert (colored.weights == weights).all() and colored.scale == "tile"
+    for tile, expected in zip(colored.shown, article_multi(weights), strict=True):
+        np.testing.assert_allclose(tile.transpose(1, 2, 0), expected, atol=1e-6)
+    single = convscope.weight_grid(scope, "0", mode="channels")
+    np.testing.assert_allclose(single.shown.reshape(-1, 4, 3), np.array(article_single(weights)), atol=1e-6)
+    p = convscope.weight_grid(scope, "0", mode="collated", compat=True)
+    assert (p.collated() == article_collated(weights)).all() and p.scale == "range"
+    np.testing.assert_allclose([p.shown.min(), p.shown.max()], [0, 1], atol=1e-6)
+
+
+def test_collated_is_a_bijection_and_the_articles_transpose() -> None:
+    scope = first(scope_of(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, (2, 3))), np.arange(144.0).reshape(6, 4, 2, 3), "1")
+    q = convscope.weight_grid(scope, "1", mode="collated").collated()
+    p = convscope.weight_grid(scope, "1", mode="collated", compat=True).collated()
+    assert (q == p.T).all() and q.shape == (6 * 2, 4 * 3)
+    assert sorted(q.ravel()) == list(range(144))
+    for o, i, y, x in np.ndindex(6, 4, 2, 3):
+        assert q[o * 2 + y, i * 3 + x] == ((o * 4 + i) * 2 + y) * 3 + x
+
+
+@pytest.mark.parametrize("mode", ["rgb", "channels"])
+def test_tiles_do_not_depend_on_gain_and_offset(mode: str) -> None:
+    scope = scope_of(nn.Conv2d(3, 4, 5))
+    before = convscope.weight_grid(scope, "0", mode=mode)
+    after = convscope.weight_grid(first(scope, 7.5 * before.weights + 2), "0", mode=mode)
+    np.testing.assert_allclose(after.shown, before.shown, atol=1e-5)
+    shared = convscope.weight_grid(scope, "0", mode=mode, scale="shared")
+    assert not np.allclose(shared.shown, before.shown, atol=1e-2)
+
+
+def test_an_unclipped_tile_has_mean_one_half() -> None:
+    calm = np.tile(np.array([[-1.0, 1.0], [1.0, -1.0]]) * 0.1, (2, 3, 1, 1))
+    shown = convscope.weight_grid(first(scope_of(nn.Conv2d(3, 2, 2)), calm), "0", mode="channels").shown
+    np.testing.assert_allclose(shown.mean((2, 3)), 0.5)
+    assert set(np.unique(shown)) == {0, 1}
+
+
+def test_the_shared_scale_is_symmetric() -> None:
+    weights = np.zeros((2, 3, 2, 2), np.float32)
+    weights[0, 0, 0, 0], weights[1, 2, 1, 1] = -4, 1
+    made = convscope.weight_grid(first(scope_of(nn.Conv2d(3, 2, 2)), weights), "0", mode="channels", scale="shared")
+    assert (made.shown[0, 0, 0, 0], made.shown[1, 2, 1, 1], made.shown[0, 1, 0, 0]) == (0, 0.625, 0.5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.0])
+@pytest.mark.parametrize("mode", ["rgb", "channels", "collated"])
+def test_equal_weights_are_grey(value: float, mode: str) -> None:
+    scope = first(scope_of(nn.Conv2d(3, 4, 3)), np.full((4, 3, 3, 3), value, np.float32))
+    made = convscope.weight_grid(scope, "0", mode=mode, scale="tile")
+    np.testing.assert_allclose(made.shown, 0.5, atol=1e-6)
+    for compat in (False, True):
+        assert np.isfinite(convscope.weight_grid(scope, "0", mode="collated", compat=compat).shown).all()
+        assert render.png(convscope.weight_grid(scope, "0", mode=mode, compat=compat))
+
+
+def test_kernels_of_one_weight_compare_with_each_other() -> None:
+    scope = scope_of(nn.Conv2d(3, 5, 1))
+    made = convscope.weight_grid(scope, "0", mode="channels")
+    assert made.scale == "shared" and len(np.unique(made.shown)) == 15
+    assert (convscope.weight_grid(scope, "0", mode="channels", scale="tile").shown == 0.5).all()
+    assert convscope.weight_grid(scope, "0").scale == "tile", "in rgb, a filter has three"
+
+
+def test_groups_and_depthwise() -> None:
+    scope = scope_of(nn.Conv2d(3, 12, 3), nn.Conv2d(12, 8, 3, groups=4), nn.Conv2d(8, 8, 3, groups=8))
+    grouped, depthwise = (convscope.weight_grid(scope, layer, mode="channels") for layer in "12")
+    assert grouped.weights.shape == (8, 3, 3, 3) and grouped.groups == 4
+    assert convscope.weight_grid(scope, "1").shown.shape == (8, 3, 3, 3), "three channels by shape"
+    assert depthwise.weights.shape == (8, 1, 3, 3)
+    assert "8 groups" in render.view(depthwise).note and "group" not in render.view(convscope.weight_grid(scope, "0")).note
+    with pytest.raises(BadInput, match='its filters read 1 channels, so they are no RGB pictures; use mode="channels"'):
+        convscope.weight_grid(scope, "2")
+
+
+def test_the_figure_has_every_kernel_upright() -> None:
+    scope = first(scope_of(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, (2, 3))), np.arange(144.0).reshape(6, 4, 2, 3), "1")
+    upright, turned = (
+        next(
+            panel
+            for panel in render.view(convscope.weight_grid(scope, "1", mode="collated", compat=compat)).flat()
+            if isinstance(panel, Mosaic)
+        )
+        for compat in (False, True)
+    )
+    assert upright.columns == 4 and turned.columns == 6 and len(upright.tiles) == len(turned.tiles) == 24
+    for o, i in np.ndindex(6, 4):
+        assert (upright.tiles[o * 4 + i] == turned.tiles[i * 6 + o].T).all()
+    assert (upright.scale, turned.scale) == ("signed", "grey")
+
+
+def test_twelve_thousand_kernels_at_once() -> None:
+    scope = Scope(hand_built.torchvision_network("alexnet"), Inputs(size=64))
+    began = time.perf_counter()
+    made = convscope.weight_grid(scope, "features.3", mode="channels")
+    assert time.perf_counter() - began < 5, "measured: 0.15 s and the layers' table"
+    assert made.shown.shape == (192, 64, 5, 5)
+    (panel,) = render.view(made).panels
+    assert isinstance(panel, Mosaic) and len(panel.tiles) == 12288 and panel.columns == 64
+
+
+def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Path) -> None:
+    hand_built.unsettle(small)
+    before = hand_built.state_of(small)
+    made = convscope.weight_grid(scope, "4", mode="channels")
+    assert (convscope.weight_grid(scope, "4", mode="channels").shown == made.shown).all()
+    assert hand_built.state_of(small) == before
+    loaded = convscope.load(made.save(tmp_path / "weights"))
+    assert isinstance(loaded, convscope.WeightGrid) and (loaded.shown == made.shown).all() and loaded.summary() == made.summary()
+    assert render.png(loaded) == render.png(made)
+    assert made.summary().startswith("4: 8 filters of 6 kernels 3x3, weights -")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"layer": "9"}, LayerNotFound, "no layer '9'"),
+        ({"layer": "8"}, BadInput, "layer 8 is a Linear, which has no kernels to show; convolutions near it: 4, 0"),
+        ({"layer": "4"}, BadInput, "its filters read 6 channels"),
+        ({"mode": "grey"}, BadInput, "mode must be rgb, channels or collated, got 'grey'"),
+        ({"scale": "map"}, BadInput, "scale must be auto, tile or shared, got 'map'"),
+    ],
+)
+def test_wrong_questions(scope: Scope, wrong: dict[str, str], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        convscope.weight_grid(scope, **({"layer": "0"} | wrong))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
