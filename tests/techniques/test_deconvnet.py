@@ -408,7 +408,7 @@ def test_memory_that_runs_out(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> 
     real = torch.autograd.grad
 
     def scarce(value: Tensor, pictures: Tensor, seeds: Tensor, **options: Any) -> Any:
-        if options.get("is_grads_batched") and len(seeds) > 3:
+        if len(seeds) * seeds.shape[1] > 1:  # only one way back on one image fits
             raise RuntimeError("not enough memory: you tried to allocate a lot")
         return real(value, pictures, seeds, **options)
 

@@ -135,7 +135,7 @@ def test_the_images_against_a_guess_are_named() -> None:
     scope, red, green = bright_and_dark()
     mixed = [*red[:7], green[7]]
     made = convscope.hypothesis(scope, "1", 0, mixed, [*list(green[:7]), red[7]], permutations=99)
-    assert set(made.against) == {"image 7", "image 15"}
+    assert set(made.against) == {"image 7", "image 7 (background)"}
     assert made.concept_names == tuple(f"image {index}" for index in range(8))
 
 

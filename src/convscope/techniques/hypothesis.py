@@ -113,6 +113,7 @@ def hypothesis(
         raise BadInput(f"a test needs at least 2 images on each side, got {counts[0]} and {counts[1]}; for one image see spectrum")
     shown, other = (spectrum(scope, group, layer, reduce=reduce) for group in (images, against))
     concept, background = shown.values, other.values
+    others = tuple(f"{name} (background)" if name in shown.names else name for name in other.names)
     n, values = len(concept), np.concatenate([concept, background])
     if min(n, len(background)) < 2:
         raise BadInput(f"a test needs at least 2 readable images on each side, got {n} and {len(background)}")
@@ -127,9 +128,9 @@ def hypothesis(
         "unit": number,
         "rank": 1 + len(better),
         "better": better,
-        "against": _against(values[:, number], n, (*shown.names, *other.names)),
+        "against": _against(values[:, number], n, (*shown.names, *others)),
         "concept_names": shown.names,
-        "background_names": other.names,
+        "background_names": others,
         "labels": shown.labels,
         "permutations": permutations,
     }
