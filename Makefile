@@ -38,6 +38,7 @@ test-slow: lint
 bench: $(VENV)/installed-dev
 	$(PIP) install -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/feature_visualization.py
+	$(BIN)/python benchmarks/deconvnet.py
 
 clean:
 	rm -rf out build dist .pytest_cache .ruff_cache

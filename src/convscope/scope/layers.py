@@ -6,7 +6,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class Layer:
             chosen = list(range(self.channels))[asked]
         else:
             single = isinstance(asked, (int, np.integer, str)) or not isinstance(asked, Iterable)
-            chosen = [asked] if single else list(asked)
+            chosen: list[Any] = [asked] if single else list(cast("Iterable[Any]", asked))
         for unit in chosen:
             if isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not 0 <= unit < self.channels:
                 raise UnitNotFound(f"layer {self.name} has units 0 to {self.channels - 1}, got {unit!r}")

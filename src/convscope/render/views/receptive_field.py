@@ -32,7 +32,8 @@ def view(result: Any) -> View:
     where = f"unit at ({middle[0]}, {middle[1]}): pixels y {y0} to {y1}, x {x0} to {x1}"
     box = Image(picture, "what it can see", where, boxes=((float(y0), float(x0), float(y1) + 1, float(x1) + 1),))
     share = f"{100 * result.share:.1f} % of the picture above 4.55 % of the peak"
-    seen = Heat(result.effective, "what it looks at (effective field)", share, "gradient energy / maximum")
+    inside = result.effective[int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
+    seen = Heat(inside, "what it looks at, inside the box (effective field)", share, "gradient energy / maximum")
     panels: tuple[Panel, ...] = (Group((box, seen), 2), table)
     return View(f"Receptive field of {result.layers[0]}", panels, subtitle=words.provenance(result), note=note)
 
