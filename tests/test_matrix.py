@@ -1,0 +1,104 @@
+"""Every technique against every promise: the network untouched, also after an exception; the same twice; saved and loaded; few forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import convscope as cs
+import hand_built
+from convscope.result import Result
+from convscope.scope import Inputs, Scope
+
+SIDE = 24
+IMAGES = hand_built.draws(4, 3, SIDE, SIDE, seed=3)
+CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
+    "feature_visualization": (
+        lambda s: cs.feature_visualization(s, "5", [0, 1], recipe="fourier", size=SIDE, steps=3),
+        21,
+    ),  # with every detour
+    "spectrum": (lambda s: cs.spectrum(s, IMAGES, "5"), 1),
+    "hypothesis": (lambda s: cs.hypothesis(s, "5", 0, IMAGES[:2], IMAGES[2:], permutations=9), 2),
+    "receptive_field": (lambda s: cs.receptive_field(s, "4"), 1),
+    "activation_grid": (lambda s: cs.activation_grid(s, IMAGES[:2]), 2),
+    "weight_grid": (lambda s: cs.weight_grid(s, "0"), 0),
+    "map_overlay": (lambda s: cs.map_overlay(s, IMAGES[:2], "5", top=3), 2),
+    "deconvnet": (lambda s: cs.deconvnet(s, IMAGES[:2], "5", [0, 1]), 2),
+}
+"""How each technique is called on a small network, and how many forwards that may take beyond the one that records the layers."""
+
+
+def scope_on(model: nn.Module) -> Scope:
+    return Scope(model, Inputs(size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), precision="float32", name="small")
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return bool(one == other)
+
+
+def equal(one: Result, other: Result) -> bool:
+    pairs = zip(one.arrays(), other.arrays(), strict=True)
+    return all(same(a.array, b.array) for a, b in pairs) and all(same(value, other.extras()[key]) for key, value in one.extras().items())
+
+
+def test_the_matrix_has_every_technique() -> None:
+    folder = Path(cs.__file__).parent / "techniques"
+    assert set(CALLS) == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+class TestTechnique:
+    def test_network_is_untouched(self, name: str) -> None:
+        model = hand_built.small()
+        hand_built.unsettle(model)
+        before = hand_built.state_of(model)
+        CALLS[name][0](scope_on(model))
+        assert hand_built.state_of(model) == before
+
+    def test_network_is_untouched_after_an_exception_in_mid_forward(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        if CALLS[name][1] == 0:
+            pytest.skip("runs no forward of its own")
+        model = hand_built.small()
+        hand_built.unsettle(model)
+        scope = scope_on(model)
+        assert scope.layers
+        before = hand_built.state_of(model)
+        batch_norm = torch.nn.functional.batch_norm
+
+        def broken(*_: object, **__: object) -> None:
+            raise ArithmeticError("in mid-forward")
+
+        monkeypatch.setattr(torch.nn.functional, "batch_norm", broken)
+        with pytest.raises(ArithmeticError):
+            CALLS[name][0](scope)
+        monkeypatch.setattr(torch.nn.functional, "batch_norm", batch_norm)
+        assert hand_built.state_of(model) == before
+
+    def test_same_twice(self, name: str) -> None:
+        first, second = (CALLS[name][0](scope_on(hand_built.small())) for _ in range(2))
+        assert equal(first, second)
+
+    def test_store_round_trip(self, name: str, tmp_path: Path) -> None:
+        made = CALLS[name][0](scope_on(hand_built.small()))
+        loaded = cs.load(made.save(tmp_path / name))
+        assert type(loaded) is type(made)
+        assert equal(made, loaded)
+        assert (tmp_path / name / "figure.png").stat().st_size > 1000
+        assert loaded.manifest["technique"] == name
+
+    def test_forwards_are_bounded(self, name: str) -> None:
+        scope = scope_on(hand_built.small())
+        assert scope.layers
+        before = scope.forwards
+        CALLS[name][0](scope)
+        assert scope.forwards - before <= CALLS[name][1]
