@@ -1,5 +1,6 @@
 """The views of single techniques."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_a_hypothesis_shows_both_groups_ranking_and_contrary_images():
     assert [row[0] for row in better.rows] == ["3", "200", "17"]
     assert [row[0] for row in against.rows] == ["bird_2.jpg", "bird_11.jpg"]
     assert next(panel for panel in flat if isinstance(panel, Text)).text == result.verdict
+
+
+def test_background_images_against_a_hypothesis_are_shown_too():
+    result = dataclasses.replace(hypothesis(), against=("other_5.jpg", "bird_2.jpg"))
+    flat = render.view(result).flat()
+    (strip,) = [panel for panel in flat if isinstance(panel, Strip)]
+    assert (strip.groups[0].marked, strip.groups[1].marked) == ((2,), (5,))
+    against = [panel for panel in flat if isinstance(panel, Table)][-1]
+    assert [row[:2] for row in against.rows] == [("other_5.jpg", "background"), ("bird_2.jpg", "concept")]
+    rank = 1 + int((result.background[5] > result.background[5, 50]).sum())
+    assert against.rows[0][3] == f"{rank} of 256"
 
 
 def test_a_hypothesis_without_better_units_says_so():

@@ -1,31 +1,16 @@
-"""What the tests of the zoo share: a place for photographs, and a local stand-in for a download server."""
+"""What the tests of the zoo share: a picture, and a local stand-in for a download server."""
 
 from __future__ import annotations
 
 import functools
 import http.server
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-
-SHARED = Path(__file__).resolve().parents[2] / "../shared"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Callable[[str], Path]:
-    """Finds a file or folder among the photographs and weights that are kept outside the repository; skips where it is absent."""
-
-    def find(path: str) -> Path:
-        found = SHARED / path
-        if not found.exists():
-            pytest.skip(f"{found} is absent: photographs and weights for tests are kept outside the repository")
-        return found.resolve()
-
-    return find
 
 
 @pytest.fixture

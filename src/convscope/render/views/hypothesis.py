@@ -19,21 +19,22 @@ def view(result: Any) -> View:
         result: ``Hypothesis``, fresh or loaded: concept (n c), background (m c), auc/effect/p/p_corrected (c,), ranks (n,).
     """
     name = words.unit_name(result.unit, result.labels)
-    against = tuple(index for index, image in enumerate(result.concept_names) if image in result.against)
+    names = result.concept_names, result.background_names
+    missed, mistaken = (tuple(index for index, image in enumerate(group) if image in result.against) for group in names)
     strip = Strip(
         (
-            Dots(f"concept ({len(result.concept)})", result.concept[:, result.unit], against),
-            Dots(f"background ({len(result.background)})", result.background[:, result.unit]),
+            Dots(f"concept ({len(result.concept)})", result.concept[:, result.unit], missed),
+            Dots(f"background ({len(result.background)})", result.background[:, result.unit], mistaken),
         ),
         title=f"activation of unit {name} on every image",
         x_label="mean activation",
-        legend="(stroke: median; orange: speaks against)" if against else "(stroke: median)",
+        legend="(stroke: median; orange: speaks against)" if result.against else "(stroke: median)",
     )
     panels = (
         Text(result.verdict, large=True),
         Group((strip, _numbers(result)), 2),
         _ranking(result),
-        Group((_better(result), _contrary(result, against)), 2),
+        Group((_better(result), _contrary(result)), 2),
     )
     note = "AUC: probability that a concept image excites the unit more than a background image; 0.5 is chance. "
     note += "Effect: difference of the means in standard deviations of the background. p: permutation test, corrected for all channels."
@@ -76,13 +77,16 @@ def _better(result: Any) -> Text | Table:
     return Table(("channel", "AUC", "effect", "p corrected"), tuple(rows), title)
 
 
-def _contrary(result: Any, against: tuple[int, ...]) -> Text | Table:
-    if not against:
-        return Text("None of the concept images speaks against the guess.", "images against")
-    channels = result.concept.shape[1]
-    rows = [
-        (result.concept_names[index], number(result.concept[index, result.unit]), f"{int(result.ranks[index])} of {channels}")
-        for index in against[:_BETTER]
-    ]
-    title = f"images against (first {len(rows)} of {len(against)})" if len(against) > len(rows) else "images against"
-    return Table(("image", "activation", "rank of the unit"), tuple(rows), title)
+def _contrary(result: Any) -> Text | Table:
+    """Images on the wrong side, the worst first: concept images that leave the unit cold, background images that excite it."""
+    if not result.against:
+        return Text("None: the unit tells all these images apart.", "images against")
+    groups = (("concept", result.concept_names, result.concept), ("background", result.background_names, result.background))
+    found = {name: (kind, spectra[index]) for kind, names, spectra in groups for index, name in enumerate(names)}
+    rows: list[tuple[str, ...]] = []
+    for name in result.against[:_BETTER]:
+        kind, spectrum = found[name]
+        rank = 1 + int((spectrum > spectrum[result.unit]).sum())
+        rows.append((name, kind, number(spectrum[result.unit]), f"{rank} of {len(spectrum)}"))
+    title = f"images against (first {len(rows)} of {len(result.against)})" if len(result.against) > len(rows) else "images against"
+    return Table(("image", "shown as", "activation", "rank of the unit"), tuple(rows), title)
