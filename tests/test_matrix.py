@@ -29,6 +29,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "activation_grid": (lambda s: cs.activation_grid(s, IMAGES[:2]), 2),
     "weight_grid": (lambda s: cs.weight_grid(s, "0"), 0),
     "map_overlay": (lambda s: cs.map_overlay(s, IMAGES[:2], "5", top=3), 2),
+    "occlusion": (lambda s: cs.occlusion(s, IMAGES[:2], patch=6, stride=6), 8),  # of each picture: itself, two checks, the record
     "deconvnet": (lambda s: cs.deconvnet(s, IMAGES[:2], "5", [0, 1]), 2),
 }
 """How each technique is called on a small network, and how many forwards that may take beyond the one that records the layers."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from convscope.techniques.hypothesis import hypothesis as hypothesis
     from convscope.techniques.map_overlay import MapOverlay as MapOverlay
     from convscope.techniques.map_overlay import map_overlay as map_overlay
+    from convscope.techniques.occlusion import Occlusion as Occlusion
+    from convscope.techniques.occlusion import occlusion as occlusion
     from convscope.techniques.receptive_field import ReceptiveField as ReceptiveField
     from convscope.techniques.receptive_field import receptive_field as receptive_field
     from convscope.techniques.spectrum import Spectrum as Spectrum
@@ -47,6 +49,7 @@ _HOMES = {
     "Inputs": "scope",
     "ReceptiveField": "techniques.receptive_field",
     "MapOverlay": "techniques.map_overlay",
+    "Occlusion": "techniques.occlusion",
     "Scope": "scope",
     "Spectrum": "techniques.spectrum",
     "deconvnet": "techniques.deconvnet",
@@ -58,6 +61,7 @@ _HOMES = {
     "load": "store",
     "map_overlay": "techniques.map_overlay",
     "objectives": "objectives",
+    "occlusion": "techniques.occlusion",
     "open": "zoo",
     "receptive_field": "techniques.receptive_field",
     "recipes": "recipes",

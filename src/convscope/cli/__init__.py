@@ -23,6 +23,7 @@ TECHNIQUES = {
     "weight-grid": "The weights of a convolution as pictures.",
     "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
+    "occlusion": "What a verdict rests on.",
     "deconvnet": "What in images units answered to.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""

@@ -48,6 +48,11 @@ EXAMPLES = {
         "convscope hypothesis vgg16_bn features.42 265 --images chains/ --against others/",
         "convscope hypothesis textures output chains --images data/images/chains --against data/images/dots",
     ),
+    "occlusion": (
+        "convscope occlusion squeezenet1_0 photo.jpg",
+        "convscope occlusion resnet50 photos/ --target 207 --patch 32 --stride 4 --fill blur",
+        "convscope occlusion squeezenet1_0 photo.jpg --layer features.12 --target 40",
+    ),
     "deconvnet": (
         "convscope deconvnet squeezenet1_0 features.12 photo.jpg --units 0-15",
         "convscope deconvnet vgg16 features.29 photos/ --units 3,17 --rule guided --weights w.safetensors",
@@ -62,7 +67,7 @@ def add_technique(app: typer.Typer, name: str) -> None:
     function = getattr(convscope, name.replace("-", "_"))
     described, parameters = _documented(function)
     signature = inspect.signature(function, eval_str=True)
-    several_image_sets = sum("Image" in str(item.annotation) for item in list(signature.parameters.values())[1:]) > 1
+    several_image_sets = sum(map(_holds_images, list(signature.parameters.values())[1:])) > 1
     arguments = [_argument(item, parameters, several_image_sets) for item in list(signature.parameters.values())[1:]]
     front = [_parameter("network", str, typer.Argument(help="Network: a torchvision name, timm:NAME, file.py:function, or textures."))]
     order = sorted((item for item in arguments if item is not None), key=_place)
@@ -193,9 +198,9 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
     words, kind = helps.get(item.name, ""), item.annotation
     if item.kind is inspect.Parameter.VAR_KEYWORD:
         return _parameter("set", list[str], typer.Option([], "--set", metavar="NAME=VALUE", help=words + " May be repeated."))
-    if "Image" in str(kind) and item.default is None:
+    if _holds_images(item) and item.default is None:
         return _parameter(item.name, Path, typer.Option(None, f"--{item.name}", help=words))
-    if "Image" in str(kind):
+    if _holds_images(item):
         if several_image_sets:
             return _parameter(item.name, list[Path], typer.Option(..., f"--{item.name}", help=words + " Folder or file; may be repeated."))
         return _parameter(item.name, list[Path], typer.Argument(help=words))
@@ -211,6 +216,11 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         return None
     plain = type(item.default) if isinstance(item.default, Simple) else str
     return _parameter(item.name, plain, typer.Option(item.default, f"--{item.name.replace('_', '-')}", help=words))
+
+
+def _holds_images(item: inspect.Parameter) -> bool:
+    """Whether a parameter takes images, and not also a word that says which."""
+    return "Image" in str(item.annotation) and not isinstance(item.default, str)
 
 
 def _names_several(item: inspect.Parameter) -> bool:

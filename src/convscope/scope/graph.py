@@ -89,10 +89,17 @@ class Field:
 
 
 class Graph:
-    """The operations of one forward, in order."""
+    """The operations of one forward, in order.
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    Attributes:
+        nodes: What was computed; node 0 is the picture.
+        decisions: Names of operations that took a value out of the tensors (``.item()``, a condition): on another picture, what
+            follows may be something else.
+    """
+
+    def __init__(self, nodes: Sequence[Node], decisions: Sequence[str] = ()) -> None:
         self.nodes = tuple(nodes)
+        self.decisions = tuple(decisions)
 
     def field(self, node: int, axis: int, *, clipped: bool = False) -> Field:
         """What every position along an axis (0: y, 1: x) of a node sees of the picture (node 0).
@@ -162,6 +169,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self, images: Tensor) -> None:
         super().__init__()
         self.nodes: list[Node] = [Node("input", tuple(images.shape), Spatial(2, 3))]
+        self._decisions: list[str] = []
         self._numbers = {id(images): 0}
         self._alive = [images]  # ids stay unique while the tensors live
         self._sharing: dict[int, list[Tensor]] = {images.untyped_storage().data_ptr(): [images]}
@@ -172,7 +180,7 @@ class Recorder(TorchDispatchMode):
 
     def graph(self) -> Graph:
         """What was recorded."""
-        return Graph(self.nodes)
+        return Graph(self.nodes, self._decisions)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
@@ -187,6 +195,8 @@ class Recorder(TorchDispatchMode):
         arguments, keywords = tree_map(self._referred, (args, dict(kwargs)))
         inputs = [(self._numbers[id(value)], value) for value in sources]
         outputs = [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
+        if not outputs:
+            self._decisions.append(name)
         for place, output in enumerate(outputs):
             spatial, rules = geometry_of(name, args, kwargs, [(self.nodes[number], value) for number, value in inputs], output, place)
             edges = tuple(Edge(number, *rule) for (number, _), rule in zip(inputs, rules, strict=True))

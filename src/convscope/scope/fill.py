@@ -1,0 +1,74 @@
+"""What hides a part of a picture, given in pixel space."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from convscope.errors import BadInput
+from convscope.scope.inputs import Image, Inputs
+
+Fill: TypeAlias = str | float | tuple[float, float, float] | Image
+"""A name, a grey value, a colour (r, g, b) in [0,1] or "#rrggbb", or an image."""
+_GREYS = {"gray": 0.5, "grey": 0.5, "black": 0.0, "white": 1.0}
+
+
+def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, int]) -> Tensor:
+    """The picture that parts are replaced from, (3 h w), in pixel space.
+
+    Args:
+        fill: "gray", "mean", "black", "white", "blur" (a Gaussian of half a patch), a grey value, a colour, or an image of the same size.
+        picture: What is hidden, (3 h w) in [0,1].
+        inputs: For its mean colour, and to read images.
+        patch: Height and width of what is hidden at once.
+
+    Raises:
+        BadInput: Not a fill, or an image of another size.
+    """
+    if isinstance(fill, str) and fill == "blur":
+        sigmas = [side / 2 for side in patch]
+        kernel = [
+            min(2 * math.ceil(2 * sigma) + 1, (side - 1) // 2 * 2 + 1) for sigma, side in zip(sigmas, picture.shape[-2:], strict=True)
+        ]
+        return gaussian_blur(picture, kernel[::-1], sigmas[::-1])
+    if isinstance(fill, str) and fill == "mean":
+        fill = inputs.mean[0], inputs.mean[1], inputs.mean[2]
+    colour = _colour(fill)
+    if colour is not None:
+        if not all(math.isfinite(value) for value in colour):
+            raise BadInput(f"fill must be finite, got {fill!r}")
+        return torch.tensor(colour, dtype=picture.dtype, device=picture.device).view(3, 1, 1).expand_as(picture)
+    if isinstance(fill, str) and not Path(fill).is_file():
+        raise BadInput(
+            f"fill must be gray, mean, black, white, blur, a grey value, a colour such as #808080, or an image file; got {fill!r}"
+        )
+    image = inputs(fill).to(picture)  # type: ignore[arg-type]
+    if image.shape != picture.shape:
+        raise BadInput(f"the fill is an image of {tuple(image.shape[1:])} pixels, but the picture has {tuple(picture.shape[1:])}")
+    return image
+
+
+def _colour(fill: Fill) -> tuple[float, ...] | None:
+    """(r, g, b) of what names a colour."""
+    if isinstance(fill, str):
+        if fill in _GREYS:
+            return (_GREYS[fill],) * 3
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", fill):
+            return tuple(int(fill[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        try:
+            return (float(fill),) * 3
+        except ValueError:
+            return None
+    if isinstance(fill, (int, float)):
+        return (float(fill),) * 3
+    if isinstance(fill, (tuple, list)):
+        if len(fill) != 3:
+            raise BadInput(f"a colour is (r, g, b) in [0,1], got {fill!r}")
+        return tuple(map(float, fill))
+    return None

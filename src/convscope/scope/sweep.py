@@ -1,0 +1,95 @@
+"""A network's values for a picture with one box after another replaced: by incremental inference, or in full."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscope.scope.rerun import NotRepeatable, Rerun, rerun
+from convscope.scope.scope import Scope
+
+WORTH = 0.9
+"""Where an incremental run needs more than this share of the arithmetic of full inference, full inference is as fast."""
+_AGREE = {"float32": 1e-3, "bfloat16": 0.1}
+"""How far the values of the two methods may lie apart by rounding, as a share of the largest value."""
+_log = logging.getLogger("convscope")
+
+
+class Sweep:
+    """A network's values for a picture with one box after another replaced.
+
+    Args:
+        scope: The network; its session is entered by the caller.
+        picture: (1 3 h w) in pixel space.
+        source: The picture that boxes are replaced from, (1 3 h w).
+        boxes: (n 4): y0 x0 y1 x1, end exclusive, inside the picture.
+        layer: The layer whose value is wanted.
+        incremental: Whether to compute only what changes, where that can be done and saves work.
+
+    Attributes:
+        method: "incremental" or "full".
+    """
+
+    def __init__(self, scope: Scope, picture: Tensor, source: Tensor, boxes: np.ndarray, layer: str, *, incremental: bool = True) -> None:
+        self.scope, self.picture, self.source, self.boxes, self.layer = scope, picture, source, boxes, layer
+        self._at_once = 4 * scope.fitting(picture.shape[-2] * picture.shape[-1])
+        self._fed = scope.inputs.normalize(source.to(scope.device, scope.dtype))
+        self._batches: list[np.ndarray] = []
+        self._again = self._ready() if incremental and len(boxes) else None
+
+    @property
+    def method(self) -> str:
+        return "full" if self._again is None else "incremental"
+
+    def values(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """(numbers of boxes, (n ...) values of the layer), batch by batch, in no particular order of boxes."""
+        full = np.array_split(np.arange(len(self.boxes)), max(1, -(-len(self.boxes) // self._at_once)))
+        for members in full if self._again is None else self._batches:
+            yield from self.scope.in_parts(len(members), len(members), lambda piece, members=members: self._numbered(members[piece]))
+
+    def verify(self, checks: np.ndarray, read: Callable[[Tensor], Tensor]) -> float:
+        """Computes some boxes by both methods; more than rounding between them leads to full inference for all.
+
+        Args:
+            checks: Numbers of boxes.
+            read: What is of interest in the values.
+
+        Returns:
+            The largest difference of what is read; NaN where there is nothing to compare.
+        """
+        if self._again is None or not len(checks):
+            return math.nan
+        want, got = self._full(checks), self._incremental(self._again, checks)
+        difference = float((read(want) - read(got)).abs().max())
+        if not (want - got).abs().max() <= _AGREE[self._again.precision] * want.abs().max():  # NaN does not agree, either
+            _log.warning("incremental inference does not reproduce this network (off by %.3g), so full inference is used", difference)
+            self._again = None
+        return difference
+
+    def _ready(self) -> Rerun | None:
+        try:
+            again = rerun(self.scope, self.picture, self.layer, precision=self.scope.resolve("measure"))
+        except NotRepeatable as error:
+            _log.info("full inference: %s", error)
+            return None
+        self._batches = again.batches(self.boxes, self._at_once)
+        cost = sum(again.cost(self.boxes[part]) * len(part) for part in self._batches) / len(self.boxes)
+        return again if cost < WORTH else None
+
+    def _numbered(self, part: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        return part, self._full(part) if self._again is None else self._incremental(self._again, part)
+
+    def _incremental(self, again: Rerun, part: np.ndarray) -> Tensor:
+        values = again.run(self.boxes[part], self._fed)
+        return values.float() if values.dtype == torch.bfloat16 else values
+
+    def _full(self, part: np.ndarray) -> Tensor:
+        pictures = self.picture.repeat(len(part), 1, 1, 1)
+        for one, (y0, x0, y1, x1) in zip(pictures, self.boxes[part], strict=True):
+            one[:, y0:y1, x0:x1] = self.source[0, :, y0:y1, x0:x1]
+        return self.scope.run(pictures.contiguous(memory_format=torch.channels_last), self.layer)[self.layer]

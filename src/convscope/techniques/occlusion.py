@@ -1,0 +1,318 @@
+"""What a verdict rests on: parts of the picture are hidden, one after another, and the score is watched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convscope.errors import BadInput
+from convscope.progress import task
+from convscope.result import Result, axes
+from convscope.scope import OUTPUT, Images, Scope
+from convscope.scope.fill import Fill, fill_picture
+from convscope.scope.inputs import image_names
+from convscope.scope.memory import kept_memory
+from convscope.scope.provenance import technique
+from convscope.scope.sweep import Sweep
+from convscope.seeding import derive_seed
+
+SCORES = ("probability", "logit", "log-odds", "mean")
+GRIDS = ("cover", "valid")
+METHODS = ("incremental", "full")
+_COMPAT_FILL = 0.5
+"""What the article writes into the normalized picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Occlusion(Result):
+    """The score with each part hidden.
+
+    Attributes:
+        map: The score with the patch at each position, (n y x); with `compat` the article's orientation, (n x y).
+        base: The score of the picture as it is, (n).
+        drop: How much is lost where a pixel is hidden: base - score, the mean over the patches that cover it, (n h w); NaN where none does.
+        label: Most probable class with the patch at each position, as `map`; -1 on layers other than the output.
+        boxes: Where the patches are, (y x edge): y0 x0 y1 x1, end exclusive; axes as `map`, the same for every picture.
+        images: The pictures, (n rgb h w) in [0,1].
+        targets: The class or unit watched in each picture.
+        names: Names of the pictures.
+        labels: Names of the targets.
+        classes: Names of all classes in `label`, {number: name}.
+        layer: Where the score is read.
+        score: "probability", "logit", "log-odds" or "mean".
+        method: How it was computed: "incremental" or "full".
+        checked: Positions that were computed in full as well.
+        largest_difference: The largest difference found there, in the unit of the score; NaN if none was checked.
+        compat: Whether this is the article's own grid and orientation.
+    """
+
+    map: np.ndarray = axes("n y x", "heat", unit="score")
+    base: np.ndarray = axes("n", unit="score")
+    drop: np.ndarray = axes("n h w", "signed", unit="drop of the score")
+    label: np.ndarray = axes("n y x")
+    boxes: np.ndarray = axes("y x edge", "boxes", unit="pixels")
+    images: np.ndarray = axes("n rgb h w", "image")
+    targets: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    classes: dict[str, str] | None = None
+    layer: str = OUTPUT
+    score: str = "probability"
+    method: str = "incremental"
+    checked: int = 0
+    largest_difference: float = math.nan
+    compat: bool = False
+
+    def summary(self) -> str:
+        """For each picture, the score and where hiding costs most."""
+        lines: list[str] = []
+        for number, name in enumerate(self.names):
+            loss = self.base[number] - self.map[number]
+            y0, x0, y1, x1 = self.boxes[np.unravel_index(int(loss.argmax()), loss.shape)] if loss.size else (0, 0, 0, 0)
+            target = f"{self.targets[number]} {self.labels[number]}".strip()
+            worst = f"largest drop {loss.max(initial=0):.3g} where rows {y0}-{y1 - 1}, columns {x0}-{x1 - 1} are hidden"
+            lines.append(f"{name}: {self.score} of {target} {self.base[number]:.3g}; {worst}")
+        check = f", {self.checked} positions checked in full: largest difference {self.largest_difference:.2g}" if self.checked else ""
+        return "\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"])
+
+
+@technique
+def occlusion(
+    scope: Scope,
+    images: Images,
+    target: int | str | None = None,
+    *,
+    layer: str = OUTPUT,
+    score: str | None = None,
+    patch: int | tuple[int, int] = 16,
+    stride: int | tuple[int, int] = 8,
+    fill: Fill = "gray",
+    grid: str = "cover",
+    compat: bool = False,
+    method: str = "incremental",
+    verify: int = 2,
+    seed: int = 0,
+) -> Occlusion:
+    """What a verdict rests on: a patch hides one part of the picture after another, and the score is watched.
+
+    map(y, x) = score of the picture with the patch at (y, x). Incremental inference computes again only what the patch reaches, layer by
+    layer; it is exact, and full inference takes its place where it would save nothing or the network cannot be run in parts.
+
+    Args:
+        scope: The network.
+        images: One or several images of one size, or a folder.
+        target: Class index or name, or the unit of `layer`; None for the class that the network gives each picture.
+        layer: Where the score is read: "output", or any layer with maps.
+        score: On the output "probability" (softmax), "logit" or "log-odds", log p/(1-p); "mean" of the unit over its map; None for
+            probability on the output and mean elsewhere.
+        patch: Side of the patch in pixels, or (height, width).
+        stride: Pixels between positions, or (down, across).
+        fill: What hides: "gray" (0.5), "mean" (the mean colour that the network was trained with), "black", "white", "blur" (the picture
+            itself out of focus), a grey value, a colour (r, g, b) in [0,1] or "#rrggbb", or an image (path, array, tensor).
+        grid: "cover": the last patch is cut at the border, so that every pixel is hidden at least once if stride <= patch; "valid": only
+            whole patches.
+        compat: The article's own grid (patches that touch the far border are left out), orientation (transposed) and fill (0.5 after
+            normalization), so that its figures can be made again.
+        method: "incremental" or "full".
+        verify: So many positions of each picture, drawn by `seed`, are computed by full inference, too; a difference beyond rounding
+            leads to full inference for all.
+        seed: Of the positions to verify.
+
+    Returns:
+        The score and the most probable class at each position, the unhidden score, and the drop for each pixel.
+
+    Raises:
+        LayerNotFound, UnitNotFound: Unknown layer, unit or class.
+        BadInput: A patch, stride, fill or score that makes no sense here.
+
+    Source:
+        Zeiler and Fergus 2014 (arXiv 1311.2901), section 4.2, figure 7; the article (S1) hides with 0.5 after normalization, which is not
+        grey, and its map is transposed: see `compat`. Incremental: Nakandala et al. 2019 (Krypton, SIGMOD), exact mode with tight windows.
+
+    Example:
+        >>> import convscope as cs, torch
+        >>> cs.occlusion(cs.open("textures"), torch.rand(1, 3, 128, 128), stride=16).map.shape
+        (1, 8, 8)
+    """
+    batch = scope.inputs.batch(images)
+    watched = _watch(scope, layer, score)
+    sides, steps = _pair("patch", patch), _pair("stride", stride)
+    _check(grid, method, verify, sides, (batch.shape[-2], batch.shape[-1]))
+    boxes = _boxes((batch.shape[-2], batch.shape[-1]), sides, steps, "article" if compat else grid)
+    names = image_names(scope.inputs.sources(images))
+    asked = None if target is None else scope.units(layer, int(target) if isinstance(target, str) and target.isdigit() else target)[0]
+    parts: list[_Hidden] = []
+    with task("occlusion", len(batch) * (boxes.size // 4)) as advance, kept_memory(), torch.no_grad():
+        for name, picture in zip(names, batch, strict=True):
+            source = fill_picture(_compat_colour(scope) if compat else fill, picture, scope.inputs, sides)
+            generator, count = np.random.default_rng(derive_seed(seed, "occlusion", name)), boxes.size // 4
+            checks = generator.choice(count, min(verify, count), replace=False)
+            parts.append(_hide(scope, picture[None], source[None], boxes.reshape(-1, 4), watched, asked, method, checks, advance))
+    shape = boxes.shape[:2]
+    scores = np.stack([part.scores.reshape(shape) for part in parts])
+    base = np.array([part.base for part in parts])
+    found = np.stack([part.label.reshape(shape) for part in parts])
+    targets = tuple(part.target for part in parts)
+    named = (
+        dict(zip(map(int, np.unique(found)), scope.unit_labels(OUTPUT, np.unique(found).tolist()), strict=True)) if watched.classes else {}
+    )
+    turned = (0, 2, 1) if compat else (0, 1, 2)
+    differences = [part.difference for part in parts if part.checked]
+    return Occlusion(
+        map=scores.transpose(turned),
+        base=base,
+        drop=_drop(base, scores, boxes, (batch.shape[-2], batch.shape[-1])),
+        label=found.transpose(turned),
+        boxes=boxes.transpose(1, 0, 2) if compat else boxes,
+        images=batch,  # type: ignore[arg-type]
+        targets=targets,
+        names=names,
+        labels=scope.unit_labels(layer, targets),
+        classes={str(number): name for number, name in named.items()},
+        layer=layer,
+        score=watched.score,
+        method="incremental" if all(part.method == "incremental" for part in parts) else "full",
+        checked=sum(part.checked for part in parts),
+        largest_difference=max(differences, default=math.nan),
+        compat=compat,
+        manifest={"precision": scope.resolve("measure"), "images": list(names)},
+    )
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What is read from the network.
+
+    Attributes:
+        layer, score: As in :func:`occlusion`.
+        classes: Whether the values are scores of classes, (n classes).
+        read: (n ...) values and a unit -> (n) scores.
+    """
+
+    layer: str
+    score: str
+    classes: bool
+    read: Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """One picture's answers: (position) scores and labels."""
+
+    scores: np.ndarray
+    label: np.ndarray
+    base: float
+    target: int
+    method: str
+    checked: int
+    difference: float
+
+
+def _watch(scope: Scope, layer: str, score: str | None) -> _Watched:
+    known = scope.layers[layer]
+    classes = layer == OUTPUT and not known.spatial
+    score = score or ("probability" if classes else "mean")
+    if score not in SCORES:
+        raise BadInput(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+    if score != "mean" and not classes:
+        raise BadInput(f"score {score!r} is about classes, but layer {layer} has values of shape {known.shape}; use score='mean'")
+
+    def read(values: Tensor, unit: int) -> Tensor:
+        own = known.channels_first(values)[:, unit].double()
+        if score in ("mean", "logit"):
+            return own.flatten(1).mean(1) if own.ndim > 1 else own
+        others = values.double().clone()
+        if score == "log-odds":
+            others[:, unit] = -math.inf
+        log = own - others.logsumexp(1)
+        return log.exp() if score == "probability" else log
+
+    return _Watched(layer, score, classes, read)
+
+
+def _hide(
+    scope: Scope,
+    picture: Tensor,
+    source: Tensor,
+    boxes: np.ndarray,
+    watched: _Watched,
+    target: int | None,
+    method: str,
+    checks: np.ndarray,
+    advance: Callable[[int], None],
+) -> _Hidden:
+    """The scores of one picture (1 3 h w) with each box replaced by the same box of `source`; `checks` are the boxes to verify."""
+    with scope.session(scope.resolve("measure")):
+        plain = scope.run(picture, watched.layer)[watched.layer]
+        if target is None and not watched.classes:
+            raise BadInput(f"layer {watched.layer} has no predicted class: say which unit is the target")
+        unit = int(plain.argmax(1)) if target is None else target
+        sweep = Sweep(scope, picture, source, boxes, watched.layer, incremental=method == "incremental")
+        difference = sweep.verify(checks, lambda values: watched.read(values, unit))
+        scores, label = np.empty(len(boxes)), np.full(len(boxes), -1)
+        for part, values in sweep.values():
+            scores[part] = watched.read(values, unit).cpu().numpy()
+            if watched.classes:
+                label[part] = values.argmax(1).cpu().numpy()
+            advance(len(part))
+        base = float(watched.read(plain, unit)[0])
+    return _Hidden(scores, label, base, unit, sweep.method, len(checks) if not math.isnan(difference) else 0, difference)
+
+
+def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, int]]:
+    """Where patches begin and end along an axis, (first, end).
+
+    Args:
+        size: Pixels along the axis.
+        patch, stride: In pixels.
+        grid: "cover": up to the end, the last patch cut; "valid": whole patches only; "article": ceil((size - patch) / stride) whole
+            patches, none of which touches the end.
+    """
+    steps = -(-max(0, size - patch) // stride)
+    count = {"cover": steps + 1, "valid": (size - patch) // stride + 1, "article": steps}[grid]
+    return [(index * stride, min(index * stride + patch, size)) for index in range(count)]
+
+
+def _boxes(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], grid: str) -> np.ndarray:
+    """The patches of a picture, (y x 4): y0 x0 y1 x1, end exclusive."""
+    rows, columns = (positions(size[axis], patch[axis], stride[axis], grid) for axis in (0, 1))
+    return np.array([[(y0, x0, y1, x1) for x0, x1 in columns] for y0, y1 in rows], dtype=int).reshape(len(rows), len(columns), 4)
+
+
+def _drop(base: np.ndarray, scores: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """base - score for each pixel, the mean over the boxes that cover it, (n h w); NaN where none does."""
+    loss, covered = np.zeros((len(base), *size)), np.zeros(size)
+    for (y, x), lost in zip(np.ndindex(*boxes.shape[:2]), (base[:, None, None] - scores).reshape(len(base), -1).T, strict=True):
+        y0, x0, y1, x1 = boxes[y, x]
+        loss[:, y0:y1, x0:x1] += lost[:, None, None]
+        covered[y0:y1, x0:x1] += 1
+    return np.divide(loss, covered, out=np.full_like(loss, np.nan), where=covered > 0)
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(item, (int, np.integer)) and item >= 1 for item in pair):
+        raise BadInput(f"{name} must be a whole number of pixels, at least 1, or two of them (down, across), got {value!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def _check(grid: str, method: str, verify: int, patch: tuple[int, int], size: tuple[int, int]) -> None:
+    if grid not in GRIDS:
+        raise BadInput(f"grid must be one of {', '.join(GRIDS)}, got {grid!r}")
+    if method not in METHODS:
+        raise BadInput(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if verify < 0:
+        raise BadInput(f"verify must be at least 0, got {verify}")
+    if patch[0] > size[0] or patch[1] > size[1]:
+        raise BadInput(f"a patch of {patch[0]}x{patch[1]} pixels is larger than the picture, {size[0]}x{size[1]}")
+
+
+def _compat_colour(scope: Scope) -> tuple[float, float, float]:
+    """The colour that becomes 0.5 in every channel when it is normalized."""
+    red, green, blue = (_COMPAT_FILL * std + mean for mean, std in zip(scope.inputs.mean, scope.inputs.std, strict=True))
+    return red, green, blue
