@@ -118,7 +118,7 @@ class Rerun:
                 self._readers.setdefault(edge.node, []).append(index)
         self._scaled = {
             index: pair if precision == "float32" else (pair[0].bfloat16(), pair[1].bfloat16())
-            for index, pair in scaled_convolutions(graph, self._readers, last).items()
+            for index, pair in scaled_convolutions(graph, self._readers, [last]).items()
         }
         self._under = {self.nodes[index].edges[0].node: index for index in self._scaled}
         self._neck = next((index for index in self.needed if self._narrow(index)), last)

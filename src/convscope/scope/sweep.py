@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.scope.precision import wide
 from convscope.scope.rerun import Batch, NotRepeatable, Rerun, rerun
 from convscope.scope.scope import Scope
 
@@ -61,7 +62,7 @@ class Sweep:
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), work)
             if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= _TOGETHER:
                 values = again.finish(torch.cat([begun for _, begun in waiting]))
-                yield np.concatenate([members for members, _ in waiting]), _wide(values)
+                yield np.concatenate([members for members, _ in waiting]), wide(values)
                 waiting = []
 
     def verify(self, checks: np.ndarray, read: Callable[[Tensor], Tensor]) -> float:
@@ -76,7 +77,7 @@ class Sweep:
         """
         if self._again is None or not len(checks):
             return math.nan
-        want, got = self._full(checks), _wide(self._again.run(self._again.batch(self.boxes, checks), self._fed))
+        want, got = self._full(checks), wide(self._again.run(self._again.batch(self.boxes, checks), self._fed))
         difference = float((read(want) - read(got)).abs().max())
         if not (want - got).abs().max() <= _AGREE[self._again.precision] * want.abs().max():  # NaN does not agree, either
             _log.warning("incremental inference does not reproduce this network (off by %.3g), so full inference is used", difference)
@@ -104,7 +105,3 @@ class Sweep:
         for one, (y0, x0, y1, x1) in zip(pictures, self.boxes[part], strict=True):
             one[:, y0:y1, x0:x1] = self.source[0, :, y0:y1, x0:x1]
         return self.scope.run(pictures.contiguous(memory_format=torch.channels_last), self.layer)[self.layer]
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype == torch.bfloat16 else values
