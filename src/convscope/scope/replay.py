@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 
 from convscope.scope.frames import Places
 from convscope.scope.geometry import SAME
@@ -54,16 +53,25 @@ def repeated(node: Node, value_of: Callable[[int], Tensor], shape: Sequence[int]
         return value_of(node.edges[0].node)
     if overwrites and node.operation in ("relu", "relu_"):
         return F.relu_(value_of(node.edges[0].node))
-    arguments, keywords = tree_map(
-        lambda item: value_of(item.node) if isinstance(item, Reference) else item, (list(node.arguments), dict(node.keywords or {}))
-    )
+    arguments = [_filled(item, value_of) for item in node.arguments]
+    keywords = {name: _filled(item, value_of) for name, item in (node.keywords or {}).items()}
     if node.operation in LAID_OUT:
         return arguments[0].expand(shape) if node.operation == "expand" else arguments[0].reshape(shape)
+    if node.operation == "convolution" and not arguments[6]:  # the form that autocast knows
+        source, weight, bias, stride, padding, dilation, _, _, groups = arguments
+        return F.conv2d(source, weight, bias, stride, padding, dilation, groups)
     function: Any = node.function
     if node.operation.endswith("_") and not node.operation.startswith("_"):
         function = getattr(getattr(torch.ops.aten, node.operation[:-1]), function._overloadname)
     result = function(*arguments, **keywords)
     return result[node.place] if isinstance(result, (tuple, list)) else result
+
+
+def _filled(item: Any, value_of: Callable[[int], Tensor]) -> Any:
+    """A recorded argument with values in place of references."""
+    if isinstance(item, Reference):
+        return value_of(item.node)
+    return [_filled(one, value_of) for one in item] if isinstance(item, list) else item
 
 
 def local(node: Node) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,12 +35,14 @@ from convscope.scope.replay import (
 )
 from convscope.scope.scope import Scope
 
-__all__ = ["NotRepeatable", "Rerun", "rerun"]
+__all__ = ["Batch", "NotRepeatable", "Rerun", "rerun"]
 
 _WORTH = 0.9
 """Windows that fill more of a map than this are not worth their copying: the whole map is computed."""
 _BATCH_COST = 0.25
-"""What starting a batch costs beside its arithmetic, in full inferences of one picture (dense layers' weights, calls)."""
+"""What a batch costs beside its arithmetic, in full inferences of one picture: dense layers' weights are read once more."""
+_CALL_COST = {"cpu": 8e6, "cuda": 3e8}
+"""What starting an operation costs, in multiply-accumulate operations that could have been done meanwhile."""
 _MOST = 128
 """Larger batches are no faster."""
 Spans = Mapping[int, tuple[Span, Span] | None]
@@ -67,6 +69,23 @@ def rerun(scope: Scope, picture: Tensor, layer: str, *, precision: str = "float3
     if last is None:
         raise NotRepeatable(f"layer {layer} does not depend on the picture")
     return Rerun(scope.graph, scope.inputs.normalize(picture.to(scope.device, scope.dtype)), last, precision=precision)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Changes of a picture that are run together.
+
+    Attributes:
+        members: Their numbers among all that were asked for.
+        boxes: Where they are, (batch 4): y0 x0 y1 x1, end exclusive.
+        plan: Windows of one size at each node; None: whole maps.
+        cost: Multiply-accumulate operations, as a share of those of full inference.
+    """
+
+    members: np.ndarray
+    boxes: np.ndarray
+    plan: Mapping[int, Places | None]
+    cost: float
 
 
 class Rerun:
@@ -112,22 +131,22 @@ class Rerun:
                         self._kept.pop(edge.node, None)
         self.base = self._kept[last]
 
-    def run(self, boxes: np.ndarray, source: Tensor) -> Tensor:
+    def run(self, batch: Batch, source: Tensor) -> Tensor:
         """The last node's value for pictures that differ from the kept one inside their boxes.
 
         Args:
-            boxes: Where each picture changes, (batch 4): y0 x0 y1 x1, end exclusive, inside the picture and not empty.
+            batch: One of :meth:`batches`.
             source: The picture that the changed pixels are taken from, (1 3 h w), normalized.
 
         Returns:
             (batch ...).
         """
-        plan = self.plan(self.spans(boxes))
-        corners = self._corners(plan, len(boxes))
-        values: dict[int, Frame | Tensor] = {0: self._patched(boxes, source, plan[0], corners)}
+        plan, count = batch.plan, len(batch.boxes)
+        corners = self._corners(plan, count)
+        values: dict[int, Frame | Tensor] = {0: self._patched(batch.boxes, source, plan[0], corners)}
         with torch.no_grad(), computing_in(self.precision, self.base.device):
             for index in self.needed[1:]:
-                values[index] = self._step(index, plan[index], corners, values, len(boxes))
+                values[index] = self._step(index, plan[index], corners, values, count)
                 for edge in self.nodes[index].edges:
                     if self._readers[edge.node][-1] == index:
                         values.pop(edge.node, None)
@@ -144,25 +163,29 @@ class Rerun:
             spans[index] = _reached(self.nodes[index], spans)
         return spans
 
-    def plan(self, spans: Spans) -> dict[int, Places | None]:
-        """Windows of one size for a batch at each node; None: whole maps."""
-        plan: dict[int, Places | None] = {}
-        for index, span in spans.items():
-            node = self.nodes[index]
-            if span is None or node.size is None or any(plan[edge.node] is None for edge in node.edges):
-                plan[index] = None
-                continue
-            (y, height), (x, width) = (windows(*own, length) for own, length in zip(span, node.size, strict=True))
-            plan[index] = None if height * width > _WORTH * node.size[0] * node.size[1] else Places(y, x, height, width)
-        return plan
+    def batch(self, boxes: np.ndarray, members: np.ndarray | None = None, spans: Spans | None = None) -> Batch:
+        """Boxes as one batch.
 
-    def cost(self, boxes: np.ndarray) -> float:
-        """Multiply-accumulate operations of :meth:`run` over those of full inference."""
-        plan, done = self.plan(self.spans(boxes)), 0.0
-        for index, places in plan.items():
+        Args:
+            boxes: (n 4): y0 x0 y1 x1, end exclusive, inside the picture and not empty.
+            members: Numbers of those in the batch; None for all.
+            spans: Of all boxes, if known.
+        """
+        members = np.arange(len(boxes)) if members is None else members
+        plan: dict[int, Places | None] = {}
+        done = 0.0
+        for index, span in (spans or self.spans(boxes)).items():
             node = self.nodes[index]
-            done += node.macs if places is None or node.size is None else node.macs * places.height * places.width / np.prod(node.size)
-        return done / self.macs
+            plan[index] = None
+            if span is not None and node.size is not None and all(plan[edge.node] is not None for edge in node.edges):
+                sides = [windows(first[members], last[members], length) for (first, last), length in zip(span, node.size, strict=True)]
+                (y, height), (x, width) = sides
+                if height * width <= _WORTH * node.size[0] * node.size[1]:
+                    plan[index] = Places(y, x, height, width)
+                    done += node.macs * height * width / (node.size[0] * node.size[1])
+                    continue
+            done += node.macs
+        return Batch(members, boxes[members], plan, done / self.macs)
 
     def least(self, boxes: np.ndarray) -> np.ndarray:
         """The share of the multiply-accumulate operations of full inference that no exact method can save, for each box, (batch)."""
@@ -180,27 +203,25 @@ class Rerun:
         """Multiply-accumulate operations of full inference on one picture, at least 1."""
         return max(1, sum(node.macs for node in self.nodes.values()))
 
-    def batches(self, boxes: np.ndarray, full: int) -> list[np.ndarray]:
-        """Which boxes to run together: those whose windows have nearly one size, so that little is computed for nothing.
+    def batches(self, boxes: np.ndarray, full: int) -> list[Batch]:
+        """Boxes in batches whose windows have nearly one size, so that little is computed for nothing.
 
         Args:
-            boxes: (n 4).
+            boxes: (n 4): y0 x0 y1 x1, end exclusive, inside the picture and not empty.
             full: How many pictures full inference takes at once: a batch needs no more memory than these.
-
-        Returns:
-            Numbers of boxes, each in one batch.
         """
         spans = self.spans(boxes)
         sized = [(self.nodes[index], span) for index, span in spans.items() if span is not None and self.nodes[index].macs]
-        weights = np.array([node.macs / np.prod(node.size or (1, 1)) for node, _ in sized])
-        sides = [np.array([lengths(span[axis], (node.size or (1, 1))[axis]) for node, span in sized]).T for axis in (0, 1)]
-        if not sized:
-            return np.array_split(np.arange(len(boxes)), -(-len(boxes) // full))
-        groups = [together(own, weights * other.mean(0), 4 * _BATCH_COST * self.macs) for own, other in (sides, sides[::-1])]
-        group = groups[0] * (groups[1].max() + 1) + groups[1]
-        at_once = self._at_once(self.plan(spans), full)
+        at_once = self._at_once(self.batch(boxes, spans=spans).plan, full)
+        group = np.zeros(len(boxes), int)
+        if sized:
+            weights = np.array([node.macs / np.prod(node.size or (1, 1)) for node, _ in sized])
+            sides = [np.array([lengths(span[axis], (node.size or (1, 1))[axis]) for node, span in sized]).T for axis in (0, 1)]
+            another = _BATCH_COST * self.macs + _CALL_COST.get(self.base.device.type, 0.0) * len(self.needed)
+            groups = [together(own, weights * other.mean(0), 4 * another) for own, other in (sides, sides[::-1])]
+            group = groups[0] * (groups[1].max() + 1) + groups[1]
         return [
-            part
+            self.batch(boxes, part, spans)
             for number in np.unique(group)
             for members in [np.flatnonzero(group == number)]
             for part in np.array_split(members, -(-len(members) // at_once))

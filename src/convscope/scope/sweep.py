@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.scope.rerun import NotRepeatable, Rerun, rerun
+from convscope.scope.rerun import Batch, NotRepeatable, Rerun, rerun
 from convscope.scope.scope import Scope
 
 WORTH = 0.9
@@ -39,7 +39,7 @@ class Sweep:
         self.scope, self.picture, self.source, self.boxes, self.layer = scope, picture, source, boxes, layer
         self._at_once = 4 * scope.fitting(picture.shape[-2] * picture.shape[-1])
         self._fed = scope.inputs.normalize(source.to(scope.device, scope.dtype))
-        self._batches: list[np.ndarray] = []
+        self._batches: list[Batch] = []
         self._again = self._ready() if incremental and len(boxes) else None
 
     @property
@@ -48,9 +48,15 @@ class Sweep:
 
     def values(self) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(numbers of boxes, (n ...) values of the layer), batch by batch, in no particular order of boxes."""
-        full = np.array_split(np.arange(len(self.boxes)), max(1, -(-len(self.boxes) // self._at_once)))
-        for members in full if self._again is None else self._batches:
-            yield from self.scope.in_parts(len(members), len(members), lambda piece, members=members: self._numbered(members[piece]))
+        again = self._again
+        if again is None:
+            everyone = np.arange(len(self.boxes))
+            yield from self.scope.in_parts(len(everyone), self._at_once, lambda piece: (everyone[piece], self._full(everyone[piece])))
+            return
+        for batch in self._batches:
+            yield from self.scope.in_parts(
+                len(batch.members), len(batch.members), lambda piece, batch=batch: self._again_on(again, batch, piece)
+            )
 
     def verify(self, checks: np.ndarray, read: Callable[[Tensor], Tensor]) -> float:
         """Computes some boxes by both methods; more than rounding between them leads to full inference for all.
@@ -64,7 +70,7 @@ class Sweep:
         """
         if self._again is None or not len(checks):
             return math.nan
-        want, got = self._full(checks), self._incremental(self._again, checks)
+        want, got = self._full(checks), self._incremental(self._again, self._again.batch(self.boxes, checks))
         difference = float((read(want) - read(got)).abs().max())
         if not (want - got).abs().max() <= _AGREE[self._again.precision] * want.abs().max():  # NaN does not agree, either
             _log.warning("incremental inference does not reproduce this network (off by %.3g), so full inference is used", difference)
@@ -78,14 +84,17 @@ class Sweep:
             _log.info("full inference: %s", error)
             return None
         self._batches = again.batches(self.boxes, self._at_once)
-        cost = sum(again.cost(self.boxes[part]) * len(part) for part in self._batches) / len(self.boxes)
+        cost = sum(batch.cost * len(batch.members) for batch in self._batches) / len(self.boxes)
         return again if cost < WORTH else None
 
-    def _numbered(self, part: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        return part, self._full(part) if self._again is None else self._incremental(self._again, part)
+    def _again_on(self, again: Rerun, batch: Batch, piece: slice) -> tuple[np.ndarray, Tensor]:
+        """A batch, or the part of it that memory suffices for."""
+        members = batch.members[piece]
+        part = batch if len(members) == len(batch.members) else again.batch(self.boxes, members)
+        return members, self._incremental(again, part)
 
-    def _incremental(self, again: Rerun, part: np.ndarray) -> Tensor:
-        values = again.run(self.boxes[part], self._fed)
+    def _incremental(self, again: Rerun, batch: Batch) -> Tensor:
+        values = again.run(batch, self._fed)
         return values.float() if values.dtype == torch.bfloat16 else values
 
     def _full(self, part: np.ndarray) -> Tensor:

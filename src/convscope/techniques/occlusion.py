@@ -143,7 +143,7 @@ def occlusion(
     watched = _watch(scope, layer, score)
     sides, steps = _pair("patch", patch), _pair("stride", stride)
     _check(grid, method, verify, sides, (batch.shape[-2], batch.shape[-1]))
-    boxes = _boxes((batch.shape[-2], batch.shape[-1]), sides, steps, "article" if compat else grid)
+    boxes = patches((batch.shape[-2], batch.shape[-1]), sides, steps, "article" if compat else grid)
     names = image_names(scope.inputs.sources(images))
     asked = None if target is None else scope.units(layer, int(target) if isinstance(target, str) and target.isdigit() else target)[0]
     parts: list[_Hidden] = []
@@ -278,7 +278,7 @@ def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, 
     return [(index * stride, min(index * stride + patch, size)) for index in range(count)]
 
 
-def _boxes(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], grid: str) -> np.ndarray:
+def patches(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], grid: str) -> np.ndarray:
     """The patches of a picture, (y x 4): y0 x0 y1 x1, end exclusive."""
     rows, columns = (positions(size[axis], patch[axis], stride[axis], grid) for axis in (0, 1))
     return np.array([[(y0, x0, y1, x1) for x0, x1 in columns] for y0, y1 in rows], dtype=int).reshape(len(rows), len(columns), 4)
