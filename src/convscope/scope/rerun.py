@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convscope.scope.frames import Frame, Places, Span, cut, laid_over, lengths, together, windows
-from convscope.scope.geometry import SAME, Whole, Window
+from convscope.scope.geometry import Whole, Window
 from convscope.scope.graph import Graph, Node
 from convscope.scope.precision import computing_in
 from convscope.scope.replay import (
@@ -28,9 +28,11 @@ from convscope.scope.replay import (
     NotRepeatable,
     batched,
     beyond,
+    check_apart,
     local,
     repeated,
     scaled_convolutions,
+    slides,
     unpadded,
 )
 from convscope.scope.scope import Scope
@@ -110,6 +112,8 @@ class Rerun:
         self.last = last
         self.precision = precision
         self.needed = _needed(graph, last)
+        for index in self.needed[1:]:
+            check_apart(graph.nodes, index)
         self.nodes = dict(zip(self.needed, (_in(precision, graph.nodes[index]) for index in self.needed), strict=True))
         self._readers: dict[int, list[int]] = {}
         for index in self.needed:
@@ -266,7 +270,7 @@ class Rerun:
         if places is None:
             return self._repeated(index, lambda source: self._whole(source, values[source], corners), batched(node, batch, None))
         corner = corners[index]
-        if any(edge.y != SAME or edge.x != SAME for edge in node.edges):
+        if slides(node):
             return Frame(self._slide(index, places, corner, values), places, *corner)
 
         def window(source: int) -> Tensor:
@@ -318,7 +322,7 @@ class Rerun:
     def _cut_from(self, index: int) -> bool:
         """Whether windows are ever cut from the kept value of a node, as they are not where one operation takes its windows as they are."""
         readers = [self.nodes[reader] for reader in self._readers.get(index, [])]
-        plain = all(len(node.edges) == 1 and local(node) and (node.edges[0].y, node.edges[0].x) == (SAME, SAME) for node in readers)
+        plain = all(len(node.edges) == 1 and local(node) and not slides(node) for node in readers)
         return index in (0, self.last) or not plain
 
     def _repeated(self, index: int, value_of: Callable[[int], Tensor], shape: tuple[int, ...], *, overwrites: bool = True) -> Tensor:
