@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from test_graph import NAMES, QUICK
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convscope.scope import Inputs, Scope
 from convscope.scope.rerun import NotRepeatable, Rerun, rerun
 from hand_built import Residual, draws, seeded, state_of, torchvision_network
-from test_graph import NAMES, QUICK
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 Build = Callable[[], nn.Module]
@@ -93,9 +93,9 @@ def own_column(net: Net, images: Tensor) -> Tensor:
 
 
 def coordinates(net: Net, images: Tensor) -> Tensor:
-    height, width = images.shape[2:]
-    rows = torch.linspace(-1, 1, height, dtype=images.dtype).view(1, 1, height, 1).expand(1, 1, height, width)
-    columns = torch.linspace(-1, 1, width, dtype=images.dtype).view(1, 1, 1, width).expand(1, 1, height, width)
+    batch, _, height, width = images.shape
+    rows = torch.linspace(-1, 1, height, dtype=images.dtype).view(1, 1, height, 1).expand(batch, 1, height, width)
+    columns = torch.linspace(-1, 1, width, dtype=images.dtype).view(1, 1, 1, width).expand(batch, 1, height, width)
     return net.after(F.relu(net.conv(torch.cat([images, rows, columns], 1))))  # type: ignore[operator]
 
 
@@ -121,7 +121,9 @@ NETS: dict[str, Build] = {
     "plain": lambda: chain(first(), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 3), nn.ReLU()),
     "dilated": lambda: chain(first(dilation=2, padding=2), nn.ReLU(), nn.Conv2d(6, 4, 3, dilation=(3, 1), padding=(1, 2))),
     "grouped": lambda: chain(first(), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)),
-    "depthwise": lambda: chain(first(), nn.ReLU6(), nn.Conv2d(6, 12, 5, groups=6, padding=2, stride=2), nn.Hardswish(), nn.Conv2d(12, 4, 1)),
+    "depthwise": lambda: chain(
+        first(), nn.ReLU6(), nn.Conv2d(6, 12, 5, groups=6, padding=2, stride=2), nn.Hardswish(), nn.Conv2d(12, 4, 1)
+    ),
     "asymmetric": lambda: chain(nn.Conv2d(3, 6, (1, 7), (2, 1), (0, 3)), nn.ReLU(), nn.Conv2d(6, 4, (5, 2), (1, 3), (2, 1))),
     "stride beyond the kernel": lambda: chain(nn.Conv2d(3, 6, 2, stride=3), nn.ReLU(), nn.Conv2d(6, 4, 1, stride=2)),
     "1x1 with stride": lambda: chain(first(), nn.ReLU(), nn.Conv2d(6, 4, 1, stride=2), nn.Conv2d(4, 4, 3, padding=1)),
@@ -136,7 +138,7 @@ NETS: dict[str, Build] = {
     "adaptive average": lambda: chain(first(), nn.AdaptiveAvgPool2d((4, 6)), nn.Conv2d(6, 4, 3)),
     "adaptive average of its own size": lambda: chain(first(stride=4), nn.AdaptiveAvgPool2d((6, 9)), nn.Conv2d(6, 4, 3)),
     "norm multiplied in": lambda: chain(first(bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4)),
-        "norm with two readers": lambda: Net(two_readers, conv=first(), norm=nn.BatchNorm2d(6), after=nn.Conv2d(6, 6, 3, padding=1)),
+    "norm with two readers": lambda: Net(two_readers, conv=first(), norm=nn.BatchNorm2d(6), after=nn.Conv2d(6, 6, 3, padding=1)),
     "convolution and norm read": lambda: Net(
         read_before_and_after_norm, conv=first(), norm=nn.BatchNorm2d(6), after=nn.Conv2d(12, 4, 3, padding=1)
     ),
@@ -154,7 +156,9 @@ NETS: dict[str, Build] = {
     "squeeze and excitation": lambda: Net(excited, conv=first(), middle=nn.Conv2d(6, 6, 1), after=nn.Conv2d(6, 4, 3)),
     "relu in place over a view": lambda: Net(relu_over_a_view, conv=first(), after=nn.Conv2d(3, 3, 3, padding=1)),
     "functional relu, input read again": lambda: Net(relu_read_twice, conv=first(), after=nn.Conv2d(6, 6, 3, padding=1)),
-    "constant padding": lambda: chain(nn.ConstantPad2d((2, 1, 0, 3), 0.7), nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ZeroPad2d(1), nn.Conv2d(6, 4, 3)),
+    "constant padding": lambda: chain(
+        nn.ConstantPad2d((2, 1, 0, 3), 0.7), nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ZeroPad2d(1), nn.Conv2d(6, 4, 3)
+    ),
     "padding at the end only": lambda: chain(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 4, 3)),
     "cropping by padding": lambda: chain(first(), nn.ZeroPad2d((-2, -1, -1, -3)), nn.Conv2d(6, 4, 3)),
     "padding of channels, too": lambda: Net(
@@ -165,15 +169,21 @@ NETS: dict[str, Build] = {
     ),
     "reflected padding": lambda: chain(nn.ReflectionPad2d(2), nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)),
     "same": lambda: chain(nn.Conv2d(3, 6, 4, padding="same"), nn.ReLU(), nn.Conv2d(6, 4, 2, padding="same")),
-    "cropping at the end": lambda: Net(lambda net, images: net.after(net.conv(images)[:, :, :-1, :-2]), conv=first(), after=nn.Conv2d(6, 4, 3)),
+    "cropping at the end": lambda: Net(
+        lambda net, images: net.after(net.conv(images)[:, :, :-1, :-2]), conv=first(), after=nn.Conv2d(6, 4, 3)
+    ),
     "cropping in front": lambda: Net(lambda net, images: net.after(net.conv(images)[:, :, 1:, 2:]), conv=first(), after=nn.Conv2d(6, 4, 3)),
     "shuffle": lambda: Net(shuffled, conv=first(8), middle=nn.Conv2d(4, 4, 3, padding=1, groups=4), after=nn.Conv2d(8, 4, 3, 2, 1)),
     "permuted block": next_net,
     "a map of its own, added": lambda: Net(own_map, conv=first(), after=nn.Conv2d(6, 4, 3)),
     "a column of its own, multiplied": lambda: Net(own_column, conv=first(), after=nn.Conv2d(6, 4, 3)),
     "coordinates as channels": lambda: Net(coordinates, conv=nn.Conv2d(5, 6, 3, padding=1), after=nn.Conv2d(6, 4, 3)),
-    "softmax over channels": lambda: Net(lambda net, images: net.after(net.conv(images).softmax(1)), conv=first(), after=nn.Conv2d(6, 4, 3)),
-    "softmax over positions": lambda: Net(lambda net, images: net.after(net.conv(images).softmax(3)), conv=first(), after=nn.Conv2d(6, 4, 3)),
+    "softmax over channels": lambda: Net(
+        lambda net, images: net.after(net.conv(images).softmax(1)), conv=first(), after=nn.Conv2d(6, 4, 3)
+    ),
+    "softmax over positions": lambda: Net(
+        lambda net, images: net.after(net.conv(images).softmax(3)), conv=first(), after=nn.Conv2d(6, 4, 3)
+    ),
     "mean over channels": lambda: Net(
         lambda net, images: net.after(net.conv(images).mean(1, keepdim=True) * images), conv=first(), after=nn.Conv2d(3, 4, 3)
     ),
@@ -186,11 +196,18 @@ NETS: dict[str, Build] = {
     "local response": lambda: chain(first(), nn.ReLU(), nn.LocalResponseNorm(3), nn.Conv2d(6, 4, 3)),
     "leaky and learned slopes": lambda: chain(first(), nn.PReLU(6), nn.Conv2d(6, 6, 3), nn.LeakyReLU(0.1), nn.Conv2d(6, 4, 3), nn.ELU()),
     "classifier": lambda: chain(
-        first(), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Dropout(), nn.Linear(8, 5),
+        first(),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(8, 5),
     ),
     "dense on a map": lambda: chain(first(2, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 6 * 9, 7), nn.ReLU(), nn.Linear(7, 5)),
-}  # fmt: skip
+}
 SIZE = (23, 34)  # neither side divides evenly
 
 
@@ -271,7 +288,9 @@ def test_most_of_it_is_done_in_windows(name: str) -> None:
     assert batch.cost < 0.6
 
 
-@pytest.mark.parametrize("name", ["plain", "ceil max", "stride beyond the kernel", "residual of unlike windows", "shuffle", "permuted block"])
+@pytest.mark.parametrize(
+    "name", ["plain", "ceil max", "stride beyond the kernel", "residual of unlike windows", "shuffle", "permuted block"]
+)
 def test_equal_boxes_and_extreme_ones(name: str) -> None:
     model = wide(NETS[name])
     again, picture, source = ready(model, SIZE, seed=3)
@@ -356,7 +375,9 @@ def test_spans_are_what_changes_and_nothing_more(seed: int) -> None:
 
         # kernels at least as large as the stride before dilation leaves gaps, so that what changes is an interval
         kernels = [pair(2, 3), pair(2, 3)]
-        parts = [nn.Conv2d(3 if not parts else 2, 2, kernel, pair(1, 2), pair(0, 1)) for parts, kernel in zip([[], [1]], kernels, strict=True)]
+        parts = [
+            nn.Conv2d(3 if not parts else 2, 2, kernel, pair(1, 2), pair(0, 1)) for parts, kernel in zip([[], [1]], kernels, strict=True)
+        ]
         return chain(parts[0], nn.AvgPool2d(2, 2, 1), parts[1])
 
     model = wide(build, seed)
@@ -372,7 +393,7 @@ def test_spans_are_what_changes_and_nothing_more(seed: int) -> None:
         low = [max(0, int(span[axis][0][number])) for axis in (0, 1)]
         high = [min(changed.shape[2 + axis] - 1, int(span[axis][1][number])) for axis in (0, 1)]
         reached = [list(range(low[axis], high[axis] + 1)) for axis in (0, 1)]
-        assert hit == (reached if all(reached) else [[], []])
+        assert hit == reached or hit == [[], []]  # a change may vanish between the positions of a stride
         assert again.least(boxes[number : number + 1])[0] <= again.batch(boxes[number : number + 1]).cost + 1e-12
 
 
@@ -416,7 +437,9 @@ def test_bfloat16_stays_close(name: str) -> None:
     exact = run(rerun(scope, picture, "output"), boxes, source)
     rough = run(rerun(scope, picture, "output", precision="bfloat16"), boxes, source)
     assert rough.dtype == torch.bfloat16
-    assert 0 < off(rough.float(), exact) < 0.05
+    with torch.no_grad(), scope.session("bfloat16"):
+        usual = scope.run(replaced(picture, source, boxes), "output")["output"]
+    assert 0 < off(rough.float(), exact) < max(0.01, 2 * off(usual, exact)), "rougher than full inference in bfloat16"
     assert scope.model is model and all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
@@ -511,12 +534,15 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "a value changed through a view": (lambda: Net(changed_through_a_view, conv=first(), after=nn.Conv2d(6, 4, 3)), "overwritten"),
     "circular padding": (lambda: chain(nn.Conv2d(3, 6, 3, padding=1, padding_mode="circular"), nn.Conv2d(6, 4, 3)), "overwritten"),
     "statistics of the picture": (lambda: chain(first(), nn.InstanceNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3)), "statistics"),
-    "statistics of the batch": (lambda: chain(first(), nn.BatchNorm2d(6, track_running_stats=False)), "statistics"),
+    "statistics of the batch": (
+        lambda: chain(first(), Net(lambda net, values: F.batch_norm(values, None, None, training=True))),
+        "statistics",
+    ),
+    "dropout that stays on": (lambda: chain(first(), Net(lambda net, values: F.dropout(values, 0.5, training=True))), "draws"),
     "a loop over the batch": (lambda: Net(one_by_one, conv=first()), "batch"),
     "the first of the batch": (lambda: Net(the_first_alone, conv=first()), "batch"),
     "the largest of the batch": (lambda: Net(compared, conv=first()), "batch"),
-    "an axis dropped with the batch": (lambda: chain(first(), nn.AdaptiveAvgPool2d(1), Net(lambda net, v: v.squeeze())), "batch"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
