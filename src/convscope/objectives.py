@@ -6,7 +6,7 @@ are subtracted: ``unit("features.12", 3) - 0.1 * total_variation()``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,29 @@ from torch.nn import functional as F
 
 from convscope.errors import BadInput
 from convscope.scope import OUTPUT, Scope
+from convscope.scope.precision import wide
 
-Values = Mapping[str, Tensor]
+
+class Values(Mapping[str, Tensor]):
+    """What a pass gave, {layer: (n c ...)} in float32 (or the network's own wider type), units on axis 1."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return wide(self._values[layer])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def chosen(self, layer: str, units: int | Sequence[int]) -> Tensor:
+        """One unit's value for each picture, (n ...); only these are widened, and only their gradients are."""
+        value = self._values[layer]
+        index = torch.as_tensor(units, device=value.device).expand(len(value))
+        return wide(value[torch.arange(len(value), device=value.device), index])
 
 
 @dataclass(frozen=True)
@@ -33,8 +54,8 @@ class Objective:
 
     def __call__(self, scope: Scope, pictures: Tensor) -> Tensor:
         """(n,) scores of pictures (n 3 h w), differentiable."""
-        raw = scope.run(pictures, sorted(self.layers)) if self.layers else {}
-        return self.score({name: scope.layers[name].channels_first(value) for name, value in raw.items()}, pictures)
+        raw = scope.run(pictures, sorted(self.layers), widen=False) if self.layers else {}
+        return self.score(Values({name: scope.layers[name].channels_first(value) for name, value in raw.items()}), pictures)
 
     def __add__(self, other: Objective | float) -> Objective:
         other = _objective(other)
@@ -68,7 +89,7 @@ def unit(layer: str, units: int | Sequence[int], *, reduce: str = "mean") -> Obj
         raise BadInput(f"reduce must be mean, sum or center, got {reduce!r}")
 
     def score(values: Values, _pictures: Tensor) -> Tensor:
-        value = _chosen(values[layer], units)
+        value = values.chosen(layer, units)
         if value.ndim == 1 or reduce == "center":
             return value if value.ndim == 1 else value[(slice(None), *(length // 2 for length in value.shape[1:]))]
         return value.flatten(1).mean(1) if reduce == "mean" else value.flatten(1).sum(1)
@@ -78,7 +99,7 @@ def unit(layer: str, units: int | Sequence[int], *, reduce: str = "mean") -> Obj
 
 def neuron(layer: str, units: int | Sequence[int], y: int, x: int) -> Objective:
     """The value of one unit at one position (y down, x right)."""
-    return Objective(frozenset([layer]), lambda values, _: _chosen(values[layer], units)[:, y, x])
+    return Objective(frozenset([layer]), lambda values, _: values.chosen(layer, units)[:, y, x])
 
 
 def direction(layer: str, vector: Tensor, *, cosine_power: float = 0.0) -> Objective:
@@ -145,11 +166,6 @@ def sameness(layer: str) -> Objective:
         return (alike.sum(1) - alike.diagonal()) / max(1, len(gram) - 1)
 
     return Objective(frozenset([layer]), score)
-
-
-def _chosen(value: Tensor, units: int | Sequence[int]) -> Tensor:
-    index = torch.as_tensor(units, device=value.device).expand(len(value))
-    return value[torch.arange(len(value), device=value.device), index]
 
 
 def _objective(value: Objective | float) -> Objective:

@@ -235,8 +235,8 @@ def test_out_of_memory_halves_the_batch(scope: Scope, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, "convscope"):
         parts = list(scope.in_batches(images, work, 8))
     assert torch.equal(torch.cat(parts), images)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
-    assert [record.getMessage() for record in caplog.records] == ["out of memory: continuing with batches of 4"]
+    assert sizes == [6, 3, 2, 2, 2, 2, 2, 1]
+    assert [record.getMessage() for record in caplog.records] == ["out of memory: continuing with batches of 3"]
 
 
 def test_out_of_memory_at_one_image_is_raised_and_so_is_anything_else(scope: Scope) -> None:

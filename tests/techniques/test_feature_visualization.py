@@ -363,10 +363,10 @@ def test_scores_of_classes() -> None:
 def test_scores_after_running_out_of_memory(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, run = seen(scope, "multiscale"), scope.run
 
-    def short_of_memory(images: Tensor, layers: object) -> dict[str, Tensor]:
+    def short_of_memory(images: Tensor, layers: object, **how: bool) -> dict[str, Tensor]:
         if not torch.is_grad_enabled() and len(images) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(images, layers)  # type: ignore[arg-type]
+        return run(images, layers, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(scope, "run", short_of_memory)
     made = seen(scope, "multiscale")

@@ -136,6 +136,14 @@ class Graph:
         first, last = wanted.get(0, (np.zeros(length + 1, int), np.full(length + 1, -1)))  # computed from parameters alone: sees nothing
         return Field(first[:-1], last[:-1], False, float(first[-1] - first[0]) / length)
 
+    def readers(self) -> dict[int, list[int]]:
+        """The nodes that are computed from each node, in order."""
+        found: dict[int, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for edge in node.edges:
+                found.setdefault(edge.node, []).append(index)
+        return found
+
     def macs(self, begin: int, end: int) -> int:
         """Multiply-accumulate operations of nodes begin .. end-1, for one image."""
         return sum(node.macs for node in self.nodes[begin:end])

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from convscope.errors import BadInput
 
@@ -52,3 +53,8 @@ def own_modes(device: torch.device) -> Generator[None]:
             stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(computing_in("float32", device))
         yield
+
+
+def wide(values: Tensor) -> Tensor:
+    """Half-precision values in float32; others as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -172,12 +172,19 @@ def batched(node: Node, batch: int, places: Places | None) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def scaled_convolutions(graph: Graph, readers: dict[int, list[int]], last: int) -> dict[int, Scaled]:
-    """Convolutions with the batch norm after them multiplied in, where nothing else reads between the two: {batch norm: ...}."""
+def scaled_convolutions(graph: Graph, readers: Mapping[int, Sequence[int]], spared: Collection[int]) -> dict[int, Scaled]:
+    """Convolutions with the batch norm after them multiplied in, where nothing else reads between the two: {batch norm: ...}.
+
+    Args:
+        graph: The network's.
+        readers: Which nodes read each node.
+        spared: Nodes whose own value is wanted.
+    """
     found: dict[int, Scaled] = {}
-    for index, by in readers.items():
-        node, follower = graph.nodes[index], graph.nodes[by[0]]
-        if node.operation != "convolution" or node.arguments[6] or len(by) > 1 or index == last:
+    for index, everyone in readers.items():
+        by = [reader for reader in everyone if graph.nodes[reader].place == 0 or reader in readers]  # not statistics that nobody reads
+        node, follower = graph.nodes[index], graph.nodes[by[0] if by else index]
+        if node.operation != "convolution" or node.arguments[6] or len(by) != 1 or index in spared:
             continue
         if follower.operation not in _BATCH_NORMS or follower.place != 0 or any(edge.y != SAME for edge in follower.edges):
             continue

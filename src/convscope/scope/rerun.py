@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,9 +122,10 @@ class Rerun:
                 self._readers.setdefault(edge.node, []).append(index)
         self._scaled = {
             index: pair if precision == "float32" else (pair[0].bfloat16(), pair[1].bfloat16())
-            for index, pair in scaled_convolutions(graph, self._readers, last).items()
+            for index, pair in scaled_convolutions(graph, self._readers, [last]).items()
         }
         self._under = {self.nodes[index].edges[0].node: index for index in self._scaled}
+        self._neck = next((index for index in self.needed if self._narrow(index)), last)
         self._padded: dict[tuple[int, tuple[int, ...], float], Tensor] = {}
         self._kept: dict[int, Tensor] = {0: picture.contiguous(memory_format=torch.channels_last)}
         with torch.no_grad(), computing_in(precision, picture.device):
@@ -145,16 +147,35 @@ class Rerun:
         Returns:
             (batch ...).
         """
+        return self.finish(self.begin(batch, source))
+
+    def begin(self, batch: Batch, source: Tensor) -> Tensor:
+        """The first half of :meth:`run`: the maps. What remains, :meth:`finish`, may be done for several batches at once."""
         plan, count = batch.plan, len(batch.boxes)
         corners = self._corners(plan, count)
         values: dict[int, Frame | Tensor] = {0: self._patched(batch.boxes, source, plan[0], corners)}
         with torch.no_grad(), computing_in(self.precision, self.base.device):
             for index in self.needed[1:]:
+                if index > self._neck:
+                    break
                 values[index] = self._step(index, plan[index], corners, values, count)
-                for edge in self.nodes[index].edges:
-                    if self._readers[edge.node][-1] == index:
-                        values.pop(edge.node, None)
-            return self._whole(self.last, values[self.last], corners)
+                self._forget(values, index)
+            return self._whole(self._neck, values[self._neck], corners)
+
+    def finish(self, begun: Tensor) -> Tensor:
+        """The second half of :meth:`run`: dense layers, which are read from memory once for however many pictures."""
+        values = {self._neck: begun}
+        with torch.no_grad(), computing_in(self.precision, self.base.device):
+            for index in self.needed:
+                if index > self._neck:
+                    values[index] = self._repeated(index, values.__getitem__, batched(self.nodes[index], len(begun), None))
+                    self._forget(values, index)
+        return values[self.last]
+
+    def _forget(self, values: dict[int, Any], index: int) -> None:
+        for edge in self.nodes[index].edges:
+            if self._readers[edge.node][-1] == index:
+                values.pop(edge.node, None)
 
     def spans(self, boxes: np.ndarray) -> Spans:
         """Rows and columns that change at each node when the pixels in boxes do: ((y0 y1), (x0 x1)), inclusive, uncut; None: all.
@@ -324,6 +345,17 @@ class Rerun:
         readers = [self.nodes[reader] for reader in self._readers.get(index, [])]
         plain = all(len(node.edges) == 1 and local(node) and not slides(node) for node in readers)
         return index in (0, self.last) or not plain
+
+    def _narrow(self, index: int) -> bool:
+        """Whether a node is a vector that everything after it is computed from."""
+        node = self.nodes[index]
+        later = (self.nodes[other] for other in self.needed if other > index)
+        return (
+            node.size is None
+            and len(node.shape) == 2
+            and node.shape[0] == 1
+            and all(edge.node >= index for one in later for edge in one.edges)
+        )
 
     def _repeated(self, index: int, value_of: Callable[[int], Tensor], shape: tuple[int, ...], *, overwrites: bool = True) -> Tensor:
         """The operation of a node on other values, batch norms multiplied into the convolutions before them."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.scope.precision import wide
 from convscope.scope.rerun import Batch, NotRepeatable, Rerun, rerun
 from convscope.scope.scope import Scope
 
@@ -17,6 +18,8 @@ WORTH = 0.9
 """Where an incremental run needs more than this share of the arithmetic of full inference, full inference is as fast."""
 _AGREE = {"float32": 1e-3, "bfloat16": 0.1}
 """How far the values of the two methods may lie apart by rounding, as a share of the largest value."""
+_TOGETHER = 128
+"""Pictures that the dense layers are run on together."""
 _log = logging.getLogger("convscope")
 
 
@@ -53,10 +56,14 @@ class Sweep:
             everyone = np.arange(len(self.boxes))
             yield from self.scope.in_parts(len(everyone), self._at_once, lambda piece: (everyone[piece], self._full(everyone[piece])))
             return
-        for batch in self._batches:
-            yield from self.scope.in_parts(
-                len(batch.members), len(batch.members), lambda piece, batch=batch: self._again_on(again, batch, piece)
-            )
+        waiting: list[tuple[np.ndarray, Tensor]] = []
+        for number, batch in enumerate(self._batches, 1):
+            work = lambda piece, batch=batch: self._begun(again, batch, piece)  # noqa: E731 - called at once
+            waiting += self.scope.in_parts(len(batch.members), len(batch.members), work)
+            if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= _TOGETHER:
+                values = again.finish(torch.cat([begun for _, begun in waiting]))
+                yield np.concatenate([members for members, _ in waiting]), wide(values)
+                waiting = []
 
     def verify(self, checks: np.ndarray, read: Callable[[Tensor], Tensor]) -> float:
         """Computes some boxes by both methods; more than rounding between them leads to full inference for all.
@@ -70,7 +77,7 @@ class Sweep:
         """
         if self._again is None or not len(checks):
             return math.nan
-        want, got = self._full(checks), self._incremental(self._again, self._again.batch(self.boxes, checks))
+        want, got = self._full(checks), wide(self._again.run(self._again.batch(self.boxes, checks), self._fed))
         difference = float((read(want) - read(got)).abs().max())
         if not (want - got).abs().max() <= _AGREE[self._again.precision] * want.abs().max():  # NaN does not agree, either
             _log.warning("incremental inference does not reproduce this network (off by %.3g), so full inference is used", difference)
@@ -87,15 +94,11 @@ class Sweep:
         cost = sum(batch.cost * len(batch.members) for batch in self._batches) / len(self.boxes)
         return again if cost < WORTH else None
 
-    def _again_on(self, again: Rerun, batch: Batch, piece: slice) -> tuple[np.ndarray, Tensor]:
+    def _begun(self, again: Rerun, batch: Batch, piece: slice) -> tuple[np.ndarray, Tensor]:
         """A batch, or the part of it that memory suffices for."""
         members = batch.members[piece]
         part = batch if len(members) == len(batch.members) else again.batch(self.boxes, members)
-        return members, self._incremental(again, part)
-
-    def _incremental(self, again: Rerun, batch: Batch) -> Tensor:
-        values = again.run(batch, self._fed)
-        return values.float() if values.dtype == torch.bfloat16 else values
+        return members, again.begin(part, self._fed)
 
     def _full(self, part: np.ndarray) -> Tensor:
         pictures = self.picture.repeat(len(part), 1, 1, 1)

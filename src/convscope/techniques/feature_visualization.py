@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convscope.ascent import Climbed, Climber, ascend, look_at_start
-from convscope.objectives import Objective, class_evidence, unit
+from convscope.objectives import Objective, Values, class_evidence, unit
 from convscope.progress import task
 from convscope.recipes import Recipe, find_recipe
 from convscope.result import Result, axes
@@ -206,7 +206,7 @@ def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], redu
         own, raw = (
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
         )
-        scored = unit(layer.name, mates, reduce=reduce).score(values, pictures[part])
+        scored = unit(layer.name, mates, reduce=reduce).score(Values(values), pictures[part])
         return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
 
     at_once = scope.fitting(pictures.shape[-2] * pictures.shape[-1])
