@@ -19,6 +19,7 @@ from convscope.cli import main
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.scope import Inputs, Scope
 from convscope.techniques.occlusion import positions
+from convscope.zoo.textures.generator import CLASSES, SHAPES, indexed
 from hand_built import draws
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -450,3 +451,41 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and reason in err, err
         assert not (tmp_path / "wrong").exists()
+
+
+# --- where the strongest drop lies
+
+
+def pointing_game(count: int, stride: int) -> tuple[float, float]:
+    """Shares of pictures of a known object whose largest drop, and whose centre, lies on the object.
+
+    What hides has the colour of the picture's own background (its median): a patch of any other colour is an object itself.
+    """
+    scope = convscope.open("textures", precision="float32")
+    hits: list[bool] = []
+    centres: list[bool] = []
+    index = 0
+    while len(hits) < count:
+        label = SHAPES[index % len(SHAPES)]
+        drawn = indexed(label, index // len(SHAPES), seed=23)
+        index += 1
+        picture = torch.from_numpy(drawn.image.transpose(2, 0, 1) / 255).float()
+        if int(scope.activations(picture[None], "output")["output"].argmax()) != CLASSES.index(label):
+            continue
+        red, green, blue = picture.flatten(1).median(1).values.tolist()
+        made = convscope.occlusion(scope, picture, patch=24, stride=stride, fill=(red, green, blue), verify=0)
+        assert drawn.mask is not None and made.labels == (label,) and made.method == "incremental"
+        hits.append(bool(drawn.mask[np.unravel_index(int(made.drop[0].argmax()), drawn.mask.shape)]))
+        centres.append(bool(drawn.mask[64, 64]))
+    return float(np.mean(hits)), float(np.mean(centres))
+
+
+def test_the_largest_drop_lies_on_the_object() -> None:
+    hits, centres = pointing_game(14, stride=12)
+    assert hits >= 0.85 > 0.75 > centres
+
+
+@pytest.mark.slow
+def test_the_largest_drop_lies_on_the_object_in_two_hundred_pictures() -> None:
+    hits, centres = pointing_game(200, stride=8)
+    assert hits >= 0.9 and centres < 0.6
