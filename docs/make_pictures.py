@@ -63,6 +63,8 @@ def main() -> None:
     small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated", compat=True)), "weight_grid_collated.png")
     small(render.png(cs.map_overlay(scope, gate, "features.12", top=10)), "map_overlay.png")
     small(render.png(cs.deconvnet(scope, gate, "features.12", [133, 194])), "deconvnet_gate.png")
+    domes = [photographs / "occlusion-article" / f"dome538-{number}.jpg" for number in (1, 2)]
+    small(render.png(cs.occlusion(scope, domes, 538, patch=32)), "occlusion.png")
     bees = [sorted((photographs / "ants-bees" / "val" / "bees").iterdir())[place] for place in (1, 3, 5, 9)]
     small(render.png(cs.map_overlay(scope, bees, "features.12", units=[465])), "map_overlay_many.png")
     textures = cs.open("textures")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -41,9 +42,9 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
         fill = inputs.mean[0], inputs.mean[1], inputs.mean[2]
     colour = _colour(fill)
     if colour is not None:
-        if not all(math.isfinite(value) for value in colour):
-            raise BadInput(f"fill must be finite, got {fill!r}")
-        return torch.tensor(colour, dtype=picture.dtype, device=picture.device).view(3, 1, 1).expand_as(picture)
+        if not all(0 <= value <= 1 for value in colour):  # also false for NaN
+            raise BadInput(f"fill must lie in [0,1], got {fill!r}")
+        return plain_picture(colour, picture)
     if isinstance(fill, str) and not Path(fill).is_file():
         raise BadInput(
             f"fill must be gray, mean, black, white, blur, a grey value, a colour such as #808080, or an image file; got {fill!r}"
@@ -52,6 +53,11 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
     if image.shape != picture.shape:
         raise BadInput(f"the fill is an image of {tuple(image.shape[1:])} pixels, but the picture has {tuple(picture.shape[1:])}")
     return image
+
+
+def plain_picture(colour: Sequence[float], picture: Tensor) -> Tensor:
+    """A picture like another, (3 h w), of one colour, which may lie outside [0,1]."""
+    return torch.tensor(colour, dtype=picture.dtype, device=picture.device).view(3, 1, 1).expand_as(picture)
 
 
 def _colour(fill: Fill) -> tuple[float, ...] | None:

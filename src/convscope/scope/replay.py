@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from convscope.scope.frames import Places
 from convscope.scope.geometry import SAME
@@ -57,6 +58,10 @@ def repeated(node: Node, value_of: Callable[[int], Tensor], shape: Sequence[int]
     keywords = {name: _filled(item, value_of) for name, item in (node.keywords or {}).items()}
     if node.operation in LAID_OUT:
         return arguments[0].expand(shape) if node.operation == "expand" else arguments[0].reshape(shape)
+    if node.operation == "cat":  # constants are as they were for one picture
+        arguments[0] = [own.expand(shape[0], *own.shape[1:]) for own in arguments[0]]
+    if node.operation == "native_group_norm":
+        arguments[3] = shape[0]
     if node.operation == "convolution" and not arguments[6]:  # the form that autocast knows
         source, weight, bias, stride, padding, dilation, _, _, groups = arguments
         return F.conv2d(source, weight, bias, stride, padding, dilation, groups)
@@ -74,11 +79,44 @@ def _filled(item: Any, value_of: Callable[[int], Tensor]) -> Any:
     return [_filled(one, value_of) for one in item] if isinstance(item, list) else item
 
 
+def check_apart(nodes: Sequence[Node], index: int) -> None:
+    """Whether a node's value for several pictures is what it is for each alone.
+
+    Raises:
+        NotRepeatable: It mixes them, or keeps them elsewhere than along its first axis.
+    """
+    node = nodes[index]
+    if node.function is None:
+        return
+    schema: Any = getattr(node.function, "_schema", None)
+    given = {known.name: known.default_value for known in schema.arguments if known.has_default_value()}
+    given |= dict(zip((known.name for known in schema.arguments), node.arguments, strict=False)) | dict(node.keywords or {})
+    if given.get("training") or torch.Tag.nondeterministic_seeded in getattr(node.function, "tags", []):
+        raise NotRepeatable(f"{node.operation} uses statistics or draws of its own")
+    rank = len(nodes[node.edges[0].node].shape)
+    axes = [given.get(name) for name in ("dim", "dims", "dim0", "dim1")]
+    axes = [axis for given in axes for axis in (given if isinstance(given, (list, tuple)) else [given]) if isinstance(axis, int)]
+    touched = axes[:1] != [0] if node.operation == "permute" else any(axis in (0, -rank) for axis in axes)
+    rows = node.spatial is not None and node.spatial.rows
+    if touched or (node.shape[:1] != (1,) and not rows and node.place == 0):
+        raise NotRepeatable(f"{node.operation} works along the batch")
+
+
+def slides(node: Node) -> bool:
+    """Whether it reads other positions than its own."""
+    moved = node.operation == "constant_pad_nd" and any(node.arguments[1][:4])
+    return moved or any(edge.y != SAME or edge.x != SAME for edge in node.edges)
+
+
 def local(node: Node) -> bool:
     """Whether a node can be run in windows: sliding windows whose padding is known, and what works position by position."""
-    if node.operation in ("overwritten", "input") or not node.edges:
+    if node.operation in ("overwritten", "input") or not node.edges or _has_own_map(node):
         return False
-    if all(edge.y == SAME and edge.x == SAME for edge in node.edges):
+    if node.operation == "constant_pad_nd":
+        return not (any(node.arguments[1][:4]) and any(node.arguments[1][4:]))
+    if node.operation == "slice" and node.spatial is not None:
+        return node.arguments[1] % len(node.shape) not in (node.spatial.y, node.spatial.x)
+    if not slides(node):
         return True
     if node.operation == "convolution":
         return not node.arguments[6] and not isinstance(node.arguments[1], Reference)
@@ -88,7 +126,16 @@ def local(node: Node) -> bool:
         _, _, padding, ceil, include, divisor = (*node.arguments[1:], *[None] * 6)[:6]
         plain = not padding or not any(padding) or include in (None, True)
         return plain and not ceil and divisor is None
-    return node.operation == "constant_pad_nd"
+    return False
+
+
+def _has_own_map(node: Node) -> bool:
+    """Whether it joins in a constant that is not the same everywhere, such as coordinates."""
+    if node.spatial is None or node.operation in _BATCH_NORMS or node.operation in MULTIPLYING:
+        return False
+    places = [len(node.shape) - axis for axis in ((0,) if node.spatial.rows else (node.spatial.y, node.spatial.x))]
+    constants = [item for item in tree_leaves((node.arguments, node.keywords)) if isinstance(item, Tensor)]
+    return any(own.ndim >= place and own.shape[-place] > 1 for own in constants for place in places)
 
 
 def beyond(node: Node) -> float:

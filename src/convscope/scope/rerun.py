@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convscope.scope.frames import Frame, Places, Span, cut, laid_over, lengths, together, windows
-from convscope.scope.geometry import SAME, Whole, Window
+from convscope.scope.geometry import Whole, Window
 from convscope.scope.graph import Graph, Node
 from convscope.scope.precision import computing_in, wide
 from convscope.scope.replay import (
@@ -31,9 +31,11 @@ from convscope.scope.replay import (
     NotRepeatable,
     batched,
     beyond,
+    check_apart,
     local,
     repeated,
     scaled_convolutions,
+    slides,
     unpadded,
 )
 from convscope.scope.scope import Scope
@@ -114,6 +116,8 @@ class Rerun:
         self.last = last
         self.precision = precision
         self.needed = _needed(graph, last)
+        for index in self.needed[1:]:
+            check_apart(graph.nodes, index)
         weighed = [index for index in self.needed if graph.nodes[index].operation in MULTIPLYING]
         self._exact = math.inf if precision == "float32" else max(weighed, default=0)
         self.nodes = {index: _in(precision if index < self._exact else "float32", graph.nodes[index]) for index in self.needed}
@@ -292,7 +296,7 @@ class Rerun:
         if places is None:
             return self._repeated(index, lambda source: self._whole(source, values[source], corners), batched(node, batch, None))
         corner = corners[index]
-        if any(edge.y != SAME or edge.x != SAME for edge in node.edges):
+        if slides(node):
             return Frame(self._slide(index, places, corner, values), places, *corner)
 
         def window(source: int) -> Tensor:
@@ -348,7 +352,7 @@ class Rerun:
     def _cut_from(self, index: int) -> bool:
         """Whether windows are ever cut from the kept value of a node, as they are not where one operation takes its windows as they are."""
         readers = [self.nodes[reader] for reader in self._readers.get(index, [])]
-        plain = all(len(node.edges) == 1 and local(node) and (node.edges[0].y, node.edges[0].x) == (SAME, SAME) for node in readers)
+        plain = all(len(node.edges) == 1 and local(node) and not slides(node) for node in readers)
         return index in (0, self.last) or not plain
 
     def _narrow(self, index: int) -> bool:

@@ -14,7 +14,7 @@ from convscope.errors import BadInput
 from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import OUTPUT, Images, Scope
-from convscope.scope.fill import Fill, fill_picture
+from convscope.scope.fill import Fill, fill_picture, plain_picture
 from convscope.scope.inputs import image_names
 from convscope.scope.memory import kept_memory
 from convscope.scope.provenance import technique
@@ -149,7 +149,7 @@ def occlusion(
     parts: list[_Hidden] = []
     with task("occlusion", len(batch) * (boxes.size // 4)) as advance, kept_memory(), torch.no_grad():
         for name, picture in zip(names, batch, strict=True):
-            source = fill_picture(_compat_colour(scope) if compat else fill, picture, scope.inputs, sides)
+            source = plain_picture(_compat_colour(scope), picture) if compat else fill_picture(fill, picture, scope.inputs, sides)
             generator, count = np.random.default_rng(derive_seed(seed, "occlusion", name)), boxes.size // 4
             checks = generator.choice(count, min(verify, count), replace=False)
             parts.append(_hide(scope, picture[None], source[None], boxes.reshape(-1, 4), watched, asked, method, checks, advance))
@@ -275,7 +275,7 @@ def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, 
     """
     steps = -(-max(0, size - patch) // stride)
     count = {"cover": steps + 1, "valid": (size - patch) // stride + 1, "article": steps}[grid]
-    return [(index * stride, min(index * stride + patch, size)) for index in range(count)]
+    return [(first, min(first + patch, size)) for first in range(0, count * stride, stride) if first < size]
 
 
 def patches(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], grid: str) -> np.ndarray:
@@ -295,7 +295,7 @@ def _drop(base: np.ndarray, scores: np.ndarray, boxes: np.ndarray, size: tuple[i
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(isinstance(item, (int, np.integer)) and item >= 1 for item in pair):
         raise BadInput(f"{name} must be a whole number of pixels, at least 1, or two of them (down, across), got {value!r}")
     return int(pair[0]), int(pair[1])
