@@ -113,4 +113,4 @@ def _counts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _upper_tail(z: np.ndarray) -> np.ndarray:
     """P(Z >= z) of the standard normal distribution."""
-    return 0.5 * np.frompyfunc(math.erfc, 1, 1)(z / math.sqrt(2)).astype(np.float64)
+    return 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(z / math.sqrt(2))
