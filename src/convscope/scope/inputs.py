@@ -14,16 +14,13 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from convscope.errors import BadInput
-from convscope.pictures import RESAMPLING, fit, read_image, to_rgb
+from convscope.errors import BadImage, BadInput
+from convscope.pictures import RESAMPLING, SUFFIXES, decode, fit, to_rgb
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""
 Images: TypeAlias = Image | Sequence[Image]
 """One image or several; a tensor (n 3 h w) in [0,1] counts as several, a folder as all image files in it, by name."""
-
-_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"])
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -81,7 +78,8 @@ class Inputs:
         if isinstance(image, Tensor):
             return check_range(image, ndim=3)
         picture = _from_array(image) if isinstance(image, np.ndarray) else read_image(image)
-        return torch.from_numpy(np.asarray(fit(picture, self), dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+        fitted = fit(picture, (self.height, self.width), self.interpolation, self.crop)
+        return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
     def batch(self, images: Images) -> Tensor:
         """Several images as one tensor (n 3 h w) in [0,1]; see :meth:`__call__`.
@@ -137,9 +135,9 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         BadInput: There is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise BadInput(f"{folder}: no image files in this folder (looked for {' '.join(sorted(_SUFFIXES))})")
+        raise BadInput(f"{folder}: no image files in this folder (looked for {' '.join(sorted(SUFFIXES))})")
     return found
 
 
@@ -151,6 +149,22 @@ def image_names(images: Sequence[Image]) -> tuple[str, ...]:
     return tuple(
         f"{path.parent.name}/{stem}" if path is not None and stem in repeated else stem for path, stem in zip(paths, stems, strict=True)
     )
+
+
+def read_image(source: str | os.PathLike[str] | PILImage.Image) -> PILImage.Image:
+    """Decodes a picture to 8-bit RGB: turned upright by its EXIF tag, alpha laid on white, 16-bit scaled, CMYK and palette converted.
+
+    Raises:
+        BadImage: Not an image, damaged, or smaller than 8 px.
+    """
+    if isinstance(source, PILImage.Image):
+        return to_rgb(source, "PIL image")
+    if not isinstance(source, (str, os.PathLike)):
+        raise BadInput(f"expected an image (path, PIL image, HWC uint8 array or float tensor (3 h w) in [0,1]), got {_kind(source)}")
+    path = Path(source)
+    if not path.is_file():
+        raise BadImage(f"{path}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
+    return decode(path, str(path))[0]
 
 
 def check_range(images: Tensor, ndim: int) -> Tensor:

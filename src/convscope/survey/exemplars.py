@@ -120,8 +120,8 @@ def exemplars(survey: Survey, layer: str, units: Units, *, top: int = 9, label: 
         names=tuple(tuple(survey.names[row] for row in line) for line in rows),
         image_labels=tuple(tuple(labels[row] for row in line) for line in rows),
         missing=missing,
-        height=survey.frame.height,
-        width=survey.frame.width,
+        height=survey.frame.size[0],
+        width=survey.frame.size[1],
         of=len(survey) if label is None else int((survey.truth == survey.labels.index(label)).sum()),
     )
 

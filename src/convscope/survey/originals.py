@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 import fsspec
-from PIL import Image as PILImage
+import numpy as np
 
 from convscope.errors import BadImage
-from convscope.pictures import decode
+from convscope.pictures import covering, decode, fit
 
 MEMBER = "::"
 """Between the path of a tar shard and the name of a picture in it."""
@@ -21,23 +21,43 @@ MEMBER = "::"
 
 @dataclass(frozen=True)
 class Frame:
-    """How pictures were brought to the size of the network, as the manifest has it."""
+    """How pictures were brought to the size of the network, as the manifest has it.
 
-    height: int
-    width: int
+    Attributes:
+        size: (height, width).
+        interpolation, crop: How they were resized and cropped; as :class:`~convscope.Inputs`.
+        draft: Whether large JPEGs were decoded at a fraction of their size.
+    """
+
+    size: tuple[int, int]
     interpolation: str
     crop: float | None
+    draft: bool
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any]) -> Frame:
-        """From the `inputs` of a manifest."""
+    def of(cls, manifest: Mapping[str, Any]) -> Frame:
+        """From the manifest of a survey."""
+        inputs = manifest["inputs"]
         size = inputs["size"]
         height, width = (size, size) if isinstance(size, int) else size
-        return cls(int(height), int(width), inputs["interpolation"], inputs["crop"])
+        draft = bool(manifest.get("parameters", {}).get("draft", False))
+        return cls((int(height), int(width)), inputs["interpolation"], inputs["crop"], draft)
 
 
-def read_original(path: str) -> PILImage.Image:
-    """A picture in 8-bit RGB by its path in a survey, TAR::MEMBER inside a tar shard.
+def read_framed(path: str, frame: Frame) -> np.ndarray:
+    """A picture as the network was fed it, (3 h w) float32 in [0,1]; `path` is TAR::MEMBER inside a tar shard.
+
+    Raises:
+        BadImage: It is not there any more, or cannot be read.
+    """
+    draft = covering(frame.size, frame.crop) if frame.draft else None
+    picture, _ = decode(io.BytesIO(read_bytes(path)), path, draft)
+    fitted = fit(picture, frame.size, frame.interpolation, frame.crop)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(fitted, np.float32) / 255, -1, 0))
+
+
+def read_bytes(path: str) -> bytes:
+    """The bytes of a picture's file.
 
     Raises:
         BadImage: It is not there any more, or cannot be read.
@@ -49,17 +69,15 @@ def read_original(path: str) -> PILImage.Image:
             offset, size = _members(shard)[member]
             with _open(shard) as opened:
                 opened.seek(offset)
-                data = opened.read(size)
-        else:
-            with _open(path) as opened:
-                data = opened.read()
+                return opened.read(size)
+        with _open(path) as opened:
+            return opened.read()
     except FileNotFoundError:
         raise BadImage(f"{path}: no such file; the survey remembers it, but it has been moved or removed since") from None
     except KeyError:
         raise BadImage(f"{path}: the shard has no such member any more") from None
     except (OSError, tarfile.TarError, ValueError, ImportError) as error:
         raise BadImage(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    return decode(io.BytesIO(data), path)
 
 
 def _open(path: str) -> IO[bytes]:

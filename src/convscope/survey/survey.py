@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from convscope.errors import BadInput, LayerNotFound, StoreConflict, UnitNotFound
-from convscope.pictures import fit
 from convscope.survey.files import Files, open_folder
-from convscope.survey.originals import Frame, read_original
+from convscope.survey.originals import Frame, read_framed
 
 OUTPUT = "output"
 Units: TypeAlias = int | str | slice | Sequence[int | str] | None
@@ -91,7 +90,7 @@ class Survey:
     @cached_property
     def frame(self) -> Frame:
         """Size of the network's input, and how pictures are brought to it."""
-        return Frame.of(self.manifest["inputs"])
+        return Frame.of(self.manifest)
 
     @cached_property
     def images(self) -> pa.Table:
@@ -203,9 +202,7 @@ class Survey:
             BadInput: The survey has no image of that number.
             BadImage: The file is not there any more, or cannot be read.
         """
-        path = self.images["path"][self.row(image)].as_py()
-        fitted = fit(read_original(path), self.frame)
-        return np.ascontiguousarray(np.moveaxis(np.asarray(fitted, np.float32) / 255, -1, 0))
+        return read_framed(self.images["path"][self.row(image)].as_py(), self.frame)
 
     def fields(self, layer: str, positions: np.ndarray) -> np.ndarray:
         """What positions of a map see: (... 2) y x to (... 4) y0 x0 y1 x1 in pixels of :meth:`picture`, end exclusive, cut to it."""

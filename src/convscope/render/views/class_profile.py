@@ -73,9 +73,7 @@ def _best_labels(result: Any) -> Table:
         at = best[row]
         p = number(result.p_corrected[row, at])
         rows.append((_name(result, row), str(result.classes[at]), number(result.auc[row, at]), p))
-    return Table(
-        ("unit", "label", "AUC", "p corrected"), tuple(rows), _first("best label of each unit, the clearest first", len(result.units))
-    )
+    return Table(("unit", "label", "AUC", "p corrected"), tuple(rows), _first("best label of each unit", len(result.units)))
 
 
 def _first(title: str, count: int) -> str:
