@@ -131,9 +131,7 @@ def channel_rows(name: str, values: np.ndarray, bounds: Mapping[tuple[str, int],
     return rows
 
 
-def class_rows(
-    name: str, values: np.ndarray, labels: Sequence[str | None], found: list[str], votes_per_image: int
-) -> list[dict[str, Any]]:
+def class_rows(name: str, values: np.ndarray, labels: Sequence[str | None], found: list[str], votes_per_image: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     means = values.astype(np.float64).mean((2, 3)).astype(np.float32)
     strongest = np.argsort(-means, axis=1, kind="stable")[:, :votes_per_image]

@@ -128,7 +128,7 @@ class Survey:
             LayerNotFound: It was not scanned; near names are listed.
         """
         if name not in self.layers:
-            near = difflib.get_close_matches(str(name), self.layers, n=4, cutoff=0.5) or [*list(self.layers)[:3], "..."]
+            near = difflib.get_close_matches(str(name), self.layers, n=4, cutoff=0.5) or list(self.layers)[-4:]
             raise LayerNotFound(f"no layer {name!r} in this survey; near names: {', '.join(near)}")
         return self.layers[name]
 
