@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convscope.errors import ConvscopeError as ConvscopeError
+    from convscope.pipeline.export import detector_module as detector_module
+    from convscope.pipeline.export import detector_network as detector_network
+    from convscope.pipeline.export import detector_onnx as detector_onnx
     from convscope.pipeline.gallery import gallery as gallery
     from convscope.pipeline.redo import redo as redo
     from convscope.scope import Inputs as Inputs
@@ -89,6 +92,9 @@ _HOMES = {
     "class_maps": "survey.class_maps",
     "class_profile": "survey.class_profile",
     "detector": "survey.detector",
+    "detector_module": "pipeline.export",
+    "detector_network": "pipeline.export",
+    "detector_onnx": "pipeline.export",
     "exemplars": "survey.exemplars",
     "filter_health": "survey.filter_health",
     "read_survey": "survey",

@@ -44,6 +44,14 @@ OTHERS = {
         "How a detector does on other images.",
         ("convscope evaluate out/detector/train-features.12 surveys/val surveys/xray",),
     ),
+    "export": (
+        "convscope.cli.export:export",
+        "Writes a detector as ONNX.",
+        (
+            "convscope export out/detector/train-features.12 detector.onnx",
+            "convscope export out/detector/train-features.12 alarms.onnx --network squeezenet1_0 --weights w.safetensors",
+        ),
+    ),
     "query": (
         "convscope.cli.reading:query",
         "SQL over a survey.",

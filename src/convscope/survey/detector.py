@@ -277,8 +277,8 @@ def _parts(survey: Survey, split: str | None, share: float, seed: int) -> tuple[
         chosen = np.zeros(len(truth), bool)
         for place, label in enumerate(survey.labels):
             own = np.flatnonzero(truth == place)
-            order = np.random.default_rng(derive_seed(seed, "detector split", label)).permutation(len(own))
-            chosen[own[order[: round(share * len(own))]]] = True
+            generator = np.random.default_rng(derive_seed(seed, "detector split", label))
+            chosen[generator.permutation(own)[: round(share * len(own))]] = True
     fit, validation = np.flatnonzero(~chosen & (truth >= 0)), np.flatnonzero(chosen)
     for rows, what in ((fit, "to fit"), (validation, "to choose thresholds")):
         counts = np.bincount(truth[rows], minlength=len(survey.labels))

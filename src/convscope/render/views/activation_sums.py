@@ -36,7 +36,8 @@ def view(result: Any) -> View:
 
 def _plot(result: Any, survey: int, column: int) -> Curves:
     label = result.classes[column]
-    title = f"{result.surveys[survey]}: {result.sizes[survey, column]} maps of {label}"
+    size = int(result.sizes[survey, column])
+    title = f"{result.surveys[survey]}: {size} map{'s' if size != 1 else ''} of {label}"
     values = [(name, color, result.sums[rows, column]) for name, color, rows in groups(result, survey, label)]
     lines = tuple(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, color) for name, color, each in values)
     medians = tuple(Line("", np.array([1, len(each)]), np.full(2, np.median(each)), color, dashed=True) for _, color, each in values)
