@@ -55,21 +55,37 @@ class Source:
 
 
 class Listing:
-    """All images of a scan, in order, as a table: a hundred bytes or so each."""
+    """All images of a scan, in order, as a table: a hundred bytes or so each.
 
-    def __init__(self, sources: Iterable[Source], domain: str | None) -> None:
+    Args:
+        table: A row for each image.
+        first: The number of its first.
+    """
+
+    def __init__(self, table: pa.Table, first: int = 0) -> None:
+        self.table, self.first = table, first
+
+    @staticmethod
+    def of(sources: Iterable[Source], domain: str | None) -> Listing:
+        """The listing of sources; those without a domain get `domain`."""
         rows = [source if source.domain or not domain else replace(source, domain=domain) for source in sources]
-        self.table = pa.table(
+        table = pa.table(
             {name: pa.array([getattr(row, name) for row in rows], pa.string()).cast(kind) for name, kind in _COLUMNS.items()}
             | {name: pa.array([getattr(row, name) for row in rows], kind) for name, kind in _PLACES.items()}
-        ).combine_chunks()
+        )
+        return Listing(table.combine_chunks())
 
     def __len__(self) -> int:
         return self.table.num_rows
 
+    def cut(self, start: int, stop: int) -> Listing:
+        """Only images start .. stop-1, under their own numbers; small enough to travel."""
+        rows = self.table.slice(start - self.first, stop - start)
+        return Listing(rows.take(list(range(rows.num_rows))), start)
+
     def part(self, start: int, stop: int) -> list[Source]:
         """Images start .. stop-1."""
-        rows = self.table.slice(start, stop - start).to_pylist()
+        rows = self.table.slice(start - self.first, stop - start).to_pylist()
         return [Source(**row, number=number) for number, row in enumerate(rows, start)]
 
     def fingerprint(self) -> str:
@@ -94,10 +110,10 @@ def find_sources(images: Any, domain: str | None = None) -> Listing:
     """
     if not isinstance(images, (str, os.PathLike)):
         if isinstance(images, Sequence) and images and all(isinstance(item, (str, os.PathLike)) for item in images):
-            return _checked(Listing((source for item in images for source in _from_path(os.fspath(item), single=True)), domain), "the list")
+            return _checked(Listing.of((source for item in images for source in _from_path(os.fspath(item), single=True)), domain), "the list")
         raise BadInput("images: a scan reads files: expected a folder, a list (.csv, .parquet), tar shards, or a sequence of paths")
     path = os.fspath(images)
-    return _checked(Listing(_from_path(path, single=False), domain), path)
+    return _checked(Listing.of(_from_path(path, single=False), domain), path)
 
 
 def read_bytes(source: Source) -> bytes:

@@ -145,7 +145,7 @@ def _classes(name: str, part: Part) -> pa.Table:
     columns = {
         "layer": [name] * (channels * len(labels)),
         "channel": np.repeat(np.arange(channels, dtype=np.int32), len(labels)),
-        "label": labels * channels,
+        "label": pa.chunked_array([pa.array(labels, pa.string())] * channels, pa.string()),
         "images": np.tile(np.array([group.images for group in groups], np.int64), channels),
     }
     for column in ("mean", "sd", "peak_mean", "peak_sd", "votes"):
@@ -165,7 +165,7 @@ def _top(name: str, part: Part, width: int) -> pa.Table:
     columns = {
         "layer": [name] * (channels * len(ranks)),
         "channel": np.repeat(np.arange(channels, dtype=np.int32), len(ranks)),
-        "label": named * channels,
+        "label": pa.chunked_array([pa.array(named, pa.string())] * channels, pa.string()),
         "rank": np.tile(ranks, channels),
         "image": image,
         "value": value,
