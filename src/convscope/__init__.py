@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from convscope.errors import ConvscopeError as ConvscopeError
     from convscope.pipeline.gallery import gallery as gallery
     from convscope.pipeline.redo import redo as redo
+    from convscope.pipeline.scan.scan import scan as scan
     from convscope.scope import Inputs as Inputs
     from convscope.scope import Scope as Scope
     from convscope.store import load as load
@@ -62,6 +63,7 @@ _HOMES = {
     "receptive_field": "techniques.receptive_field",
     "recipes": "recipes",
     "redo": "pipeline.redo",
+    "scan": "pipeline.scan.scan",
     "spectrum": "techniques.spectrum",
     "weight_grid": "techniques.weight_grid",
 }
