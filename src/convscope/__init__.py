@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convscope.pipeline.export import detector_onnx as detector_onnx
     from convscope.pipeline.gallery import gallery as gallery
     from convscope.pipeline.redo import redo as redo
+    from convscope.pipeline.scan.scan import scan as scan
     from convscope.scope import Inputs as Inputs
     from convscope.scope import Scope as Scope
     from convscope.store import load as load
@@ -79,6 +80,7 @@ _HOMES = {
     "receptive_field": "techniques.receptive_field",
     "recipes": "recipes",
     "redo": "pipeline.redo",
+    "scan": "pipeline.scan.scan",
     "spectrum": "techniques.spectrum",
     "weight_grid": "techniques.weight_grid",
     "ActivationSums": "survey.activation_sums",
