@@ -63,7 +63,8 @@ def test_one_image_for_each_label(tmp_path: Path) -> None:
     profile = cs.class_profile(survey, "output")
     assert [profile.best(label)[0] for label in labels] == list(range(30))
     assert np.allclose(np.diag(profile.p), 1 / 30) and profile.labels[3] == "class 03"
-    assert profile.summary().splitlines()[0].startswith("class 00 (1 images): best units 0 class 00 (AUC 1.000)")
+    assert profile.summary().endswith("before it is corrected)")
+    assert profile.summary().splitlines()[0].startswith("class 00 (1 image): best units 0 class 00 (AUC 1.000)")
 
 
 def test_figures_for_few_and_for_many(survey: cs.Survey) -> None:

@@ -102,7 +102,7 @@ def test_a_dead_unit_is_said_to_be_dead(survey: cs.Survey) -> None:
     tiles = [panel for panel in render.view(result).flat() if isinstance(panel, Image)]
     assert [tile.marked for tile in tiles] == ["not active"] * 9 + [None] * 9
     np.testing.assert_array_equal(tiles[9].pixels, result.crops[1, 0])
-    assert tiles[9].caption.split(" · ")[1:] == [part for part in (result.image_labels[1][0], str(result.images[1, 0])) if part]
+    assert tiles[9].caption.split(" · ")[1] == (result.image_labels[1][0] or str(result.images[1, 0]))
 
 
 def test_summaries_have_what_they_keep(tmp_path: Path) -> None:

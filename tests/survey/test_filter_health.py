@@ -56,6 +56,15 @@ def test_zeros_are_counted_over_images_and_positions(survey: cs.Survey) -> None:
     assert 0.4 < health.apoz[0] < 0.6
 
 
+def test_dust_is_zero(tmp_path: Path) -> None:
+    maps = maps_with_findings()
+    maps[:, 1] = 1e-14  # as weight decay leaves it: above zero on every image
+    health = cs.filter_health(made(tmp_path / "s", {"ill": maps}, ["a"] * COUNT, bounds={("ill", 1): 1e-14, ("ill", 0): 1e-3}))
+    assert health.of("ill")["dead"] == health.of("ill")["structural"] == [1] and health.of("ill")["constant"] == [2]
+    nothing = cs.filter_health(made(tmp_path / "0", {"ill": maps * 0}, ["a"] * COUNT))
+    assert nothing.of("ill")["dead"] == list(range(9))
+
+
 def test_the_rule_of_three(survey: cs.Survey) -> None:
     health = cs.filter_health(survey)
     assert health.alive_below == 3 / COUNT

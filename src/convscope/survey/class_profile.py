@@ -73,11 +73,15 @@ class ClassProfile(Result):
         for column, label in list(enumerate(self.classes))[:12]:
             rows = self._ranked(self.auc[:, column], self.effect[:, column])[:4]
             named = ", ".join(f"{self._name(row)} (AUC {self.auc[row, column]:.3f})" for row in rows)
-            lines.append(f"{label} ({self.counts[column]} images): best units {named}")
+            images = f"{self.counts[column]} image{'s' if self.counts[column] != 1 else ''}"
+            lines.append(f"{label} ({images}): best units {named}")
         more = len(self.classes) - len(lines)
         responding = int((self.p_corrected < CHANCE).any(1).sum())
         lines += [f"... and {more} more labels"] * (more > 0)
-        return "\n".join([*lines, f"{responding} of {len(self.units)} units respond to a label beyond chance"])
+        lines.append(f"{responding} of {len(self.units)} units respond to a label beyond chance")
+        if not responding and self.counts.min() == 1:
+            lines.append("(a label with one image cannot: its p is at least one over the number of images, before it is corrected)")
+        return "\n".join(lines)
 
     def _name(self, row: int) -> str:
         return f"{self.units[row]} {self.labels[row]}".strip()

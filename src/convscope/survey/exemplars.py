@@ -59,7 +59,7 @@ class Exemplars(Result):
         """The four strongest images of each unit."""
         lines: list[str] = []
         for unit, label, names, values in zip(self.units, self.labels, self.names, self.values, strict=True):
-            found = ", ".join(f"{name} ({value:.3g})" for name, value in zip(names[:4], values, strict=False))
+            found = ", ".join(f"{_stem(name)} ({value:.3g})" for name, value in zip(names[:4], values, strict=False))
             dead = " (nothing excites it)" if not np.nanmax(values, initial=-np.inf) > 0 else ""
             lines.append(f"{f'unit {unit} {label}'.strip()}: {found}{dead}")
         if self.missing:
@@ -178,3 +178,7 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
                 top, left = size[0] - (y1 - y0) if y0 == 0 else 0, size[1] - (x1 - x0) if x0 == 0 else 0
                 cut[unit, place, :, top : top + y1 - y0, left : left + x1 - x0] = picture[:, y0:y1, x0:x1]
     return cut, tuple(missing)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0] or name

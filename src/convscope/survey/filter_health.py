@@ -11,6 +11,8 @@ from convscope.result import Result, axes
 from convscope.survey.provenance import reader
 from convscope.survey.survey import OUTPUT, Survey
 
+DUST = 1e-9
+"""What is below this share of the layer's largest activation counts as zero: weights that decay leaves behind at 1e-14, say."""
 STEADY = 1e-6
 """A channel is constant if its standard deviations over images are below this share of its largest magnitude."""
 TOP, SHARE = 0.98, "q95"
@@ -27,8 +29,8 @@ class FilterHealth(Result):
         maximum: Largest activation over images and positions, (filter).
         apoz: Average percentage of zeros: share of activations that are not above zero, in [0,1], (filter).
         bound: What no input can make it exceed, (filter); NaN if not known.
-        dead: Never above zero on this data (only behind a ReLU), (filter).
-        structural: Cannot be above zero on any data, (filter).
+        dead: Never above zero on this data (only behind a ReLU), (filter). Zero: less than a billionth of the layer's largest.
+        structural: Cannot be above that on any data, (filter).
         constant: The same mean and maximum on every image, but not dead, (filter).
         saturated: At least 5 % of the activations are within 2 % of the largest, and it is not constant, (filter).
         twin: The lowest channel of the layer that it duplicates, -1 for none, (filter).
@@ -134,7 +136,8 @@ def _of_layer(survey: Survey, layer: str, duplicate: float | None) -> dict[str, 
         name: table[name].to_numpy().astype(np.float64) for name in ("maximum", "positive", "bound", "sd", "peak_sd", SHARE)
     }
     rectified, maximum = survey.layer(layer).rectified, known["maximum"]
-    dead = (maximum <= 0) & rectified
+    zero = DUST * max(float(maximum.max()), 0.0)
+    dead = (maximum <= zero) & rectified
     largest = np.maximum(np.abs(maximum), np.abs(table["q01"].to_numpy()))
     constant = ~dead & (np.maximum(known["sd"], known["peak_sd"]) <= STEADY * largest)
     twin, likeness = np.full(len(maximum), -1), np.full(len(maximum), np.nan)
@@ -146,7 +149,7 @@ def _of_layer(survey: Survey, layer: str, duplicate: float | None) -> dict[str, 
         "apoz": 1 - known["positive"],
         "bound": known["bound"],
         "dead": dead.astype(np.uint8),
-        "structural": ((known["bound"] <= 0) & rectified).astype(np.uint8),
+        "structural": ((known["bound"] <= zero) & rectified).astype(np.uint8),
         "constant": constant.astype(np.uint8),
         "saturated": (~dead & ~constant & (maximum > 0) & (known[SHARE] >= TOP * maximum)).astype(np.uint8),
         "twin": twin,

@@ -25,7 +25,8 @@ def view(result: Any) -> View:
     whose = f"images of {result.label}" if result.label else "images"
     parts = words.provenance(result), f"the strongest of {result.of} {whose}"
     note = "Each tile: what the unit sees of the picture where it is strongest"
-    note += f" ({size} of {result.height} x {result.width} pixels; white is beyond the border). Below: activation, label, name."
+    note += f" ({size} of {result.height} x {result.width} pixels; white is beyond the border). "
+    note += "Below: activation, and the image's label or name."
     if len(result.units) > shown:
         note += f" Shown are the first {shown} of {len(result.units)} units."
     if result.missing:
@@ -42,15 +43,10 @@ def _row(result: Any, row: int) -> Group:
     for place, (name, label) in enumerate(zip(result.names[row], result.image_labels[row], strict=True)):
         value = result.values[row, place]
         marked = "picture is gone" if name in result.missing else "not active" if value <= 0 else None
-        caption = " · ".join(part for part in (number(value), label, _short(name, label)) if part)
+        what = label if label and not result.label else name.rpartition("/")[2].rpartition(".")[0] or name
+        caption = f"{number(value)} · {what}"
         tiles.append(Image(result.crops[row, place], caption=caption, marked=marked))
     return Group(tuple(tiles), min(_ACROSS, max(len(tiles), 1)), _title(result, row), side=_SIDE)
-
-
-def _short(name: str, label: str) -> str:
-    """The file's name without folder and ending, and without the label, which stands before it."""
-    stem = name.rpartition("/")[2].rpartition(".")[0] or name
-    return "" if stem == label else stem
 
 
 def _table(result: Any, row: int) -> Table:
