@@ -163,7 +163,9 @@ def _heat(page: Page, item: Placed, panel: Heat) -> None:
         rows, columns = values.shape
         extent = (-0.5, columns * panel.x_step - 0.5, rows - 0.5, -0.5)
         aspect = "auto" if panel.rows else "equal"
-        axes.imshow(values, cmap=colors.scale(isinstance(panel, Signed)), vmin=low, vmax=high, aspect=aspect, extent=extent)
+        sharp = "nearest" if panel.rows and 3 * rows < height else None  # a matrix of few rows would bleed from row to row
+        style: dict[str, Any] = {"vmin": low, "vmax": high, "aspect": aspect, "extent": extent, "interpolation": sharp}
+        axes.imshow(values, cmap=colors.scale(isinstance(panel, Signed)), **style)
     plots.name_matrix(axes, panel, height)
     if panel.caption:
         page.text(item.x + left, y + height + 4, panel.caption, fonts.SMALL, color=colors.FAINT)

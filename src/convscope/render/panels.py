@@ -198,7 +198,7 @@ class Curves:
         title: Above the plot.
         x_label: Name of the horizontal axis.
         y_label: What the values are, with their unit.
-        limits: x0 x1 y0 y1 of the plot; None takes them from the lines.
+        limits: x0 x1 y0 y1 of a plot of shares; None takes them from the lines.
         diagonal: Whether to draw what chance would give, y = x.
         level: A dashed line across, with its name; None draws none.
         width: Of the whole, in pixels.

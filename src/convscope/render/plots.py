@@ -79,9 +79,9 @@ def curves(axes: Axes, panel: Curves) -> None:
         axes.text(0.995, panel.level[0], panel.level[1], ha="right", va="bottom", transform=at, **style)
     _number_axes(axes, panel.x_label, panel.y_label, whole=panel.limits is None)
     if panel.limits is not None:
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.set_xlim(*panel.limits[:2])
         axes.set_ylim(*panel.limits[2:])
-        axes.set_yticks(axes.get_xticks())
     named = legend_names(panel)
     if named:
         marks = [

@@ -35,8 +35,8 @@ def view(result: Any) -> View:
     return View("Class maps", tuple(panels), subtitle=" · ".join(part for part in parts if part), note=note)
 
 
-def _listed(channels: tuple[int, ...]) -> str:
-    return ", ".join(map(str, channels[:_LISTED])) + (", ..." if len(channels) > _LISTED else "") or "none"
+def _listed(channels: tuple[int, ...], most: int = _LISTED) -> str:
+    return ", ".join(map(str, channels[:most])) + (", ..." if len(channels) > most else "") or "none"
 
 
 def _table(result: Any, row: int, label: str) -> Table | Text:
@@ -47,5 +47,5 @@ def _table(result: Any, row: int, label: str) -> Table | Text:
         (words.unit_name(unit, result.labels), f"{result.votes[row, unit]} of {result.counts[row]}", number(result.means[row, unit]))
         for unit in own
     )
-    shared = _listed(result.shared[label])
-    return Table(("channel", "votes", "mean activation"), cells, f"{label}: its own (shared with others: {shared})")
+    shared = f"{len(result.shared[label])} shared: {_listed(result.shared[label], 4)}" if result.shared[label] else "none shared"
+    return Table(("channel", "votes", "mean activation"), cells, f"{label}: its own ({shared})")
