@@ -24,6 +24,7 @@ TECHNIQUES = {
     "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
     "deconvnet": "What in images units answered to.",
+    "scan": "Looks at a whole data set once, and writes down what every image does to every channel.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
 

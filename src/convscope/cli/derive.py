@@ -52,6 +52,11 @@ EXAMPLES = {
         "convscope deconvnet squeezenet1_0 features.12 photo.jpg --units 0-15",
         "convscope deconvnet vgg16 features.29 photos/ --units 3,17 --rule guided --weights w.safetensors",
     ),
+    "scan": (
+        "convscope scan squeezenet1_0 photos/ --out survey",
+        "convscope scan resnet50 labels.csv --layers layer4.2,layer3.5 --out survey --domain photo",
+        "convscope scan vgg16_bn 'train-*.tar' --out s3://bucket/survey --summary-only --ray auto",
+    ),
 }
 
 Simple = (int, float, str, bool)
@@ -127,7 +132,19 @@ def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> t
     return summary, [(sheet, "all of them on one sheet"), (folder, "a PNG per unit, with receipt (convscope redo)")]
 
 
-SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery}
+def _save_scan(scope: Scope, folder: Path, images: Any, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
+    from convscope.pipeline.scan.files import Place
+    from convscope.pipeline.scan.scan import scan
+
+    scan(scope, images, folder, **arguments)
+    found = Place(str(folder)).read_json("manifest.json")
+    skipped = f"; {found['skipped']} skipped, see skipped.parquet" if found["skipped"] else ""
+    labels = f", {len(found['labels'])} labels" if found["labels"] else ""
+    summary = f"{found['images']} images{labels}, {len(found['layers'])} layers{skipped}"
+    return summary, [(folder, "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
+
+
+SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery, "scan": _save_scan}
 """Techniques that write, and resume, a folder of their own kind."""
 
 

@@ -12,7 +12,8 @@ import torch
 
 from convscope.errors import BadImage, BadInput, asking
 from convscope.pipeline.scan import parts
-from convscope.pipeline.scan.decoding import Target, decoders
+from convscope.pipeline.scan.decoder import Target
+from convscope.pipeline.scan.decoding import decoders
 from convscope.pipeline.scan.files import Place
 from convscope.pipeline.scan.plan import FILE, Plan
 from convscope.pipeline.scan.shard import ShardScanner
