@@ -55,7 +55,9 @@ HOW: dict[str, Any] = {"shard_size": 4, "batch_size": 3, "top": 5, "votes_per_im
 # --- exactness
 
 
-@pytest.mark.parametrize("how", [{}, {"shard_size": 7, "batch_size": 2}, {"shard_size": 1}, {"batch_size": 1, "decoders": 2}, {"shard_size": 64}])
+@pytest.mark.parametrize(
+    "how", [{}, {"shard_size": 7, "batch_size": 2}, {"shard_size": 1}, {"batch_size": 1, "decoders": 2}, {"shard_size": 64}]
+)
 def test_top_is_a_global_sort_however_the_work_is_cut(images: Path, whole: Path, tmp_path: Path, how: dict[str, Any]) -> None:
     cs.scan(small_scope(), images, tmp_path / "survey", **{**HOW, **how})
     rows = table(tmp_path / "survey", "top").to_pylist()
@@ -92,7 +94,9 @@ def test_the_order_of_images_only_renumbers_them(images: Path, whole: Path, tmp_
     key = ["layer", "channel", "label", "rank"]
     before, after = (table(survey, "top").to_pandas().sort_values(key, ignore_index=True) for survey in (whole, tmp_path / "survey"))
     np.testing.assert_allclose(before["value"], after["value"], rtol=1e-5, atol=1e-6)
-    one, other = (table(survey, "classes").to_pandas().sort_values(["layer", "channel", "label"]) for survey in (whole, tmp_path / "survey"))
+    one, other = (
+        table(survey, "classes").to_pandas().sort_values(["layer", "channel", "label"]) for survey in (whole, tmp_path / "survey")
+    )
     assert one["votes"].tolist() == other["votes"].tolist()
 
 
@@ -145,13 +149,22 @@ def test_tables_have_the_declared_columns_and_any_reader_reads_them(whole: Path)
     assert manifest.keys() >= MANIFEST_KEYS.keys() | {"technique", "parameters", "network", "versions", "device", "precision"}
     assert (manifest["images"], manifest["skipped"], manifest["shards"]) == (COUNT, 0, 8)
     assert manifest["labels"] == list(scanned.CLASSES) and manifest["layers"] == ["2", "5", "output"]
-    assert sorted(path.name for path in whole.iterdir()) == sorted([*(f"{name}.parquet" for name in SCHEMAS if name != "values"), "manifest.json", "values"])
+    assert sorted(path.name for path in whole.iterdir()) == sorted(
+        [*(f"{name}.parquet" for name in SCHEMAS if name != "values"), "manifest.json", "values"]
+    )
 
 
 def test_rows_are_sorted(whole: Path) -> None:
     order = {"2": 0, "5": 1, "output": 2}
-    for name, key in (("top", ["layer", "channel", "label", "rank"]), ("classes", ["layer", "channel", "label"]), ("channels", ["layer", "channel"])):
-        rows = [tuple((row[column] is not None, order.get(row[column], row[column])) for column in key) for row in table(whole, name).to_pylist()]
+    for name, key in (
+        ("top", ["layer", "channel", "label", "rank"]),
+        ("classes", ["layer", "channel", "label"]),
+        ("channels", ["layer", "channel"]),
+    ):
+        rows = [
+            tuple((row[column] is not None, order.get(row[column], row[column])) for column in key)
+            for row in table(whole, name).to_pylist()
+        ]
         assert rows == sorted(rows)
 
 
@@ -238,7 +251,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(images: Path, whole: Path,
     assert files_of(tmp_path / "survey") == files_of(whole)
 
 
-def test_a_resumed_scan_keeps_its_threads_and_does_only_what_is_missing(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_scan_keeps_its_threads_and_does_only_what_is_missing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     how = {key: value for key, value in HOW.items() if key != "threads"}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
         stopped_after(patch, 5)
@@ -255,7 +270,12 @@ def test_a_resumed_scan_keeps_its_threads_and_does_only_what_is_missing(images: 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"top": 6}, "top was 5, now 6"), ({"layers": ["2"]}, "layers was"), ({"summary_only": True}, "summary_only"), ({"domain": "x"}, "listing")],
+    [
+        ({"top": 6}, "top was 5, now 6"),
+        ({"layers": ["2"]}, "layers was"),
+        ({"summary_only": True}, "summary_only"),
+        ({"domain": "x"}, "listing"),
+    ],
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_question_in_the_same_folder_is_a_conflict(
@@ -304,7 +324,9 @@ def test_forty_damaged_files_among_two_hundred_good_ones(tmp_path: Path) -> None
     read, skipped = table(tmp_path / "survey", "images").to_pylist(), table(tmp_path / "survey", "skipped").to_pylist()
     assert {row["name"] for row in read} == good and len(read) == 200
     assert len(skipped) == count == 40
-    reasons = {name: next(row["reason"] for row in skipped if row["name"].startswith(name)) for name in ("cut", "empty", "text", "thin", "notes")}
+    reasons = {
+        name: next(row["reason"] for row in skipped if row["name"].startswith(name)) for name in ("cut", "empty", "text", "thin", "notes")
+    }
     assert "cannot be decoded" in reasons["cut"] and reasons["empty"] == "empty file" and reasons["text"] == "not an image file"
     assert reasons["thin"].startswith("4x40 pixels") and reasons["notes"] == "not an image file by its name"
     numbers = [row["image"] for row in read] + [row["image"] for row in skipped]
@@ -451,7 +473,9 @@ def ray_here() -> Generator[Any]:
     """A real local Ray with two cores."""
     ray = pytest.importorskip("ray")
     path = f"{ROOT / 'src'}:{ROOT / 'tests'}"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}})
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}}
+    )
     yield ray
     ray.shutdown()
 
@@ -531,7 +555,9 @@ def test_twenty_kills_of_ray_workers_lose_nothing(ray_here: Any, tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_shard_that_ends_every_process_ends_the_scan_with_a_line(ray_here: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_ends_every_process_ends_the_scan_with_a_line(
+    ray_here: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Deadly:
         """Dies of every shard."""
 

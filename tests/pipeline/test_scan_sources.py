@@ -29,7 +29,9 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def test_folders_are_labels_and_splits(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "ants/b.png", "train/bees/c.jpg", "photos/Val/cats/d.webp", "test/e.jpg", ".hidden/f.jpg", "ants/.g.jpg", "h.txt")
+    touch(
+        tmp_path, "a.jpg", "ants/b.png", "train/bees/c.jpg", "photos/Val/cats/d.webp", "test/e.jpg", ".hidden/f.jpg", "ants/.g.jpg", "h.txt"
+    )
     found = {source.name: (source.label, source.split, source.domain) for source in listed(tmp_path, "photos")}
     assert found == {
         "a.jpg": (None, None, "photos"),
@@ -74,7 +76,11 @@ def test_tar_shards_are_read_in_the_middle(tmp_path: Path) -> None:
 
 def test_json_members_bring_metadata_and_metadata_is_no_image(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "one.tar", "w") as tar:
-        for name, content in (("a/1.json", b'{"label": 3, "split": "val", "domain": "sketch"}'), ("a/1.jpg", b"jpeg"), ("a/1.txt", b"words")):
+        for name, content in (
+            ("a/1.json", b'{"label": 3, "split": "val", "domain": "sketch"}'),
+            ("a/1.jpg", b"jpeg"),
+            ("a/1.txt", b"words"),
+        ):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,14 @@ def draws(seed: int = 0) -> tuple[np.ndarray, ...]:
     maximum = generator.integers(-3, 4, (N, C)).astype(np.float32) / 2
     mean = (generator.normal(size=(N, C)) * 10 ** generator.uniform(-3, 3, C) + 100).astype(np.float32)
     labels = np.array([None, "ant", "bee"], object)[generator.integers(0, 3, N)]
-    return maximum, mean, generator.integers(0, 99, (N, C)).astype(np.int32), generator.random((N, C)) < 0.3, np.arange(N) * 3 + 2**31, labels
+    return (
+        maximum,
+        mean,
+        generator.integers(0, 99, (N, C)).astype(np.int32),
+        generator.random((N, C)) < 0.3,
+        np.arange(N) * 3 + 2**31,
+        labels,
+    )
 
 
 def part(rows: slice, seed: int = 0) -> Part:
@@ -29,7 +38,7 @@ def part(rows: slice, seed: int = 0) -> Part:
 
 def splits(seed: int) -> list[slice]:
     cuts = [0, *sorted(np.random.default_rng(seed).integers(0, N, 4).tolist()), N]
-    return [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(cuts)]
 
 
 def fold(parts: list[Part]) -> Part:
@@ -68,7 +77,9 @@ def test_a_part_without_images_changes_nothing() -> None:
     whole, nothing = part(slice(None)), part(slice(0, 0))
     for merged in (whole.merge(nothing, K), nothing.merge(whole, K)):
         for label, group in whole.groups.items():
-            for one, other in zip([*exact(merged.groups[label]), *close(merged.groups[label])], [*exact(group), *close(group)], strict=True):
+            for one, other in zip(
+                [*exact(merged.groups[label]), *close(merged.groups[label])], [*exact(group), *close(group)], strict=True
+            ):
                 assert np.array_equal(one, other)
 
 
@@ -85,7 +96,7 @@ def test_top_is_a_global_sort(count: int) -> None:
     maximum[3, 0], maximum[4, 0] = -0.0, 0.0  # equal, so the smaller image is first
     found = Top.of(maximum, images, position, count)
     for channel in range(C):
-        order = sorted(range(N), key=lambda row: (-maximum[row, channel], images[row]))[:count]  # noqa: B023
+        order = sorted(range(N), key=lambda row: (-maximum[row, channel], images[row]))[:count]
         assert found.image[:, channel].tolist() == images[order].tolist()
         assert found.value[:, channel].tolist() == maximum[order, channel].tolist()
         assert found.position[:, channel].tolist() == position[order, channel].tolist()

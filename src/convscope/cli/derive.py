@@ -102,7 +102,7 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
             elif "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
             for key in ("images", "against"):
-                if key in arguments:
+                if isinstance(arguments.get(key), list):
                     arguments[key] = _paths(arguments[key])
             folder = out or free_folder(name, values["network"], arguments.get("layer", ""), resumes=name in SAVERS)
             if name in SAVERS:
@@ -132,7 +132,7 @@ def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> t
     return summary, [(sheet, "all of them on one sheet"), (folder, "a PNG per unit, with receipt (convscope redo)")]
 
 
-def _save_scan(scope: Scope, folder: Path, images: Any, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
+def _save_scan(scope: Scope, folder: str | Path, images: str, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
     from convscope.pipeline.scan.files import Place
     from convscope.pipeline.scan.scan import scan
 
@@ -141,7 +141,7 @@ def _save_scan(scope: Scope, folder: Path, images: Any, **arguments: Any) -> tup
     skipped = f"; {found['skipped']} skipped, see skipped.parquet" if found["skipped"] else ""
     labels = f", {len(found['labels'])} labels" if found["labels"] else ""
     summary = f"{found['images']} images{labels}, {len(found['layers'])} layers{skipped}"
-    return summary, [(folder, "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
+    return summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
 
 
 SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery, "scan": _save_scan}
@@ -208,6 +208,8 @@ def _assignment(text: str) -> dict[str, Any]:
 def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets: bool) -> inspect.Parameter | None:
     """The command-line form of one parameter of a technique; None if it has none (an objective, say)."""
     words, kind = helps.get(item.name, ""), item.annotation
+    if item.name == "out":  # one of the options that all commands share
+        return None
     if item.kind is inspect.Parameter.VAR_KEYWORD:
         return _parameter("set", list[str], typer.Option([], "--set", metavar="NAME=VALUE", help=words + " May be repeated."))
     if "Image" in str(kind) and item.default is None:
@@ -244,9 +246,10 @@ def _unit_of_layer(text: str) -> tuple[str, int]:
 
 def _common(name: str) -> list[inspect.Parameter]:
     again = " An interrupted run goes on where it stopped." if name in SAVERS else ""
+    place = str if name == "scan" else Path  # a scan may write to a URL
     return [
         _parameter("weights", str, typer.Option(None, help="Weights file (.safetensors, .pth), or 'random'. Default: pretrained.")),
-        _parameter("out", Path, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
+        _parameter("out", place, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
         _parameter("device", str, typer.Option("auto", help="auto, cpu, cuda or cuda:N.")),
         _parameter("precision", str, typer.Option("auto", help="auto, float32 or bfloat16.")),
     ]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import posixpath
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,7 @@ class Decoders:
         self._threads.shutdown(wait=True)
 
     def _one(self, source: Source) -> Decoded:
-        if os.path.splitext(source.name)[1].lower() not in SUFFIXES:
+        if posixpath.splitext(source.name)[1].lower() not in SUFFIXES:
             return Decoded(source, reason="not an image file by its name")
         try:
             data = read_bytes(source)
@@ -128,9 +129,7 @@ def decoders(count: int, target: Target) -> Generator[Decoders]:
 def _end(worker: subprocess.Popen[bytes]) -> None:
     for pipe in (worker.stdin, worker.stdout):
         if pipe is not None:
-            try:
+            with suppress(OSError):
                 pipe.close()
-            except OSError:
-                pass
     worker.kill()
     worker.wait()
