@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 
 import convscope as cs
 from convscope import render
-from convscope.pipeline.scan.scan import scan
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image as Tile
 from convscope.zoo.textures.generator import CLASSES, indexed
@@ -58,10 +57,10 @@ def surveys(scope: cs.Scope) -> None:
         writer.writerow(["path", "label"])
         for path in sorted((SHARED / "images" / "imagenet-sample").glob("*.jpg")):
             writer.writerow([path, path.stem.partition("_")[2].replace("_", " ")])
-    photographs = scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
+    photographs = cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
     small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 9, 24, 31])), "exemplars.png")
     small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9)), "exemplars_early.png")
-    small(render.png(cs.filter_health(scan(scope, str(out / "sample.csv"), out / "surveys" / "health"))), "filter_health.png")
+    small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health"))), "filter_health.png")
     insects = SHARED / "images" / "ants-bees"
     for path in (insects / "val").glob("*/*.jpg"):
         pale = ImageOps.invert(Image.open(path).convert("L")).point([90 + value * 6 // 10 for value in range(256)])
@@ -74,7 +73,7 @@ def surveys(scope: cs.Scope) -> None:
         "val": SHARED / "images" / "ants-bees" / "val",
         "scanner": out / "scanner",
     }
-    train, val, scanner = (scan(scope, str(path), out / "surveys" / name, layers=["features.12"]) for name, path in sources.items())
+    train, val, scanner = (cs.scan(scope, str(path), out / "surveys" / name, layers=["features.12"]) for name, path in sources.items())
     maps = cs.class_maps(train, "features.12")
     small(render.png(maps), "class_maps.png")
     small(render.png(cs.activation_sums(train, "features.12", maps, others=[scanner])), "activation_sums.png")

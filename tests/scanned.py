@@ -69,10 +69,7 @@ def table(survey: Path, name: str) -> pa.Table:
 def values_of(survey: Path, layer: str) -> dict[str, np.ndarray]:
     """A layer's rows of `values/`, in order: {column: (n) or (n c)}."""
     rows = [
-        row
-        for file in sorted((survey / "values").glob("*.parquet"))
-        for row in pq.read_table(file).to_pylist()
-        if row["layer"] == layer
+        row for file in sorted((survey / "values").glob("*.parquet")) for row in pq.read_table(file).to_pylist() if row["layer"] == layer
     ]
     return {name: np.array([row[name] for row in rows]) for name in ("image", "maximum", "mean", "y", "x")}
 

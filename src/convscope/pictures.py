@@ -44,7 +44,7 @@ def decode(source: str | Path | IO[bytes], name: str, draft: tuple[int, int] | N
                 opened.draft(None, (min(draft), min(draft)))
             opened.load()
             picture = to_rgb(opened, name)
-            return picture, picture.size[::-1] if opened.size == before else _turned(before, opened)
+            return picture, (picture.height, picture.width) if opened.size == before else _turned(before, opened)
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
@@ -55,7 +55,7 @@ def decode(source: str | Path | IO[bytes], name: str, draft: tuple[int, int] | N
 
 def _turned(size: tuple[int, int], picture: Image.Image) -> tuple[int, int]:
     """(height, width) of a picture whose (width, height) in the file is `size`, turned as its EXIF tag says."""
-    return size if picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else size[::-1]
+    return size if picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (size[1], size[0])
 
 
 def to_rgb(picture: Image.Image, name: str) -> Image.Image:
@@ -80,7 +80,7 @@ def fit(picture: Image.Image, size: tuple[int, int], interpolation: str, crop: f
     """A picture resized and cropped to (height, width) as :class:`~convscope.Inputs` says."""
     resample = RESAMPLING[interpolation]
     if crop is None:
-        return picture.resize(size[::-1], resample)
+        return picture.resize((size[1], size[0]), resample)
     height, width = picture.height, picture.width
     target_h, target_w = covering(size, crop)
     if target_h * width <= target_w * height:  # the width decides

@@ -12,7 +12,6 @@ from PIL import Image
 
 import convscope as cs
 import hand_built
-from convscope.pipeline.scan.scan import scan
 from convscope.scope import Inputs, Scope
 
 LABELS = ("ant", "bee", "cat")
@@ -34,7 +33,7 @@ def survey(scope: Scope, tmp_path_factory: pytest.TempPathFactory) -> cs.Survey:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(path)
     (folder / "images" / "ant" / "00a.png").write_text("no picture")
-    return scan(scope, str(folder / "images"), folder / "survey", layers=["2", "5"], shard_size=7, decoders=0)
+    return cs.scan(scope, str(folder / "images"), folder / "survey", layers=["2", "5"], shard_size=7, decoders=0)
 
 
 def test_pictures_fields_and_values_are_the_networks(scope: Scope, survey: cs.Survey) -> None:
@@ -74,7 +73,7 @@ def test_a_labels_own_output_is_found(squeezenet: Scope, shared: Callable[[str],
     files = sorted(shared("images/imagenet-sample").glob("*.jpg"))[::10]
     rows = [f"{path},{path.stem.partition('_')[2].replace('_', ' ')}" for path in files]
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
-    survey = scan(squeezenet, str(tmp_path / "list.csv"), tmp_path / "survey", layers=["features.12"], decoders=0)
+    survey = cs.scan(squeezenet, str(tmp_path / "list.csv"), tmp_path / "survey", layers=["features.12"], decoders=0)
     profile = cs.class_profile(survey, "output")
     names = [name.lower() for name in profile.labels]
     own = [(names.index(label.lower()), column) for column, label in enumerate(profile.classes) if names.count(label.lower()) == 1]

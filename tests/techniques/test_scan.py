@@ -187,7 +187,9 @@ def test_quantiles_are_near_those_of_all_positions(tmp_path: Path) -> None:
         for name, share in (("q50", 0.5), ("q75", 0.75), ("q95", 0.95)):
             # 960 of 34560 values: the share of values below must be right within four standard errors
             below = (values <= row[name] * 1.016).mean()
-            assert abs(below - share) < 4 * np.sqrt(share * (1 - share) / 960) + 0.02 or row[name] == 0 and (values <= 0).mean() >= share - 0.06
+            assert abs(below - share) < 4 * np.sqrt(share * (1 - share) / 960) + 0.02 or (
+                row[name] == 0 and (values <= 0).mean() >= share - 0.06
+            )
 
 
 def test_numbers_that_make_no_sense(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ TECHNIQUES = {
     "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
     "deconvnet": "What in images units answered to.",
+    "scan": "Looks at a whole data set once, and writes down what every image does to every channel.",
     "exemplars": "The images of a data set that excite units most, and what the units see of them.",
     "class-maps": "The maps of a layer that belong to a class.",
     "class-profile": "Which classes units respond to.",

@@ -53,6 +53,11 @@ EXAMPLES = {
         "convscope deconvnet squeezenet1_0 features.12 photo.jpg --units 0-15",
         "convscope deconvnet vgg16 features.29 photos/ --units 3,17 --rule guided --weights w.safetensors",
     ),
+    "scan": (
+        "convscope scan squeezenet1_0 photos/ --out survey",
+        "convscope scan resnet50 labels.csv --layers layer4.2,layer3.5 --out survey --domain photo",
+        "convscope scan vgg16_bn 'train-*.tar' --out s3://bucket/survey --summary-only --ray auto",
+    ),
     **reading.EXAMPLES,
 }
 
@@ -111,7 +116,7 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
             elif "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
             for key in ("images", "against"):
-                if key in arguments:
+                if isinstance(arguments.get(key), list):
                     arguments[key] = _paths(arguments[key])
             folder = out or free_folder(name, values["network"], arguments.get("layer", ""), resumes=name in SAVERS)
             if name in SAVERS:
@@ -141,7 +146,19 @@ def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> t
     return summary, [(sheet, "all of them on one sheet"), (folder, "a PNG per unit, with receipt (convscope redo)")]
 
 
-SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery}
+def _save_scan(scope: Scope, folder: str | Path, images: str, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
+    from convscope.pipeline.scan.files import Place
+    from convscope.pipeline.scan.scan import scan
+
+    scan(scope, images, folder, **arguments)
+    found = Place(str(folder)).read_json("manifest.json")
+    skipped = f"; {found['skipped']} skipped, see skipped.parquet" if found["skipped"] else ""
+    labels = f", {len(found['labels'])} labels" if found["labels"] else ""
+    summary = f"{found['images']} images{labels}, {len(found['layers'])} layers{skipped}"
+    return summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
+
+
+SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery, "scan": _save_scan}
 """Techniques that write, and resume, a folder of their own kind."""
 
 
@@ -217,6 +234,8 @@ def _assignment(text: str) -> dict[str, Any]:
 def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets: bool) -> inspect.Parameter | None:
     """The command-line form of one parameter of a technique; None if it has none (an objective, say)."""
     words, kind = helps.get(item.name, ""), item.annotation
+    if item.name == "out":  # one of the options that all commands share
+        return None
     if item.name in reading.LISTS:
         return _parameter(item.name, list[str], typer.Option([], f"--{item.name}", metavar=reading.LISTS[item.name], help=words))
     if item.kind is inspect.Parameter.VAR_KEYWORD:
@@ -257,9 +276,10 @@ def _unit_of_layer(text: str) -> tuple[str, int]:
 
 def _common(name: str) -> list[inspect.Parameter]:
     again = " An interrupted run goes on where it stopped." if name in SAVERS else ""
+    place = str if name == "scan" else Path  # a scan may write to a URL
     return [
         _parameter("weights", str, typer.Option(None, help="Weights file (.safetensors, .pth), or 'random'. Default: pretrained.")),
-        _parameter("out", Path, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
+        _parameter("out", place, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
         _parameter("device", str, typer.Option("auto", help="auto, cpu, cuda or cuda:N.")),
         _parameter("precision", str, typer.Option("auto", help="auto, float32 or bfloat16.")),
     ]

@@ -115,9 +115,7 @@ def _flat(values: Any) -> list[Any]:
     return [item for value in values for item in (_flat(value) if isinstance(value, (list, tuple)) else [value])]
 
 
-def _pointwise(
-    name: str, node: Node, sources: Sequence[Node], arguments: list[Any], _found: Any, unit: float
-) -> Bounds | None:
+def _pointwise(name: str, node: Node, sources: Sequence[Node], arguments: list[Any], _found: Any, unit: float) -> Bounds | None:
     source = arguments[0]
     if not isinstance(source, Bounds) or len(sources) != 1 or any(isinstance(value, Tensor) for value in arguments[1:]):
         return None
@@ -244,7 +242,9 @@ def _operands(arguments: list[Any], sources: Sequence[Node]) -> tuple[Bounds | N
     return read(arguments[0]), read(arguments[1])
 
 
-def _joined(_name: str, node: Node, sources: Sequence[Node], _arguments: list[Any], found: Sequence[Bounds | None], *_: Any) -> Bounds | None:
+def _joined(
+    _name: str, node: Node, sources: Sequence[Node], _arguments: list[Any], found: Sequence[Bounds | None], *_: Any
+) -> Bounds | None:
     references = [value.node for value in _flat(node.arguments) if isinstance(value, Reference)]
     axis = next((value for value in node.arguments[1:] if isinstance(value, int)), 0)
     values = [found[number] for number in references]

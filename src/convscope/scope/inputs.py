@@ -22,6 +22,7 @@ Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 Images: TypeAlias = Image | Sequence[Image]
 """One image or several; a tensor (n 3 h w) in [0,1] counts as several, a folder as all image files in it, by name."""
 
+
 @dataclass(frozen=True)
 class Inputs:
     """What a network expects of its input. Outside, images are always RGB (n 3 h w) in [0,1].

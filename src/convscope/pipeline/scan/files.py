@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -67,16 +68,15 @@ class Place:
             with self.filesystem.open(final, "wb") as file:
                 yield file  # type: ignore[misc]
             return
-        temporary = posixpath.join(posixpath.dirname(final), f"{_TEMPORARY}{secrets.token_hex(4)}-{posixpath.basename(final)}")
+        temporary = Path(final).with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{posixpath.basename(final)}")
         try:
-            with open(temporary, "wb") as file:
+            with temporary.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, final)
+            temporary.replace(final)
         finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+            temporary.unlink(missing_ok=True)
 
     @contextmanager
     def writing_table(self, name: str, schema: pa.Schema, like: Sequence[str] = ()) -> Generator[Callable[[pa.Table], None]]:
@@ -87,7 +87,6 @@ class Place:
             schema: Its columns.
             like: Columns whose values repeat: these are stored by dictionary, floats by byte streams, which compress better.
         """
-        split = [column for column in _leaves(schema, pa.types.is_floating)]
         with (
             self.writing(name) as file,
             pq.ParquetWriter(
@@ -95,8 +94,8 @@ class Place:
                 schema,
                 compression="zstd",
                 compression_level=3,
-                use_dictionary=list(like) or False,
-                use_byte_stream_split=[column for column in split if column not in like],  # type: ignore[arg-type]
+                use_dictionary=list(like) or False,  # type: ignore[arg-type]
+                use_byte_stream_split=[column for column in _floats(schema) if column not in like],  # type: ignore[arg-type]
             ) as writer,
         ):
             yield lambda table: writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -105,9 +104,9 @@ class Place:
         """Bytes free there; None where that is not known."""
         if not self.local:
             return None
-        folder = self.root
-        while not os.path.isdir(folder):
-            folder = os.path.dirname(folder)
+        folder = Path(self.root)
+        while not folder.is_dir():
+            folder = folder.parent
         return shutil.disk_usage(folder).free
 
     def remove(self, name: str) -> None:
@@ -125,8 +124,10 @@ class Place:
         return posixpath.join(self.root, name) if name else self.root
 
 
-def _leaves(schema: pa.Schema, wanted: Callable[[pa.DataType], bool]) -> list[str]:
-    """Parquet's names of the columns of a kind, those in lists included."""
-    plain = [field.name for field in schema if wanted(field.type)]
-    lists = [f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type) and wanted(field.type.value_type)]
+def _floats(schema: pa.Schema) -> list[str]:
+    """Parquet's names of the columns of floats, those in lists included."""
+    plain = [field.name for field in schema if pa.types.is_floating(field.type)]
+    lists = [
+        f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type)
+    ]
     return plain + lists

@@ -141,4 +141,3 @@ def _importable(name: str) -> bool:
         return importlib.util.find_spec(name) is not None and "site-packages" in str(getattr(sys.modules[name], "__file__", ""))
     except (ImportError, ValueError):
         return False
-

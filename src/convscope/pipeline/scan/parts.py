@@ -84,9 +84,9 @@ def from_table(table: pa.Table) -> Part:
     groups: dict[str | None, Group] = {}
     for row, label in enumerate(columns["label"].to_pylist()):
         images, mean = columns["images"][row].as_py(), at("mean", row)
-        tops = (at(f"top_{name}", row).reshape(-1, len(mean)) for name in ("value", "image", "position"))
+        value, image, position = (at(f"top_{name}", row).reshape(-1, len(mean)) for name in ("value", "image", "position"))
         peak = Moments(images, at("peak", row), at("peak_squares", row))
-        groups[label] = Group(Moments(images, mean, at("mean_squares", row)), peak, at("votes", row), Top(*tops))
+        groups[label] = Group(Moments(images, mean, at("mean_squares", row)), peak, at("votes", row), Top(value, image, position))
     positive = at("positive", 0)
     sketch = np.zeros(len(positive) * (2 * SIDE + 1), np.int64)
     sketch[at("sketch_place", 0)] = at("sketch_count", 0)
@@ -95,12 +95,14 @@ def from_table(table: pa.Table) -> Part:
 
 def merged(place: Place, shards: int, layer: int, top: int) -> Part:
     """A layer's statistics over all shards, merged in their order."""
-    whole: Part | None = None
-    for shard in range(shards):
+
+    def part(shard: int) -> Part:
         with place.open(part_name(shard)) as file:
-            part = from_table(pq.ParquetFile(file).read_row_group(layer))
-        whole = part if whole is None else whole.merge(part, top)
-    assert whole is not None  # there is no scan without a shard
+            return from_table(pq.ParquetFile(file).read_row_group(layer))
+
+    whole = part(0)
+    for shard in range(1, shards):
+        whole = whole.merge(part(shard), top)
     return whole
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 
 from convscope.errors import BadImage, BadInput, asking
 from convscope.pipeline.scan import parts
-from convscope.pipeline.scan.decoding import Target, decoders
+from convscope.pipeline.scan.decoder import Target
+from convscope.pipeline.scan.decoding import decoders
 from convscope.pipeline.scan.files import Place
 from convscope.pipeline.scan.plan import FILE, Plan
 from convscope.pipeline.scan.shard import ShardScanner
 from convscope.pipeline.scan.sources import Listing, Source, find_sources
 from convscope.pipeline.scan.tables import write_tables
 from convscope.progress import task
-from convscope.scope import Images, Scope
+from convscope.scope import Scope
 from convscope.scope.layers import OUTPUT
 from convscope.scope.memory import kept_memory
 from convscope.scope.provenance import describe, manifest
@@ -32,7 +33,7 @@ _SHARD_BYTES = 2**26
 
 def scan(
     scope: Scope,
-    images: Images,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     layers: Sequence[str] | None = None,
@@ -191,7 +192,7 @@ class Worker:
 
 
 @contextmanager
-def scanning(scope: Scope, plan: Plan, place: Place, processes: int) -> Iterator[Worker]:
+def scanning(scope: Scope, plan: Plan, place: Place, processes: int) -> Generator[Worker]:
     """Within the block, this process can do shards: its threads, memory, decoders and the network are as the plan wants them."""
     before = torch.get_num_threads()
     count = min(16, max(1, (os.cpu_count() or 1) - (1 if scope.device.type == "cuda" else 0))) if processes < 0 else processes

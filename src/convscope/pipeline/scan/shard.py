@@ -96,10 +96,14 @@ class ShardScanner:
 
     def _empty(self, images: int) -> Collected:
         width = sum(self.channels)
-        floats = (np.empty((images, width), np.float32) for _ in range(2))
-        votes = np.empty((images, width), bool)
-        counter = Counter(self.channels, self.signed, self.scope.device)
-        return Collected(*floats, np.empty((images, width), np.int32), votes, np.zeros(width, np.int64), counter)
+        return Collected(
+            maximum=np.empty((images, width), np.float32),
+            mean=np.empty((images, width), np.float32),
+            position=np.empty((images, width), np.int32),
+            votes=np.empty((images, width), bool),
+            positive=np.zeros(width, np.int64),
+            counter=Counter(self.channels, self.signed, self.scope.device),
+        )
 
     def _batches(self, decoded: Iterable[Decoded], held: Collected) -> Iterator[tuple[list[Decoded], Tensor]]:
         """Batches of good pictures and their pixels on the device, one uploaded ahead; the others go to `skipped`."""
@@ -125,8 +129,8 @@ class ShardScanner:
         batch, pixels = batch[part], pixels[part]
         images = pixels.permute(0, 3, 1, 2).float().div(255)
         found = measure(self.scope, images, self.plan.layers, [one.source.number for one in batch])
-        finite = np.isfinite(found.maximum) & np.isfinite(found.mean)
-        good = finite.all(1)
+        finite: np.ndarray = np.isfinite(found.maximum) & np.isfinite(found.mean)
+        good = np.asarray(finite.all(1))
         for row in np.flatnonzero(~good):
             layer = next(name for name, part in zip(self.plan.layers, self.slices, strict=True) if not finite[row, part].all())
             held.skipped.append(Decoded(batch[row].source, reason=f"the network gives no finite number at layer {layer}"))
@@ -168,8 +172,8 @@ class ShardScanner:
         numbers = np.array([one.source.number for one in held.read], np.int64)
         labels = [one.source.label for one in held.read]
         for index, part in enumerate(self.slices):
-            matrices = (array[: held.count, part] for array in (held.maximum, held.mean, held.position, held.votes))
-            groups = grouped(*matrices, numbers, labels, self.plan.top)
+            maximum, mean, position, votes = (array[: held.count, part] for array in (held.maximum, held.mean, held.position, held.votes))
+            groups = grouped(maximum, mean, position, votes, numbers, labels, self.plan.top)
             yield Part(groups, held.positive[part], held.counter.taken(index).astype(np.int64))
 
     def _forecast(self, held: Collected, seconds: float, todo: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from ddsketch.mapping import LinearlyInterpolatedMapping
-from ddsketch.pb.proto import DDSketchProto, KeyMappingProto, StoreProto, pb
+from ddsketch.pb import proto
 from torch import Tensor
 
 PER_OCTAVE = 32
@@ -27,6 +27,7 @@ SIDE = 2 * EDGE
 MAPPING: Any = LinearlyInterpolatedMapping.from_gamma_offset(math.exp(1 / PER_OCTAVE), 0.0)
 ACCURACY: float = MAPPING.relative_accuracy
 QUANTILES = {"q01": 0.01, "q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95, "q99": 0.99, "q995": 0.995}
+_MESSAGES: Any = proto.pb  # pyright: ignore[reportPrivateImportUsage] (the generated module for this version of protobuf)
 _SHIFT = 23 - int(math.log2(PER_OCTAVE))
 
 
@@ -88,9 +89,9 @@ def quantiles(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 def serialized(counts: np.ndarray) -> list[bytes]:
     """A DDSketch in the library's protobuf format for each row of counts (c, 2 SIDE + 1); `DDSketchProto.from_proto` reads it."""
-    mapping = KeyMappingProto.to_proto(MAPPING)
+    mapping = proto.KeyMappingProto.to_proto(MAPPING)
     return [
-        pb.DDSketch(
+        _MESSAGES.DDSketch(
             mapping=mapping,
             positiveValues=_store(row[SIDE + 1 :]),
             negativeValues=_store(row[SIDE - 1 :: -1]),
@@ -102,15 +103,15 @@ def serialized(counts: np.ndarray) -> list[bytes]:
 
 def sketch_of(data: bytes) -> Any:
     """The library's sketch from its serialized form: ``.get_quantile_value(q)``, ``.merge(other)``."""
-    message = pb.DDSketch()
+    message = _MESSAGES.DDSketch()
     message.ParseFromString(data)
-    return DDSketchProto.from_proto(message)
+    return proto.DDSketchProto.from_proto(message)
 
 
 def _store(counts: np.ndarray) -> Any:
     used = np.flatnonzero(counts)
     first, last = (int(used[0]), int(used[-1])) if len(used) else (0, -1)
-    return pb.Store(contiguousBinCounts=counts[first : last + 1].astype(float).tolist(), contiguousBinIndexOffset=_key(first + 1))
+    return _MESSAGES.Store(contiguousBinCounts=counts[first : last + 1].astype(float).tolist(), contiguousBinIndexOffset=_key(first + 1))
 
 
 def _key(place: int) -> int:

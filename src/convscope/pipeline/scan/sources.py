@@ -110,7 +110,8 @@ def find_sources(images: Any, domain: str | None = None) -> Listing:
     """
     if not isinstance(images, (str, os.PathLike)):
         if isinstance(images, Sequence) and images and all(isinstance(item, (str, os.PathLike)) for item in images):
-            return _checked(Listing.of((source for item in images for source in _from_path(os.fspath(item), single=True)), domain), "the list")
+            found = (source for item in images for source in _from_path(os.fspath(item), single=True))
+            return _checked(Listing.of(found, domain), "the list")
         raise BadInput("images: a scan reads files: expected a folder, a list (.csv, .parquet), tar shards, or a sequence of paths")
     path = os.fspath(images)
     return _checked(Listing.of(_from_path(path, single=False), domain), path)
@@ -128,7 +129,7 @@ def read_bytes(source: Source) -> bytes:
         if "://" in source.path:
             filesystem, path = url_to_fs(source.path)
             return filesystem.cat_file(path)
-        status = os.stat(source.path)
+        status = Path(source.path).stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadImage("not a regular file")
         if status.st_size == 0:
@@ -137,7 +138,7 @@ def read_bytes(source: Source) -> bytes:
             raise BadImage(f"file of {status.st_size / 2**20:.0f} MB, more than {_LARGEST // 2**20} MB")
         return Path(source.path).read_bytes()
     except FileNotFoundError:
-        raise BadImage("no such file" + (" (a link to nowhere)" if os.path.islink(source.path) else "")) from None
+        raise BadImage("no such file" + (" (a link to nowhere)" if Path(source.path).is_symlink() else "")) from None
     except OSError as error:
         if "://" in source.path and not isinstance(error, PermissionError):
             raise  # a network that fails says nothing about the image: the scan stops, and can be resumed
@@ -172,7 +173,8 @@ def _from_path(path: str, *, single: bool) -> Iterator[Source]:
         found = sorted(filesystem.glob(plain))
         if not found:
             raise BadInput(f"images: {path} matches nothing")
-        yield from (source for item in found for source in _from_path(filesystem.unstrip_protocol(item) if "://" in path else item, single=True))
+        for item in found:
+            yield from _from_path(filesystem.unstrip_protocol(item) if "://" in path else item, single=True)
     elif suffix in _TARS:
         yield from _from_tar(path)
     elif filesystem.isdir(plain):
@@ -192,15 +194,17 @@ def _from_folder(root: str) -> Iterator[Source]:
     if "://" in root:
         filesystem, plain = url_to_fs(root)
         found = filesystem.find(plain, detail=True)
-        files = [(posixpath.relpath(path, plain), filesystem.unstrip_protocol(path), int(info["size"] or -1)) for path, info in found.items()]
+        files = [
+            (posixpath.relpath(path, plain), filesystem.unstrip_protocol(path), int(info["size"] or -1)) for path, info in found.items()
+        ]
     else:
         files = [
-            (os.path.relpath(path, root), path, os.lstat(path).st_size)
+            (path.relative_to(root).as_posix(), str(path), path.lstat().st_size)
             for folder, _, names in os.walk(root, followlinks=True)
-            for path in (os.path.join(folder, name) for name in names)
+            for path in (Path(folder, name) for name in names)
         ]
     for name, path, length in sorted(files):
-        *folders, file = name.split(os.sep)
+        *folders, file = name.split("/")
         if file.startswith(".") or any(folder.startswith(".") for folder in folders):
             continue
         label = folders.pop() if folders and folders[-1].lower() not in SPLITS else None
@@ -213,15 +217,16 @@ def _from_list(path: str) -> Iterator[Source]:
     rows = _table(path).to_pylist()
     column = next((name for name in _NAMES if rows and name in rows[0]), None)
     if column is None:
-        raise BadInput(f"images: {path} needs rows with a column path (or {', '.join(_NAMES[1:])}); it has {', '.join(rows[0]) if rows else 'no rows'}")
+        has = ", ".join(rows[0]) if rows else "no rows"
+        raise BadInput(f"images: {path} needs rows with a column path (or {', '.join(_NAMES[1:])}); it has {has}")
     folder = posixpath.dirname(path)
     for row in rows:
         name = row[column]
         if not name:
             raise BadInput(f"images: {path} has a row without a {column}")
         absolute = "://" in name or posixpath.isabs(name)
-        text = {key: None if row.get(key) in (None, "") else str(row[key]) for key in ("label", "split", "domain")}
-        yield Source(str(name), str(name) if absolute else posixpath.join(folder, name), **text)
+        label, split, its_domain = (None if row.get(key) in (None, "") else str(row[key]) for key in ("label", "split", "domain"))
+        yield Source(str(name), str(name) if absolute else posixpath.join(folder, name), label, split, its_domain)
 
 
 def _table(path: str) -> pa.Table:
@@ -256,7 +261,9 @@ def _from_tar(path: str) -> Iterator[Source]:
     except (tarfile.TarError, OSError) as error:
         raise BadInput(f"images: {path} cannot be read as a tar ({' '.join(str(error).split())})") from None
     for name, offset, length in images:
-        yield Source(name, f"{path}::{name}", **known.get(_stem(name)[0], {}), offset=offset, length=length)
+        about = known.get(_stem(name)[0], {})
+        label, split, its_domain = (about.get(key) for key in ("label", "split", "domain"))
+        yield Source(name, f"{path}::{name}", label, split, its_domain, offset, length)
 
 
 def _stem(name: str) -> tuple[str, str]:

@@ -69,12 +69,13 @@ class Top:
             kept = np.argpartition(keys, count - 1, axis=0)[:count]
             keys, value, image, position = (np.take_along_axis(array, kept, 0) for array in (keys, value, image, position))
         order = np.argsort(keys, axis=0)
-        return Top(*(np.take_along_axis(array, order, 0) for array in (value, image, position)))
+        value, image, position = (np.take_along_axis(array, order, 0) for array in (value, image, position))
+        return Top(value, image, position)
 
     def merge(self, other: Top, count: int) -> Top:
         """The `count` largest of both."""
-        joined = (np.concatenate(pair) for pair in zip(self.arrays(), other.arrays(), strict=True))
-        return Top.of(*joined, count)
+        value, image, position = (np.concatenate(pair) for pair in zip(self.arrays(), other.arrays(), strict=True))
+        return Top.of(value, image, position, count)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value, image, position."""
@@ -110,9 +111,7 @@ class Group:
 
     def merge(self, other: Group, count: int) -> Group:
         """Both together, keeping the `count` top images."""
-        return Group(
-            self.mean.merge(other.mean), self.peak.merge(other.peak), self.votes + other.votes, self.top.merge(other.top, count)
-        )
+        return Group(self.mean.merge(other.mean), self.peak.merge(other.peak), self.votes + other.votes, self.top.merge(other.top, count))
 
 
 @dataclass

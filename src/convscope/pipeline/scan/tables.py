@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from convscope.pipeline.scan import parts
 from convscope.pipeline.scan.files import Place
@@ -58,8 +59,7 @@ def _write_images(place: Place, plan: Plan) -> tuple[int, int, list[str]]:
         place.writing_table("skipped.parquet", SCHEMAS["skipped"]) as write_skipped,
     ):
         for table in parts.all_images(place, plan.shards):
-            fine = pa.compute.is_null(table["reason"])
-            kept, left_out = table.filter(fine), table.filter(pa.compute.invert(fine))
+            kept, left_out = table.filter(pc.field("reason").is_null()), table.filter(pc.field("reason").is_valid())
             write_read(kept.select(SCHEMAS["images"].names).cast(SCHEMAS["images"]))
             write_skipped(left_out.select(SCHEMAS["skipped"].names).cast(SCHEMAS["skipped"]))
             read, skipped = read + kept.num_rows, skipped + left_out.num_rows
@@ -110,7 +110,7 @@ def _channels(name: str, part: Part, positions: int, bounds: Bounds | None) -> p
     whole = part.groups[None]
     channels = len(part.positive)
     maximum = whole.top.value[0] if whole.images else np.full(channels, np.nan, np.float32)
-    known = np.isfinite(high := bounds.high.numpy()) if bounds is not None else None
+    high = np.full(channels, np.nan) if bounds is None else bounds.high.numpy()
     columns = {
         "layer": [name] * channels,
         "channel": np.arange(channels, dtype=np.int32),
@@ -119,7 +119,7 @@ def _channels(name: str, part: Part, positions: int, bounds: Bounds | None) -> p
         **_moments(whole),
         "maximum": maximum,
         "positive": part.positive / max(1, whole.images * positions),
-        "bound": pa.nulls(channels, pa.float32()) if known is None else pa.array(_rounded_up(high), pa.float32(), mask=~known),
+        "bound": pa.array(_rounded_up(high), pa.float32(), mask=~np.isfinite(_rounded_up(high))),
         **quantiles(part.sketch),
         "sketch": serialized(part.sketch),
     }
@@ -128,7 +128,8 @@ def _channels(name: str, part: Part, positions: int, bounds: Bounds | None) -> p
 
 def _rounded_up(values: np.ndarray) -> np.ndarray:
     """float64 as float32 that are not smaller."""
-    single = values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
     return np.where(single < values, np.nextafter(single, np.float32(np.inf)), single)
 
 
