@@ -1,15 +1,16 @@
-"""Makes the pictures of the documentation again: python docs/make_pictures.py (about ten minutes on 2 cores).
+"""Makes the pictures of the documentation again: python docs/make_pictures.py (about fifteen minutes on 2 cores).
 
 Uses real weights and photographs that are kept beside the repository, in ../shared.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 import convscope as cs
 from convscope import render
@@ -47,6 +48,42 @@ def sheet(scope: cs.Scope, recipe: str, **numbers: object) -> None:
     )
 
 
+def surveys(scope: cs.Scope) -> None:
+    """A thousand photographs with a label each; ants and bees; and the latter as a scanner might show them: inverted, pale, grey."""
+    out = OUT.parent.parent / "out" / "docs"
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "sample.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for path in sorted((SHARED / "images" / "imagenet-sample").glob("*.jpg")):
+            writer.writerow([path, path.stem.partition("_")[2].replace("_", " ")])
+    photographs = cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
+    small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 9, 24, 31])), "exemplars.png")
+    small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9)), "exemplars_early.png")
+    small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health"))), "filter_health.png")
+    insects = SHARED / "images" / "ants-bees"
+    for path in (insects / "val").glob("*/*.jpg"):
+        pale = ImageOps.invert(Image.open(path).convert("L")).point([90 + value * 6 // 10 for value in range(256)])
+        pale.thumbnail((512, 512))
+        file = out / "scanner" / path.parent.name / f"{path.stem}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pale.save(file)
+    sources = {
+        "train": SHARED / "images" / "ants-bees" / "train",
+        "val": SHARED / "images" / "ants-bees" / "val",
+        "scanner": out / "scanner",
+    }
+    train, val, scanner = (cs.scan(scope, str(path), out / "surveys" / name, layers=["features.12"]) for name, path in sources.items())
+    maps = cs.class_maps(train, "features.12")
+    small(render.png(maps), "class_maps.png")
+    small(render.png(cs.activation_sums(train, "features.12", maps, others=[scanner])), "activation_sums.png")
+    small(render.png(cs.class_profile(train, "features.12", [46, 499])), "class_profile.png")
+    alarms = cs.detector(train, "features.12", rule="youden")
+    small(render.png(alarms), "detector.png")
+    small(render.png(alarms.evaluate(val, scanner)), "detector_evaluation.png")
+    print(alarms.summary(), alarms.evaluate(val, scanner).summary(), sep="\n")
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     scope = cs.open("squeezenet1_0", weights=SHARED / "weights" / "squeezenet1_0-imagenet.safetensors")
@@ -74,6 +111,7 @@ def main() -> None:
     best = int(np.argmax(tested.auc))
     guess = tested.better[3] if len(tested.better) > 3 else best
     (OUT / "hypothesis.png").write_bytes(render.png(cs.hypothesis(textures, "features.26", guess, chains, others)))
+    surveys(scope)
     sheet(scope, "crops")
     sheet(scope, "fourier")
     sheet(scope, "multiscale", blur=5)

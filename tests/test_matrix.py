@@ -54,7 +54,8 @@ def equal(one: Result, other: Result) -> bool:
 
 def test_the_matrix_has_every_technique() -> None:
     folder = Path(cs.__file__).parent / "techniques"
-    assert set(CALLS) == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    surveys = {"scan"}  # writes a survey, which is no Result; its promises are held in tests/pipeline/test_scan_runs.py
+    assert set(CALLS) == {path.stem for path in folder.glob("*.py")} - {"__init__"} - surveys
 
 
 @pytest.mark.parametrize("name", CALLS)

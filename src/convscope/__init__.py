@@ -13,11 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convscope.errors import ConvscopeError as ConvscopeError
+    from convscope.pipeline.export import detector_module as detector_module
+    from convscope.pipeline.export import detector_network as detector_network
+    from convscope.pipeline.export import detector_onnx as detector_onnx
     from convscope.pipeline.gallery import gallery as gallery
     from convscope.pipeline.redo import redo as redo
+    from convscope.pipeline.scan.scan import scan as scan
     from convscope.scope import Inputs as Inputs
     from convscope.scope import Scope as Scope
     from convscope.store import load as load
+    from convscope.survey import Survey as Survey
+    from convscope.survey import read_survey as read_survey
+    from convscope.survey.activation_sums import ActivationSums as ActivationSums
+    from convscope.survey.activation_sums import activation_sums as activation_sums
+    from convscope.survey.class_maps import ClassMaps as ClassMaps
+    from convscope.survey.class_maps import class_maps as class_maps
+    from convscope.survey.class_profile import ClassProfile as ClassProfile
+    from convscope.survey.class_profile import class_profile as class_profile
+    from convscope.survey.detector import Detector as Detector
+    from convscope.survey.detector import detector as detector
+    from convscope.survey.exemplars import Exemplars as Exemplars
+    from convscope.survey.exemplars import exemplars as exemplars
+    from convscope.survey.filter_health import FilterHealth as FilterHealth
+    from convscope.survey.filter_health import filter_health as filter_health
     from convscope.techniques.activation_grid import ActivationGrid as ActivationGrid
     from convscope.techniques.activation_grid import activation_grid as activation_grid
     from convscope.techniques.deconvnet import Deconvnet as Deconvnet
@@ -66,8 +84,26 @@ _HOMES = {
     "receptive_field": "techniques.receptive_field",
     "recipes": "recipes",
     "redo": "pipeline.redo",
+    "scan": "pipeline.scan.scan",
     "spectrum": "techniques.spectrum",
     "weight_grid": "techniques.weight_grid",
+    "ActivationSums": "survey.activation_sums",
+    "ClassMaps": "survey.class_maps",
+    "ClassProfile": "survey.class_profile",
+    "Detector": "survey.detector",
+    "Exemplars": "survey.exemplars",
+    "FilterHealth": "survey.filter_health",
+    "Survey": "survey",
+    "activation_sums": "survey.activation_sums",
+    "class_maps": "survey.class_maps",
+    "class_profile": "survey.class_profile",
+    "detector": "survey.detector",
+    "detector_module": "pipeline.export",
+    "detector_network": "pipeline.export",
+    "detector_onnx": "pipeline.export",
+    "exemplars": "survey.exemplars",
+    "filter_health": "survey.filter_health",
+    "read_survey": "survey",
 }
 """Where each public name lives. Names resolve on first use, so that importing convscope loads neither torch nor matplotlib."""
 

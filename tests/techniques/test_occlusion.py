@@ -344,7 +344,7 @@ def test_running_out_of_memory_halves_the_batch(
     def narrow(self: Rerun, batch: Batch, source: Tensor) -> Tensor:
         if len(batch.boxes) > 5:
             raise torch.OutOfMemoryError("out of memory")
-        return run(self, batch, source)
+        return begin(self, batch, source)
 
     monkeypatch.setattr(Rerun, "begin", narrow)
     halved = convscope.occlusion(wide, picture, 1, patch=5, stride=3, verify=0)

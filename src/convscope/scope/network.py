@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, BadWeights
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -62,3 +66,8 @@ def usable_device(device: str | torch.device) -> torch.device:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch says that memory ran out, on a GPU or not."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def frozen_copy(model: M) -> M:
+    """A copy of a network to give away: on the CPU, in evaluation mode, without gradients. The network itself stays as it is."""
+    return copy.deepcopy(model).cpu().eval().requires_grad_(False)
