@@ -536,20 +536,22 @@ def test_twenty_kills_of_ray_workers_lose_nothing(ray_here: Any, tmp_path: Path,
     monkeypatch.setattr(on_ray, "_TRIES", 100)
     actors, generator, victims = Actors(ray_here, monkeypatch), np.random.default_rng(7), set[int]()
 
-    def kill_at_random() -> None:
-        while len(victims) < 20:
-            try:
-                pid = actors.pid(-int(generator.integers(1, 3)))
-                time.sleep(float(generator.uniform(0, 0.2)))
-                os.kill(pid, signal.SIGKILL)
-                victims.add(pid)
-            except (IndexError, ray_here.exceptions.RayActorError, ProcessLookupError):
-                time.sleep(0.05)
+    class Killer(Notes):
+        """Kills a worker a random moment after every twelfth shard."""
 
-    killer = threading.Thread(target=kill_at_random, daemon=True)
-    killer.start()
-    cs.scan(small_scope(), tmp_path / "images", tmp_path / "survey", **HOW, ray="auto", actors=2, decoders=1)
-    assert len(victims) == 20 and len(actors.handles) >= 20
+        def advance(self, task: int, steps: int, note: str) -> None:
+            super().advance(task, steps, note)
+            if len(self.notes) % 12 == 0 and len(victims) < 20:
+                try:
+                    pid = actors.pid(-int(generator.integers(1, 3)))
+                except ray_here.exceptions.RayActorError:  # it was killed a moment ago
+                    pid = actors.pid(-1)
+                victims.add(pid)
+                threading.Timer(float(generator.uniform(0, 0.2)), os.kill, (pid, signal.SIGKILL)).start()
+
+    with reporting(Killer()):
+        cs.scan(small_scope(), tmp_path / "images", tmp_path / "survey", **HOW, ray="auto", actors=2, decoders=1)
+    assert len(victims) == 20 and len(actors.handles) == 22
     assert files_of(tmp_path / "survey") == files_of(tmp_path / "whole")
 
 

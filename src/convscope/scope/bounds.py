@@ -21,6 +21,8 @@ from convscope.scope.graph import Graph, Node, Reference
 _SINGLE = 2.0**-24
 _REDUCED = 2.0**-8
 """Relative rounding of one product: float32, and the coarsest format a product may be computed in (bfloat16)."""
+_COLUMNS = 512
+"""Outputs of a dense layer that are bounded at a time."""
 _SAME = frozenset(
     "alias detach clone contiguous lift_fresh native_dropout dropout max_pool2d max_pool2d_with_indices adaptive_max_pool2d "
     "adaptive_avg_pool2d _adaptive_avg_pool2d mean amax upsample_nearest2d reflection_pad2d replication_pad2d".split()
@@ -177,11 +179,15 @@ def _dense(_name: str, _node: Node, _sources: Any, arguments: list[Any], _found:
     bias, source, weight = arguments[:3] if len(arguments) > 2 else (None, *arguments[:2])
     if not isinstance(source, Bounds) or not isinstance(weight, Tensor) or isinstance(bias, Bounds) or weight.ndim != 2:
         return None
-    weight = weight.detach().double().cpu()
-    up, down = weight.clamp(min=0), weight.clamp(max=0)
     offset = torch.zeros(weight.shape[1], dtype=torch.float64) if bias is None else bias.detach().double().cpu()
-    made = Bounds(source.low @ up + source.high @ down + offset, source.high @ up + source.low @ down + offset)
-    return made.widened((source.magnitude @ weight.abs() + offset.abs()) * _rounding(len(weight), unit))
+    middle, radius = (source.low + source.high) / 2, (source.high - source.low) / 2
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part in weight.detach().split(_COLUMNS, 1):  # in double precision, the weights of a large dense layer are a gigabyte
+        part = part.double().cpu()
+        found.append((middle @ part, radius @ part.abs(), source.magnitude @ part.abs()))
+    centre, reach, total = (torch.cat(parts) for parts in zip(*found, strict=True))
+    centre = centre + offset
+    return Bounds(centre - reach, centre + reach).widened((total + offset.abs()) * _rounding(len(weight), unit))
 
 
 def _batch_norm(name: str, _node: Node, _sources: Any, arguments: list[Any], _found: Any, unit: float) -> Bounds | None:

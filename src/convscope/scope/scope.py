@@ -88,6 +88,7 @@ class Scope:
         self._lock = threading.RLock()
         resolve_precision(precision, self.device, "measure")
         self._hashed: tuple[object, str] | None = None
+        self._bounded: tuple[object, list[Bounds | None]] | None = None
         check_finite(model, self.name)
 
     def __repr__(self) -> str:
@@ -188,7 +189,10 @@ class Scope:
         """
         wanted = {name: self.layers[name] for name in layers}
         exact = self.device.type == "cpu" and self.resolve("measure") == "float32"
-        found = bounds_of(self.graph, self.inputs.mean, self.inputs.std, exact=exact)
+        state = (exact, *((tensor.data_ptr(), tensor._version) for tensor in [*self.model.parameters(), *self.model.buffers()]))
+        if self._bounded is None or self._bounded[0] != state:
+            self._bounded = state, bounds_of(self.graph, self.inputs.mean, self.inputs.std, exact=exact)
+        found = self._bounded[1]
         return {name: None if layer.node is None or layer.of_input else found[layer.node] for name, layer in wanted.items()}
 
     @contextmanager
