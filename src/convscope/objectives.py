@@ -6,6 +6,7 @@ are subtracted: ``unit("features.12", 3) - 0.1 * total_variation()``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -179,20 +180,22 @@ def find_prior(prior: str | Objective, depth: float) -> Objective | None:
     sigma^2, with lambda = 1, 10 or 100 for layers in the first quarter, the second quarter and the second half of the network.
 
     Args:
-        prior: "none", "ijcv2016", "cvpr2015", or an objective that is small for natural pictures.
+        prior: "none", "ijcv2016", "cvpr2015", a multiple such as "cvpr2015*0.1", or an objective that is small for natural pictures.
         depth: Where in the network the layer is, 0 to 1.
     """
     if isinstance(prior, Objective):
         return prior
-    if prior == "ijcv2016":
-        return natural_norm() + natural_variation()
-    if prior == "cvpr2015":
-        variation = (1.0 if depth <= 0.25 else 10.0 if depth <= 0.5 else 100.0) / 2 / _SIGMA
-        sixth = Objective(frozenset(), lambda _, pictures: mean_subtracted(pictures).pow(6).sum(1).flatten(1).mean(1))
-        return (4e-10 / _SIGMA) * sixth + variation * natural_variation(bound=1.0)
-    if prior != "none":
-        raise BadInput(f"prior must be none, ijcv2016, cvpr2015 or an objective, got {prior!r}")
-    return None
+    name, times, factor = prior.partition("*")
+    if name not in ("none", "ijcv2016", "cvpr2015") or (times and not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", factor)):
+        raise BadInput(f"prior must be none, ijcv2016, cvpr2015, a multiple such as cvpr2015*0.1, or an objective, got {prior!r}")
+    strength = float(factor) if times else 1.0
+    if name == "none" or not strength:
+        return None
+    if name == "ijcv2016":
+        return strength * (natural_norm() + natural_variation())
+    variation = (1.0 if depth <= 0.25 else 10.0 if depth <= 0.5 else 100.0) / 2 / _SIGMA
+    sixth = Objective(frozenset(), lambda _, pictures: mean_subtracted(pictures).pow(6).sum(1).flatten(1).mean(1))
+    return strength * ((4e-10 / _SIGMA) * sixth + variation * natural_variation(bound=1.0))
 
 
 def sameness(layer: str) -> Objective:

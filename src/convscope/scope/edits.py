@@ -111,9 +111,8 @@ def average_pooling() -> replaced_functions:
     Source:
         Gatys et al. 2016.
     """
-    adaptive = {func: F.adaptive_avg_pool2d for func in (F.adaptive_max_pool2d, torch.adaptive_max_pool2d)}
     spellings = F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d
-    return replaced_functions({**dict.fromkeys(spellings, _averaged), **adaptive})
+    return replaced_functions({**dict.fromkeys(spellings, _averaged), F.adaptive_max_pool2d: F.adaptive_avg_pool2d})
 
 
 def _averaged(

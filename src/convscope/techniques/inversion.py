@@ -14,13 +14,13 @@ from torch import Generator, Tensor
 
 from convscope.descent import descend
 from convscope.errors import BadInput, asking
-from convscope.image import PARAMETERIZATIONS
+from convscope.image import Fourier, MeanSubtracted, NormalizedPixels, Parameterization, Pixels
 from convscope.minimizers import find_minimizer
 from convscope.objectives import Objective, find_prior
 from convscope.ops.codes import Edit, edit_name, find_edits
 from convscope.progress import task
 from convscope.result import Result, axes
-from convscope.scope import Images, Scope
+from convscope.scope import Images, Inputs, Scope
 from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
 from convscope.scope.provenance import describe, technique
@@ -47,8 +47,14 @@ PLANS = {
     "paper": _Plan("paper", "mean-subtracted", 1000, {}),
 }
 """The optimizers. "paper" is that of Xia et al. 2016, with its unnormalized loss 1/2 ||phi - psi||^2."""
-STARTS = {"fourier": (0.0, 0.01), "normalized": (118, 138), "pixels": (118, 138), "mean-subtracted": (-0.1, 0.1)}
-"""How pictures may be written, and where each begins: grey with a little noise."""
+FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
+    "fourier": partial(Fourier, start_range=(0.0, 0.3), decay=0.75),
+    "normalized": partial(NormalizedPixels, start_range=(118, 138)),
+    "pixels": partial(Pixels, start_range=(118, 138)),
+    "mean-subtracted": MeanSubtracted,
+}
+"""How pictures may be written, and where each begins: grey with noise. A code wants fine detail more than a unit does, so that its Fourier
+image is fastest with less weight on low frequencies, and deep layers leave grey sooner with more noise (measured on SqueezeNet)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +133,7 @@ def inversion(
         optimizer: "lbfgs", "adam", or "paper": clipped gradient descent with momentum on 1/2 ||phi - psi||^2, with its stop rule.
         steps: Evaluations of the network for each picture, at most; default 200, 300 and 1000.
         image: How the picture is written: "fourier" (default; always in [0,1]), "normalized", "pixels", or "mean-subtracted" (paper).
-        prior: "none", "ijcv2016", "cvpr2015" (stronger for deeper layers), or an objective of pictures.
+        prior: "none", "ijcv2016", "cvpr2015" (stronger for deeper layers), a multiple such as "cvpr2015*0.1", or an objective of pictures.
         jitter: With "adam", each step looks at the picture moved by 0 to jitter-1 pixels; the papers take a quarter of the layer's stride.
         pooling: "own", or "average" in place of max pooling, as in the paper.
         size: Longer side of the whole picture in pixels; None: as the network is fed it. Tensors keep their size.
@@ -186,8 +192,8 @@ def _plan(optimizer: str, steps: int | None, image: str | None, jitter: int) -> 
     """The optimizer's plan with what the caller wants otherwise."""
     if optimizer not in PLANS:
         raise BadInput(f"optimizer must be one of {', '.join(PLANS)}, got {optimizer!r}")
-    if image is not None and image not in STARTS:
-        raise BadInput(f"image must be one of {', '.join(STARTS)}, got {image!r}")
+    if image is not None and image not in FORMS:
+        raise BadInput(f"image must be one of {', '.join(FORMS)}, got {image!r}")
     if not isinstance(jitter, int) or isinstance(jitter, bool) or jitter < 1 or (jitter > 1 and optimizer != "adam"):
         raise BadInput(f"jitter must be 1 (none), or more with optimizer='adam', whose steps may each see something else; got {jitter!r}")
     plan = PLANS[optimizer]
@@ -305,7 +311,7 @@ def _descend(goal: _Goal, size: tuple[int, int], plan: _Plan, seed: int) -> tupl
     """The pictures, of the images' size, and every item's parts of the loss at every evaluation."""
     count, more = len(goal.targets[0]), plan.jitter - 1
     canvas = size[0] + more, size[1] + more
-    form = PARAMETERIZATIONS[plan.image](goal.scope.inputs, STARTS[plan.image])
+    form = FORMS[plan.image](goal.scope.inputs)
     streams = [Generator().manual_seed(derive_seed(seed, "inversion", "start")) for _ in range(count)]
     with task(f"{', '.join(goal.names)}: {count} pictures", count * plan.steps) as advance:
         descended = descend(
