@@ -33,6 +33,10 @@ class MeanSubtracted:
     def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
         return (numbers + _mean_color(numbers)) / 255
 
+    def numbers(self, pictures: Tensor) -> Tensor:
+        """The inverse of :meth:`picture`."""
+        return mean_subtracted(pictures)
+
     def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
         raise BadInput("pictures in 0..255 minus the mean colour are not enlarged: use image='pixels' for that")
 
