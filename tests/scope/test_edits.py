@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convscope.scope.edits import RELUS, redirected_relu
+from convscope.errors import BadInput
+from convscope.scope.edits import RELUS, average_pooling, redirected_relu
 from hand_built import draws
 
 SPELLINGS = {
@@ -60,3 +61,36 @@ def test_the_edit_ends_with_its_block() -> None:
     (-F.relu(numbers).sum()).backward()
     assert (numbers.grad == 0).all()
     assert len(RELUS) == 6
+
+
+class Pools(nn.Module):
+    """Max pooling in every spelling: module, function, ceil mode with padding, adaptive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = F.max_pool2d(self.module(values), 2, stride=1)
+        return F.adaptive_max_pool2d(torch.max_pool2d(values, 2), 2)
+
+
+def test_average_pooling_takes_means_and_goes_away() -> None:
+    network, values = Pools(), draws(2, 3, 21, 18)
+    before = network(values)
+    with average_pooling():
+        averaged = network(values)
+    slow = F.avg_pool2d(values, 3, 2, 1, ceil_mode=True, count_include_pad=False)
+    slow = F.adaptive_avg_pool2d(F.avg_pool2d(F.avg_pool2d(slow, 2, 1), 2), 2)
+    torch.testing.assert_close(averaged, slow, rtol=0, atol=0)
+    assert averaged.shape == before.shape
+    assert torch.equal(network(values), before)
+    with average_pooling():  # border windows hold fewer pixels: a constant stays one
+        torch.testing.assert_close(network(torch.ones(1, 1, 21, 18)), torch.ones(1, 1, 2, 2))
+
+
+def test_average_pooling_refuses_what_has_no_mean() -> None:
+    values = draws(1, 3, 9, 9)
+    for call in (lambda: F.max_pool2d(values, 3, dilation=2), lambda: F.max_pool2d(values, 3, return_indices=True)):
+        with average_pooling(), pytest.raises(BadInput, match="average pooling cannot"):
+            call()

@@ -116,8 +116,8 @@ def find_edits(asked: Edit | str | None | Sequence[Edit | str | None]) -> list[E
     Raises:
         BadInput: Words that mean no edit, or an empty list.
     """
-    if asked is None or isinstance(asked, str) or callable(asked):
-        asked = [asked]
+    if not isinstance(asked, (list, tuple)):
+        asked = [asked]  # type: ignore[list-item]
     found: list[Edit | None] = []
     for each in asked:
         found += _from_words(each) if isinstance(each, str) else [each]
@@ -137,8 +137,10 @@ def _from_words(words: str) -> list[Edit | None]:
         if match is None:
             found.append(None)
             continue
-        kind = FeatureMap if match[1] == "map" else Reallocate
-        found += [kind(number) for number in range(int(match[2]), int(match[3] or match[2]) + 1)]
+        first, last = int(match[2]), int(match[3] or match[2])
+        if last < first:
+            raise BadInput(f"edit: {word!r} counts backwards")
+        found += [FeatureMap(number) if match[1] == "map" else Reallocate(number) for number in range(first, last + 1)]
     return found
 
 

@@ -112,7 +112,7 @@ def average_pooling() -> replaced_functions:
         Gatys et al. 2016.
     """
     spellings = F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d
-    return replaced_functions({**dict.fromkeys(spellings, _averaged), F.adaptive_max_pool2d: F.adaptive_avg_pool2d})
+    return replaced_functions({**dict.fromkeys(spellings, _averaged), F.adaptive_max_pool2d: _adaptively_averaged})
 
 
 def _averaged(
@@ -127,6 +127,10 @@ def _averaged(
     if return_indices or dilation not in (1, (1, 1), [1, 1]):
         raise BadInput("average pooling cannot stand in for a max pooling that is dilated or tells the places of its maxima")
     return F.avg_pool2d(input, kernel_size, stride or None, padding, ceil_mode, count_include_pad=False)
+
+
+def _adaptively_averaged(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
+    return _averaged(input, 1, return_indices=True) if return_indices else F.adaptive_avg_pool2d(input, output_size)
 
 
 def relu_rule(rule: str) -> AbstractContextManager[Any]:

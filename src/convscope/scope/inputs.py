@@ -110,6 +110,8 @@ class Inputs:
         Raises:
             BadImage, BadInput: See :meth:`__call__`; also where a side would be shorter than 8 px.
         """
+        if isinstance(longer, bool) or not isinstance(longer, int) or longer < SMALLEST:
+            raise BadInput(f"size must be a whole number of at least {SMALLEST} pixels, got {longer!r}")
         if isinstance(image, Tensor):
             return check_range(image, ndim=3)
         picture = _from_array(image) if isinstance(image, np.ndarray) else read_image(image)

@@ -23,6 +23,7 @@ from convscope.result import Result, axes
 from convscope.scope import Images, Inputs, Scope
 from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
+from convscope.scope.network import large_enough
 from convscope.scope.provenance import describe, technique
 from convscope.seeding import derive_seed
 
@@ -237,7 +238,7 @@ class _Goal:
         if not names or (plan.optimizer == "paper" and len(names) > 1):
             raise BadInput("optimizer 'paper' inverts the code of one layer" if names else "no layer asked for")
         goal = cls(scope, tuple(names), (), torch.empty(0), prior, average_pooling if pooling == "average" else nullcontext, plan)
-        with torch.no_grad(), scope.session("float32"):
+        with torch.no_grad(), scope.session("float32"), large_enough(batch.shape[-2], batch.shape[-1]):
             codes = [torch.cat(parts) for parts in zip(*scope.in_batches(batch.to(scope.device), goal.codes), strict=True)]
         targets = tuple(
             torch.stack([_target(name, code, edit) for code in whole for edit in edits])

@@ -18,6 +18,7 @@ from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import Images, Scope
 from convscope.scope.inputs import image_names
+from convscope.scope.network import large_enough
 from convscope.scope.provenance import technique
 from convscope.techniques.style_transfer import find_style_layers, run_maps
 
@@ -117,7 +118,8 @@ def style_similarity(
     with task(f"styles of {len(sources)} images", len(sources)) as advance, scope.session("float32"), torch.no_grad():
         for source in sources:
             picture = scope.inputs.whole(source, size)
-            values = run_maps(scope, picture[None], chosen)
+            with large_enough(picture.shape[-2], picture.shape[-1]):
+                values = run_maps(scope, picture[None], chosen)
             seen.append([[measure(values[layer])[0].cpu() for layer in chosen] for measure in DESCRIPTORS.values()])
             tiles.append(torch.nn.functional.interpolate(picture[None].cpu(), (_TILE, _TILE), mode="bilinear", antialias=True)[0])
             advance()

@@ -24,13 +24,14 @@ from convscope.result import Result, axes
 from convscope.scope import Images, Inputs, Scope
 from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
+from convscope.scope.network import large_enough
 from convscope.scope.provenance import describe, technique
 from convscope.scope.stages import layer_after, style_depths
 from convscope.seeding import derive_seed
 
 STATISTICS = tuple(DESCRIPTORS)
-WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 1000.0)}
-"""Weights of content and style: those of PMCI for sums, Gatys et al.'s ratio of 1e-3 for the others."""
+WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 3e5)}
+"""Weights of content and style: those of PMCI for sums, Gatys et al.'s ratio of 1e-3 for Gram; for mean-std about as strong (SqueezeNet, 256 px)."""
 CONTENT_DEPTH = {"sums": 2, "gram": 4, "mean-std": 4}
 """Content is compared at the layer after the so-many-eth style layer: VGG's relu2_2 (PMCI), relu4_2 (Gatys et al.)."""
 FORMS: dict[str, Callable[[Inputs], NormalizedPixels | MeanSubtracted]] = {
@@ -123,7 +124,7 @@ def style_transfer(
         content_layer: Default: by depth, VGG's relu2_2 for "sums", relu4_2 otherwise, and what corresponds to it elsewhere.
         style_layers: One or several names. Default: five by depth, VGG's relu1_1 to relu5_1 and what corresponds to them elsewhere.
         content_weight: alpha; default 10 for "sums", 1 otherwise.
-        style_weight: beta; default 1 for "sums", 1000 otherwise.
+        style_weight: beta; default 1 for "sums", 1000 for "gram", 3e5 for "mean-std". Networks differ in scale: look, and change it.
         optimizer: "lbfgs", "adam", or "paper": clipped gradient descent with momentum, and its stop rule.
         steps: Evaluations of the network for each picture, at most; default 200, 300 and 1000.
         start: "content" (default), or "noise" (default with optimizer "paper").
@@ -240,15 +241,19 @@ class _Goal:
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
             raise BadInput(f"content_weight and style_weight must be at least 0, and not both 0; got {weights[0]} and {weights[1]}")
         layers = find_style_layers(scope, style_layers)
-        known = content_layer or layer_after(scope.layers, style_depths(scope.layers), CONTENT_DEPTH[statistic])
-        scope.layers[known]
+        default = layer_after(scope.layers, style_depths(scope.layers), CONTENT_DEPTH[statistic]) if content_layer is None else content_layer
+        (known,) = find_style_layers(scope, default)
         return cls(scope, statistic, known, layers, *weights, average_pooling if pooling == "average" else nullcontext)
 
     def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Goal:
         """The same, with the contents' codes and the styles' descriptors."""
         with torch.no_grad(), self.scope.session("float32"):
-            codes = torch.cat(list(self.scope.in_batches(contents, lambda part: self.values(part)[self.content_layer])))
-            seen = [self.values(style[None]) for style in styles]
+            with large_enough(contents.shape[-2], contents.shape[-1]):
+                codes = torch.cat(list(self.scope.in_batches(contents, lambda part: self.values(part)[self.content_layer])))
+            seen: list[dict[str, Tensor]] = []
+            for style in styles:
+                with large_enough(style.shape[-2], style.shape[-1]):
+                    seen.append(self.values(style[None]))
         maps = [torch.stack([measure(each[layer])[0] for each in seen]) for measure in DESCRIPTORS.values() for layer in self.layers]
         count = len(self.layers)
         descriptors = {name: maps[place * count : (place + 1) * count] for place, name in enumerate(DESCRIPTORS)}
@@ -308,7 +313,7 @@ def find_style_layers(scope: Scope, asked: str | Sequence[str] | None) -> tuple[
         raise BadInput("no style layer asked for")
     for name in names:
         if len(scope.layers[name].spatial) != 2:
-            raise BadInput(f"layer {name} has no maps to take a style from: its value is {scope.layers[name].shape}")
+            raise BadInput(f"layer {name} has no maps: its value is {scope.layers[name].shape}")
     return tuple(dict.fromkeys(names))
 
 
