@@ -131,7 +131,9 @@ def test_minimizers_do_not_touch_their_start() -> None:
         assert torch.equal(start, before)
 
 
-@pytest.mark.parametrize(("name", "evaluations", "words"), [("newton", 5, "lbfgs, adam, paper"), ("lbfgs", 0, "at least 1"), ("adam", 2.5, "whole number")])
+@pytest.mark.parametrize(
+    ("name", "evaluations", "words"), [("newton", 5, "lbfgs, adam, paper"), ("lbfgs", 0, "at least 1"), ("adam", 2.5, "whole number")]
+)
 def test_wrong_questions(name: str, evaluations: object, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         find_minimizer(name, evaluations)  # type: ignore[arg-type]

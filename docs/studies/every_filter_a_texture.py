@@ -80,7 +80,10 @@ def matching(scope: cs.Scope, pictures: np.ndarray, layer: str, layers: list[str
         "chance": 1 / count,
         "p": (1 + sum(value >= right for value in chance)) / (1 + PERMUTATIONS),
         "accuracy_by_layer": {
-            name: float(((one[:count, count:].argmin(1) == np.arange(count)).mean() + (one[:count, count:].argmin(0) == np.arange(count)).mean()) / 2)
+            name: float(
+                ((one[:count, count:].argmin(1) == np.arange(count)).mean() + (one[:count, count:].argmin(0) == np.arange(count)).mean())
+                / 2
+            )
             for name, one in each.items()
         },
         "auc_against_other_filters": float(roc_auc_score(truth(between), -np.r_[same_filter, between])),
@@ -129,7 +132,12 @@ def reallocations(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dic
         for photo in (0, 1):
             for deal in (0, 1):
                 tiles.setdefault((photo, deal), []).append(Tile(made.images[photo, deal], f"{layer}, deal {deal}"))
-    write([tile for row in sorted(tiles) for tile in tiles[row]], len(layers), "every-filter-4.png", "Random modification: two deals a photograph")
+    write(
+        [tile for row in sorted(tiles) for tile in tiles[row]],
+        len(layers),
+        "every-filter-4.png",
+        "Random modification: two deals a photograph",
+    )
     return errors
 
 

@@ -17,13 +17,13 @@ from convscope.minimizers import Minimizer
 from convscope.scope import Scope
 from convscope.scope.memory import kept_memory
 
+
 class Loss(Protocol):
     """What is made small: the sum of the named parts."""
 
     def __call__(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> Mapping[str, Tensor]:
         """{part: (m)} of pictures (m 3 h w) of some of the items, at the `turn`-th evaluation."""
         ...
-
 
 
 @dataclass
@@ -65,7 +65,7 @@ def descend(
     starts = starts.to(scope.device)
 
     def work(part: slice) -> Descended:
-        return _together(scope, form, size, starts, list(range(len(starts)))[part], loss, minimizer, advance)
+        return _together(form, size, starts, list(range(len(starts)))[part], loss, minimizer, advance)
 
     with kept_memory(), scope.session(precision):
         parts = list(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work))
@@ -73,7 +73,6 @@ def descend(
 
 
 def _together(
-    scope: Scope,
     form: Parameterization,
     size: tuple[int, int],
     starts: Tensor,
@@ -92,7 +91,7 @@ def _together(
         alive = list(points)
         parts, gradients = _evaluate(form, size, torch.stack([points[item] for item in alive]), partial(loss, items=alive, turn=turn))
         if not turn and not all(math.isfinite(value) for values in parts.values() for value in values):
-            raise BadInput(f"the loss is not finite at the start: {({name: values[0] for name, values in parts.items()})}")
+            raise BadInput(f"the loss is not finite at the start: { ({name: values[0] for name, values in parts.items()}) }")
         turn += 1
         for row, item in enumerate(alive):
             history[item].append({name: values[row] for name, values in parts.items()})

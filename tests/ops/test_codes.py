@@ -40,7 +40,9 @@ def reallocated_slowly(code: np.ndarray, shares: np.ndarray) -> np.ndarray:
     total = code.sum()
     alive = code.sum((1, 2)) > 0
     shares = np.where(alive, shares, 0)
-    return np.stack([share / shares.sum() * total * one / one.sum() if one.sum() > 0 else one for share, one in zip(shares, code, strict=True)])
+    return np.stack(
+        [share / shares.sum() * total * one / one.sum() if one.sum() > 0 else one for share, one in zip(shares, code, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -84,7 +86,14 @@ def test_purposeful(code: Tensor) -> None:
 def test_words() -> None:
     own = torch.nn.Identity()
     assert find_edits(None) == [None] and find_edits(own) == [own]
-    assert find_edits("map=3, own,map=0-2,reallocate=7") == [FeatureMap(3), None, FeatureMap(0), FeatureMap(1), FeatureMap(2), Reallocate(7)]
+    assert find_edits("map=3, own,map=0-2,reallocate=7") == [
+        FeatureMap(3),
+        None,
+        FeatureMap(0),
+        FeatureMap(1),
+        FeatureMap(2),
+        Reallocate(7),
+    ]
     assert find_edits([FeatureMap(1), None, "map=2"]) == [FeatureMap(1), None, FeatureMap(2)]
     assert [edit_name(edit) for edit in (None, FeatureMap(3), Reallocate(1), torch.relu, own)] == [
         "own code",

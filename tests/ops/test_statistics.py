@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from convscope.ops.statistics import DESCRIPTORS, channel_means, gram, gram_means, means_and_deviations, normalized_distances, style_loss
 from hand_built import draws
@@ -16,7 +15,9 @@ STYLE = draws(2, 5, 6, 7, seed=3, dtype=torch.float64)
 
 def gram_slowly(values: np.ndarray) -> np.ndarray:
     channels = len(values)
-    return np.array([[sum(float(a * b) for a, b in zip(values[i].flat, values[j].flat, strict=True)) for j in range(channels)] for i in range(channels)])
+    return np.array(
+        [[sum(float(a * b) for a, b in zip(values[i].flat, values[j].flat, strict=True)) for j in range(channels)] for i in range(channels)]
+    )
 
 
 def test_gram() -> None:
@@ -89,7 +90,7 @@ def test_derivatives(statistic: str) -> None:
 
 
 def test_the_papers_injected_gradients() -> None:
-    """S4's code injects gradients instead of losses; its sums' is (F1 - t) 1^T / (C M), Gram's (G - G_s) F / (C^2 M) and M times Gatys's."""
+    """S4's code injects gradients: sums' is (F1 - t) 1^T / (C M); Gram's is (G - G_s) F / (C^2 M), M times Gatys et al.'s."""
     values = MAPS[:1].clone().requires_grad_()
     style = draws(1, 5, 4, 3, seed=4, dtype=torch.float64)
     (sums,) = torch.autograd.grad(style_loss("sums", values, channel_means(style)).sum(), values)

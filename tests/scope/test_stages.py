@@ -38,7 +38,9 @@ def network(name: str) -> nn.Module:
         return hand_built.torchvision_network(name)
     with hand_built.Uninitialized():
         convolutions = make_layers(cfgs["D" if "16" in name else "E"], batch_norm=name.endswith("bn"))
-    return nn.Sequential(OrderedDict(features=convolutions, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), last=nn.Linear(512, 10))).apply(zero)
+    return nn.Sequential(
+        OrderedDict(features=convolutions, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), last=nn.Linear(512, 10))
+    ).apply(zero)
 
 
 def zero(module: nn.Module) -> None:

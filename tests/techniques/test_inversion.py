@@ -92,13 +92,15 @@ def enlarge(small: nn.Module) -> None:
         small[4].weight *= 300  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("optimizer", "written"), [("lbfgs", "pixels"), ("lbfgs", "mean-subtracted"), ("adam", "fourier"), ("paper", None)])
+@pytest.mark.parametrize(
+    ("optimizer", "written"), [("lbfgs", "pixels"), ("lbfgs", "mean-subtracted"), ("adam", "fourier"), ("paper", None)]
+)
 def test_every_way_lowers_the_error(small: nn.Module, scope: Scope, optimizer: str, written: str | None) -> None:
     enlarge(small)
     made = cs.inversion(scope, PHOTO, "5", optimizer=optimizer, image=written, steps=30)
     history = made.history[0, 0][np.isfinite(made.history[0, 0])]
     assert history[-1] < 0.7 * history[0]
-    assert 0 <= made.images.min() and made.images.max() <= 1
+    assert made.images.min() >= 0 and made.images.max() <= 1
 
 
 def test_the_papers_preset_by_hand(small: nn.Module, scope: Scope) -> None:
@@ -263,7 +265,10 @@ def test_errors_on_a_photograph(squeezenet: Scope, shared: Callable[[str], Path]
 
 @pytest.mark.slow
 def test_one_filters_texture_is_alike_on_both_photographs(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
-    photos = [squeezenet.inputs.whole(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104] for name in ("golden-gate", "tubingen")]
+    photos = [
+        squeezenet.inputs.whole(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104]
+        for name in ("golden-gate", "tubingen")
+    ]
     made = cs.inversion(squeezenet, torch.stack(photos), "features.3", edit="map=0-7", steps=60, pooling="average")
     pictures = [torch.tensor(one) for one in made.images.reshape(-1, *made.images.shape[2:])]
     alike = cs.style_similarity(squeezenet, pictures, layers="features.7")

@@ -24,6 +24,9 @@ TECHNIQUES = {
     "receptive-field": "Where in the picture units look.",
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
     "deconvnet": "What in images units answered to.",
+    "inversion": "What a code still knows.",
+    "style-transfer": "One picture's content in another's style.",
+    "style-similarity": "How alike the styles of images are.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
 

@@ -52,6 +52,19 @@ EXAMPLES = {
         "convscope deconvnet squeezenet1_0 features.12 photo.jpg --units 0-15",
         "convscope deconvnet vgg16 features.29 photos/ --units 3,17 --rule guided --weights w.safetensors",
     ),
+    "inversion": (
+        "convscope inversion squeezenet1_0 features.7 photo.jpg",
+        "convscope inversion squeezenet1_0 features.3 photo.jpg --edit map=0-4,reallocate=0 --pooling average",
+        "convscope inversion squeezenet1_0 features.12 photos/ --prior cvpr2015*0.05 --steps 300",
+    ),
+    "style-transfer": (
+        "convscope style-transfer squeezenet1_0 --content photo.jpg --style paintings/ --statistic gram",
+        "convscope style-transfer vgg19 --content photo.jpg --style scream.jpg --size 512",
+    ),
+    "style-similarity": (
+        "convscope style-similarity squeezenet1_0 paintings/",
+        "convscope style-similarity vgg19 munch/ gogh/ --groups folder",
+    ),
 }
 
 Simple = (int, float, str, bool)
@@ -96,10 +109,10 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
                 arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
             elif "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
-            for key in ("images", "against"):
+            for key in ("images", "against", "content", "style"):
                 if key in arguments:
                     arguments[key] = _paths(arguments[key])
-            folder = out or free_folder(name, values["network"], arguments.get("layer", ""), resumes=name in SAVERS)
+            folder = out or free_folder(name, values["network"], _joined(arguments.get("layer", "")), resumes=name in SAVERS)
             if name in SAVERS:
                 written = SAVERS[name](scope, folder, **arguments)
             else:
@@ -207,10 +220,15 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         return _parameter("units", str, typer.Option("all", "--units", help="Units such as 0,3,8-11, all, or class names on output."))
     if item.default is inspect.Parameter.empty:
         return _parameter(item.name, str, typer.Argument(help=words))
-    if not isinstance(item.default, Simple) and not (item.default is None and "str" in str(kind)):
+    number = item.default is None and next((plain for plain in (int, float) if kind == plain | None), None)
+    if not isinstance(item.default, Simple) and not number and not (item.default is None and "str" in str(kind)):
         return None
-    plain = type(item.default) if isinstance(item.default, Simple) else str
+    plain = number or (type(item.default) if isinstance(item.default, Simple) else str)
     return _parameter(item.name, plain, typer.Option(item.default, f"--{item.name.replace('_', '-')}", help=words))
+
+
+def _joined(layers: str | list[str]) -> str:
+    return layers if isinstance(layers, str) else "+".join(layers)
 
 
 def _names_several(item: inspect.Parameter) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -110,16 +110,15 @@ class Purposeful:
         return "in the style's order"
 
 
-def find_edits(asked: Edit | str | None | Sequence[Edit | str | None]) -> list[Edit | None]:
+def find_edits(asked: Edit | str | Sequence[Edit | str | None] | None) -> list[Edit | None]:
     """The edits meant by one, by words such as "map=0-4,reallocate=1,own", or by a list of these; None is the code itself.
 
     Raises:
         BadInput: Words that mean no edit, or an empty list.
     """
-    if not isinstance(asked, (list, tuple)):
-        asked = [asked]  # type: ignore[list-item]
+    several: Sequence[Any] = asked if isinstance(asked, (list, tuple)) else [asked]
     found: list[Edit | None] = []
-    for each in asked:
+    for each in several:
         found += _from_words(each) if isinstance(each, str) else [each]
         if not (found and (found[-1] is None or callable(found[-1]))):
             raise BadInput(f"edit: expected FeatureMap(l), Reallocate(seed), a function of a code, or words such as map=3; got {each!r}")

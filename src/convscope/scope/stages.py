@@ -54,3 +54,19 @@ def layer_after(layers: Layers, names: Sequence[str], depth: int) -> str:
     along = [layer.name for layer in trunk(layers)]
     place = along.index(names[min(depth, len(names)) - 1]) + 1
     return along[min(place, len(along) - 1)]
+
+
+def find_style_layers(layers: Layers, asked: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The layers asked for, or those found by depth.
+
+    Raises:
+        LayerNotFound: A layer that is not there.
+        BadInput: A layer without maps, or none at all.
+    """
+    names = style_depths(layers) if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    if not names:
+        raise BadInput("no style layer asked for")
+    for name in names:
+        if len(layers[name].spatial) != 2:
+            raise BadInput(f"layer {name} has no maps: its value is {layers[name].shape}")
+    return tuple(dict.fromkeys(names))

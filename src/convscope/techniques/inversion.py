@@ -166,7 +166,7 @@ def inversion(
     if names == [INPUT] and goal.prior is None:
         pictures, trace = goal.targets[0], [[{"code": 0.0}]] * len(goal.targets[0])
     else:
-        pictures, trace = _descend(goal, tuple(batch.shape[-2:]), plan, seed)
+        pictures, trace = _descend(goal, (batch.shape[-2], batch.shape[-1]), plan, seed)
     count = len(batch), len(edits)
     pictures = pictures.float().clamp(0, 1).cpu()
     parts = list(trace[0][-1])
@@ -241,8 +241,7 @@ class _Goal:
         with torch.no_grad(), scope.session("float32"), large_enough(batch.shape[-2], batch.shape[-1]):
             codes = [torch.cat(parts) for parts in zip(*scope.in_batches(batch.to(scope.device), goal.codes), strict=True)]
         targets = tuple(
-            torch.stack([_target(name, code, edit) for code in whole for edit in edits])
-            for name, whole in zip(names, codes, strict=True)
+            torch.stack([_target(name, code, edit) for code in whole for edit in edits]) for name, whole in zip(names, codes, strict=True)
         )
         powers = torch.stack([target.flatten(1).square().sum(1) for target in targets], 1)
         return replace(goal, targets=targets, powers=powers)
@@ -251,14 +250,13 @@ class _Goal:
         """The values of the layers, units first, (n c h w) or (n c)."""
         inside = [name for name in self.names if name != INPUT]
         with self.pooling():
-            values = self.scope.run(pictures, inside) if inside else {}
-        return [pictures if name == INPUT else self.scope.layers[name].channels_first(values[name]) for name in self.names]
+            values = self.scope.run_maps(pictures, inside) if inside else {}
+        return [pictures if name == INPUT else values[name] for name in self.names]
 
     def errors(self, pictures: Tensor, items: Sequence[int]) -> Tensor:
         """||phi - psi||^2 / ||psi||^2, (n layer)."""
         each = [
-            (code - target[list(items)]).flatten(1).square().sum(1)
-            for code, target in zip(self.codes(pictures), self.targets, strict=True)
+            (code - target[list(items)]).flatten(1).square().sum(1) for code, target in zip(self.codes(pictures), self.targets, strict=True)
         ]
         return torch.stack(each, 1) / self.powers[list(items)]
 

@@ -20,7 +20,7 @@ from convscope.scope import Images, Scope
 from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
 from convscope.scope.provenance import technique
-from convscope.techniques.style_transfer import find_style_layers, run_maps
+from convscope.scope.stages import find_style_layers
 
 STATISTICS = tuple(DESCRIPTORS)
 _TILE = 96
@@ -83,7 +83,8 @@ def style_similarity(
 ) -> StyleSimilarity:
     """How alike the styles of images are: 1 - the mean over layers of ||d_a - d_b|| / (||d_a|| + ||d_b||).
 
-    d is a statistic of the layer's maps: their means S/M ("sums"), their Gram matrix G/M ("gram"), or means and standard deviations ("mean-std").
+    d is a statistic of the layer's maps: their means S/M ("sums"), their Gram matrix G/M ("gram"), or their means and standard deviations
+    ("mean-std").
 
     Args:
         scope: The network.
@@ -111,7 +112,7 @@ def style_similarity(
     sources = scope.inputs.sources(images)
     if len(sources) < 2:
         raise BadInput("style similarity needs at least two images")
-    chosen = find_style_layers(scope, layers)
+    chosen = find_style_layers(scope.layers, layers)
     named = _groups(groups, sources)
     seen: list[list[list[Tensor]]] = []
     tiles: list[Tensor] = []
@@ -119,7 +120,7 @@ def style_similarity(
         for source in sources:
             picture = scope.inputs.whole(source, size)
             with large_enough(picture.shape[-2], picture.shape[-1]):
-                values = run_maps(scope, picture[None], chosen)
+                values = scope.run_maps(picture[None], chosen)
             seen.append([[measure(values[layer])[0].cpu() for layer in chosen] for measure in DESCRIPTORS.values()])
             tiles.append(torch.nn.functional.interpolate(picture[None].cpu(), (_TILE, _TILE), mode="bilinear", antialias=True)[0])
             advance()
@@ -164,5 +165,5 @@ def _auc(distance: Tensor, groups: Sequence[str]) -> float:
     if not groups:
         return float("nan")
     first, second = np.triu_indices(len(groups), 1)
-    same = [groups[a] == groups[b] for a, b in zip(first, second, strict=True)]
+    same = [groups[a] == groups[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     return float(roc_auc_score(same, -distance.numpy()[first, second]))

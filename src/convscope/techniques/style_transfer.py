@@ -26,12 +26,12 @@ from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
 from convscope.scope.provenance import describe, technique
-from convscope.scope.stages import layer_after, style_depths
+from convscope.scope.stages import find_style_layers, layer_after, style_depths
 from convscope.seeding import derive_seed
 
 STATISTICS = tuple(DESCRIPTORS)
 WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 3e5)}
-"""Weights of content and style: those of PMCI for sums, Gatys et al.'s ratio of 1e-3 for Gram; for mean-std about as strong (SqueezeNet, 256 px)."""
+"""Weights of content and style: those of PMCI for sums, Gatys et al.'s ratio of 1e-3 for Gram, and about as strong for mean-std."""
 CONTENT_DEPTH = {"sums": 2, "gram": 4, "mean-std": 4}
 """Content is compared at the layer after the so-many-eth style layer: VGG's relu2_2 (PMCI), relu4_2 (Gatys et al.)."""
 FORMS: dict[str, Callable[[Inputs], NormalizedPixels | MeanSubtracted]] = {
@@ -114,7 +114,8 @@ def style_transfer(
     """One picture's content in another's style: argmin over x of alpha content(x) + beta * sum over layers of style(x).
 
     content is 1 / (2M) ||F - F_c||^2 for "sums" and 1/2 ||F - F_c||^2 for the others; style is, with C channels, M positions, Gram G:
-    "sums": 1 / (2CM) ||S - S_s||^2; "gram": 1 / (4 C^2 M^2) ||G - G_s||^2 / layers; "mean-std": 1/C (||mean - mean_s||^2 + ||std - std_s||^2).
+    "sums": 1 / (2CM) ||S - S_s||^2; "gram": 1 / (4 C^2 M^2) ||G - G_s||^2 / layers;
+    "mean-std": 1 / C (||mean - mean_s||^2 + ||std - std_s||^2) / layers.
 
     Args:
         scope: The network.
@@ -219,7 +220,7 @@ class _Goal:
     alpha: float
     beta: float
     pooling: Callable[[], AbstractContextManager[Any]]
-    codes: Tensor | None = None
+    codes: Tensor = field(default_factory=lambda: torch.empty(0))
     descriptors: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -237,13 +238,17 @@ class _Goal:
             raise BadInput(f"statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
         if pooling not in ("own", "average"):
             raise BadInput(f"pooling must be own or average, got {pooling!r}")
-        weights = [default if given is None else given for given, default in zip((content_weight, style_weight), WEIGHTS[statistic], strict=True)]
+        weights = [
+            default if given is None else given for given, default in zip((content_weight, style_weight), WEIGHTS[statistic], strict=True)
+        ]
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
             raise BadInput(f"content_weight and style_weight must be at least 0, and not both 0; got {weights[0]} and {weights[1]}")
-        layers = find_style_layers(scope, style_layers)
-        default = layer_after(scope.layers, style_depths(scope.layers), CONTENT_DEPTH[statistic]) if content_layer is None else content_layer
-        (known,) = find_style_layers(scope, default)
-        return cls(scope, statistic, known, layers, *weights, average_pooling if pooling == "average" else nullcontext)
+        layers = find_style_layers(scope.layers, style_layers)
+        default = (
+            layer_after(scope.layers, style_depths(scope.layers), CONTENT_DEPTH[statistic]) if content_layer is None else content_layer
+        )
+        (known,) = find_style_layers(scope.layers, default)
+        return cls(scope, statistic, known, layers, weights[0], weights[1], average_pooling if pooling == "average" else nullcontext)
 
     def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Goal:
         """The same, with the contents' codes and the styles' descriptors."""
@@ -263,15 +268,14 @@ class _Goal:
         """The maps of the content layer and the style layers, units first."""
         names = [*dict.fromkeys([self.content_layer, *self.layers])]
         with self.pooling():
-            values = run_maps(self.scope, pictures, names)
-        return values
+            return self.scope.run_maps(pictures, names)
 
     def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> dict[str, Tensor]:  # noqa: ARG002
         """The weighted parts of the loss: see :class:`~convscope.descent.Loss`."""
         values = self.values(pictures)
         own = values[self.content_layer]
         squares = (own - self._code(items)).square().flatten(1).sum(1) / 2
-        style = sum(self._style_losses(values, self.statistic, items))
+        style = torch.stack(self._style_losses(values, self.statistic, items)).sum(0)
         share = 1 if self.statistic == "sums" else 1 / len(self.layers)
         positions = own[0, 0].numel() if self.statistic == "sums" else 1
         return {"content": self.alpha / positions * squares, "style": self.beta * share * style}
@@ -294,32 +298,12 @@ class _Goal:
 
     def _code(self, items: Sequence[int]) -> Tensor:
         styles = len(self.descriptors[self.statistic][0])
-        return self.codes[[item // styles for item in items]]  # type: ignore[index]
+        return self.codes[[item // styles for item in items]]
 
     def _style_losses(self, values: Mapping[str, Tensor], statistic: str, items: Sequence[int]) -> list[Tensor]:
         known = self.descriptors[statistic]
         places = [item % len(known[0]) for item in items]
         return [style_loss(statistic, values[layer], own[places]) for layer, own in zip(self.layers, known, strict=True)]
-
-
-def find_style_layers(scope: Scope, asked: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The layers asked for, or those found by depth.
-
-    Raises:
-        LayerNotFound, BadInput: A layer that is not there, or is no map; none at all.
-    """
-    names = style_depths(scope.layers) if asked is None else [asked] if isinstance(asked, str) else list(asked)
-    if not names:
-        raise BadInput("no style layer asked for")
-    for name in names:
-        if len(scope.layers[name].spatial) != 2:
-            raise BadInput(f"layer {name} has no maps: its value is {scope.layers[name].shape}")
-    return tuple(dict.fromkeys(names))
-
-
-def run_maps(scope: Scope, pictures: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """The values of layers, units first: (n c h w)."""
-    return {name: scope.layers[name].channels_first(value) for name, value in scope.run(pictures, names).items()}
 
 
 def _descend(goal: _Goal, contents: Tensor, styles: int, plan: _Plan, seed: int) -> tuple[Tensor, list[list[dict[str, float]]]]:

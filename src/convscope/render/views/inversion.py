@@ -25,9 +25,11 @@ def view(result: Any) -> View:
     panels: tuple[Panel, ...] = (Group(tuple(tiles), columns, side=_SIDE),)
     if count * edits <= 24:
         panels = (*panels, _table(result))
-    where = f"layer{'s' if len(result.layers) > 1 else ''} {', '.join(result.layers)}"
+    where = f"layers {', '.join(result.layers)}" if len(result.layers) > 1 else ""
     parts = words.provenance(result), where, str(result.manifest.get("plan", {}).get("optimizer", ""))
-    note = "Error: ||phi(x) - psi||^2 / ||psi||^2 of the picture as shown, psi being the code aimed at; 0 is reached, 1 is no better than a zero code."
+    note = (
+        "Error: ||phi(x) - psi||^2 / ||psi||^2 of the picture as shown, psi the code aimed at; 0: reached, 1: no better than a zero code."
+    )
     if shown < count:
         note += f" Shown: the first {shown} of {count} images."
     return View("Inversion: what a code still knows", panels, subtitle=" · ".join(part for part in parts if part), note=note)

@@ -16,7 +16,7 @@ def view(result: Any) -> View:
     """The images in their order, a matrix image x image for each statistic, and the AUC of the groups by layer.
 
     Args:
-        result: ``StyleSimilarity``, fresh or loaded: similarity (statistic n other), auc (statistic), layer_auc (statistic layer), pictures.
+        result: ``StyleSimilarity``, fresh or loaded: similarity (statistic n other), auc (statistic), layer_auc, pictures.
     """
     count = len(result.names)
     groups = result.groups or ("",) * count

@@ -26,10 +26,13 @@ def view(result: Any) -> View:
         tiles.append(Image(result.styles[row], str(result.style_names[row]), "style"))
         tiles += [Image(result.images[column, row], "", _caption(result, column, row)) for column in range(contents)]
     panels: tuple[Panel, ...] = (Group(tuple(tiles), contents + 1, side=_SIDE), _table(result))
-    parts = words.provenance(result), f"style by {result.statistic}", f"content at {result.content_layer}", f"style at {', '.join(result.layers)}"
-    note = (
-        "Content error: ||F - F_c||^2 / ||F_c||^2 at the content layer. Style loss left: share of the content picture's own loss, mean over "
+    parts = (
+        words.provenance(result),
+        f"style by {result.statistic}",
+        f"content at {result.content_layer}",
+        f"style at {', '.join(result.layers)}",
     )
+    note = "Content error: ||F - F_c||^2 / ||F_c||^2 at the content layer. Style loss left: share of the content picture's own loss, mean over "
     note += "the layers, by each statistic, whichever was made small. Styles are cut to the contents' shape for showing only."
     return View("Style transfer", panels, subtitle=" · ".join(part for part in parts if part), note=note)
 
@@ -42,7 +45,7 @@ def _left(result: Any, column: int, row: int) -> np.ndarray:
 
 def _caption(result: Any, column: int, row: int) -> str:
     left = _left(result, column, row)[result.statistics.index(result.statistic)]
-    return f"{number(100 * left)} % of the style loss left"
+    return f"{number(100 * float(left))} % of the style loss left"
 
 
 def _table(result: Any) -> Table:
@@ -52,7 +55,7 @@ def _table(result: Any) -> Table:
             str(content),
             str(style),
             number(result.content_errors[column, row]),
-            *(f"{number(100 * share)} %" for share in _left(result, column, row)),
+            *(f"{number(100 * float(share))} %" for share in _left(result, column, row)),
         )
         for column, content in enumerate(result.content_names)
         for row, style in enumerate(result.style_names)
