@@ -32,7 +32,7 @@ def view(result: Any) -> View:
         f"content at {result.content_layer}",
         f"style at {', '.join(result.layers)}",
     )
-    note = "Content error: ||F - F_c||^2 / ||F_c||^2 at the content layer. Style loss left: share of the content picture's own loss, mean over "
+    note = "Content error: ||F - F_c||^2 / ||F_c||^2. Style loss left: share of the content picture's own loss, mean over "
     note += "the layers, by each statistic, whichever was made small. Styles are cut to the contents' shape for showing only."
     return View("Style transfer", panels, subtitle=" · ".join(part for part in parts if part), note=note)
 
