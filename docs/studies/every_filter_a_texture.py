@@ -48,6 +48,12 @@ def write(tiles: list[Tile], columns: int, name: str, title: str, side: int = 13
     Image.fromarray(page).quantize(256).save(HERE / name, optimize=True)
 
 
+def stuck(made: cs.Inversion) -> np.ndarray:
+    """Filters with a picture that the optimization could not move on either photograph: the error fell by less than 1 %, (filter)."""
+    fallen = 1 - np.nanmin(made.history, -1) / made.history[..., 0]
+    return (fallen < 0.01).any(0)
+
+
 def matching(scope: cs.Scope, pictures: np.ndarray, layer: str, layers: list[str]) -> dict[str, object]:
     """How often the same filter's picture is the nearest one of the other photograph, by Gram matrices of all layers but its own.
 
@@ -107,8 +113,11 @@ def inversions(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dict[s
         begun = time.perf_counter()
         chosen = filters(scope.layers[layer].channels)
         made = cs.inversion(scope, photos, layer, edit=[cs.FeatureMap(one) for one in chosen], steps=STEPS, pooling="average")
+        fixed = stuck(made)
         numbers[layer] = {
             "filters": len(chosen),
+            "stuck": int(fixed.sum()),
+            "among_the_moved": matching(scope, made.images[:, ~fixed], layer, layers),
             "error": float(made.error.mean()),
             "colourfulness": colourfulness(made.images),
             **matching(scope, made.images, layer, layers),
@@ -116,7 +125,7 @@ def inversions(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dict[s
         }
         print(layer, json.dumps(numbers[layer]), flush=True)
         for photo in tiles:
-            tiles[photo] += [Tile(made.images[photo, one], f"{layer} map {one}") for one in range(5)]
+            tiles[photo] += [Tile(made.images[photo, one], f"{layer.partition('.')[2]}: map {one}") for one in range(5)]
     rows = [tile for row in range(len(layers)) for photo in (0, 1) for tile in tiles[photo][5 * row : 5 * row + 5]]
     write(rows, 10, "every-filter-3.png", "Feature map inversion: left the gate, right Tübingen; a row per depth, the first five maps", 104)
     return numbers
@@ -131,12 +140,12 @@ def reallocations(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dic
         errors[layer] = float(made.error.mean())
         for photo in (0, 1):
             for deal in (0, 1):
-                tiles.setdefault((photo, deal), []).append(Tile(made.images[photo, deal], f"{layer}, deal {deal}"))
+                tiles.setdefault((photo, deal), []).append(Tile(made.images[photo, deal], f"{layer}: {deal}"))
     write(
         [tile for row in sorted(tiles) for tile in tiles[row]],
         len(layers),
         "every-filter-4.png",
-        "Random modification: two deals a photograph",
+        "Random modification: two a photograph",
     )
     return errors
 
@@ -152,8 +161,8 @@ def styles(scope: cs.Scope, photos: list[Path]) -> dict[str, object]:
     tiles: list[Tile] = []
     for row, painting in enumerate(paintings):
         tiles.append(Tile(made["sums"].styles[row], painting.stem))
-        tiles += [Tile(made[name].images[content, row], f"{photos[content].stem[8:]}, {name}") for content in (0, 1) for name in made]
-    write(tiles, 5, "every-filter-5.png", "Style by channel sums (PMCI) and by Gram matrices (Gatys et al.)")
+        tiles += [Tile(made[name].images[content, row], f"{('gate', 'Tübingen')[content]}, {name}") for content in (0, 1) for name in made]
+    write(tiles, 5, "every-filter-5.png", "Style by channel sums and by Gram matrices")
     found: dict[str, object] = {}
     for name, result in made.items():
         pictures = [torch.tensor(one) for one in result.images.reshape(-1, *result.images.shape[2:])]
