@@ -144,7 +144,8 @@ def style(reference_steps: int) -> None:
         code = maps(content[None])[deepest]
         aims = {place: gram_means(values) for place, values in maps(painting[None]).items() if place in layers}
     free = body.inputs.normalize(content[None]).clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([free], max_iter=reference_steps, max_eval=reference_steps, history_size=10)
+    limits = {"max_iter": reference_steps, "max_eval": reference_steps, "tolerance_grad": 0.0, "tolerance_change": 0.0}
+    optimizer = torch.optim.LBFGS([free], **limits, history_size=10, line_search_fn="strong_wolfe")
     losses: list[float] = []
 
     def closure() -> torch.Tensor:
