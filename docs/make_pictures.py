@@ -84,6 +84,40 @@ def surveys(scope: cs.Scope) -> None:
     print(alarms.summary(), alarms.evaluate(val, scanner).summary(), sep="\n")
 
 
+def inverted(scope: cs.Scope, photographs: Path) -> None:
+    """Inversion and style."""
+    contents = sorted((photographs / "inversion-paper").glob("content-*"))
+    paintings = sorted((photographs / "inversion-paper").glob("style-*"))
+    small(render.png(cs.inversion(scope, contents, "features.3", edit="own,map=0-2,reallocate=0")), "inversion.png")
+    named = [next((photographs / "imagenet-sample").glob(f"*_{name}.jpg")) for name in ("goldfish", "macaw")]
+    shown = [*contents, *named]
+    tiles: list[Tile] = []
+    for layer in ("features.3", "features.7", "features.12"):
+        made = cs.inversion(scope, shown, layer, prior="cvpr2015*0.05")
+        tiles += [Tile(made.images[row, 0], layer if row == 0 else "", f"error {made.error[row, 0]:.3g}") for row in range(len(shown))]
+    page = contact_sheet(tiles, title="Inverted from three depths of SqueezeNet", columns=len(shown), side=200)
+    Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
+        OUT / "inversion_depths.png", optimize=True
+    )
+    cut = [cs.Inputs(size=(192, 256))(content) for content in contents]
+    styled: list[Tile] = []
+    for name, weights in (("sums", {"style_weight": 30.0}), ("gram", {})):
+        made = cs.style_transfer(scope, cut, paintings, statistic=name, steps=60, **weights)
+        styled += [] if styled else [Tile(made.styles[column], paintings[column].stem, "style") for column in range(len(paintings))]
+        left = 100 * made.remaining()[..., made.statistics.index(name)]
+        styled += [
+            Tile(made.images[row, column], "", f"{name}: {left[row, column]:.0f} % of the loss left")
+            for row in range(len(cut))
+            for column in range(len(paintings))
+        ]
+    page = contact_sheet(styled, columns=len(paintings), side=224)
+    Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
+        OUT / "style_transfer.png", optimize=True
+    )
+    groups = ["photograph" if path in contents else "painting" for path in [*contents, *paintings]]
+    small(render.png(cs.style_similarity(scope, [*contents, *paintings], groups=groups)), "style_similarity.png")
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     scope = cs.open("squeezenet1_0", weights=SHARED / "weights" / "squeezenet1_0-imagenet.safetensors")
@@ -104,6 +138,7 @@ def main() -> None:
     small(render.png(cs.occlusion(scope, domes, 538, patch=32)), "occlusion.png")
     bees = [sorted((photographs / "ants-bees" / "val" / "bees").iterdir())[place] for place in (1, 3, 5, 9)]
     small(render.png(cs.map_overlay(scope, bees, "features.12", units=[465])), "map_overlay_many.png")
+    inverted(scope, photographs)
     textures = cs.open("textures")
     chains = [indexed("chains", number, seed=1).image for number in range(12)]
     others = [indexed(name, number, seed=1).image for name in CLASSES if name != "chains" for number in range(2)]

@@ -47,12 +47,14 @@ MAY_IMPORT = {
     "result": {"errors"},
     "ops": GROUND,
     "scope": GROUND | {"result", "ops"},
+    "minimizers": {"errors"},
     "image": GROUND | {"ops", "scope"},
     "transforms": GROUND | {"ops", "scope"},
-    "objectives": GROUND | {"ops", "scope"},
+    "objectives": GROUND | {"ops", "scope", "image"},
     "recipes": GROUND | {"ops", "scope", "transforms"},
     "ascent": GROUND | {"ops", "scope", "image", "transforms", "objectives", "recipes"},
-    "techniques": GROUND | {"result", "ops", "scope", "image", "transforms", "objectives", "recipes", "ascent"},
+    "descent": GROUND | {"scope", "image", "minimizers"},
+    "techniques": GROUND | {"result", "ops", "scope", "image", "transforms", "objectives", "recipes", "ascent", "minimizers", "descent"},
     "zoo": GROUND | {"scope"},
     "render": GROUND | {"result"},
     "store": GROUND | {"result"},
@@ -60,15 +62,15 @@ MAY_IMPORT = {
     "atlas": GROUND | {"result", "store", "render", "survey"},
     "pipeline": GROUND | {"result", "scope", "recipes", "techniques", "zoo", "render", "store", "survey"},
     "cli": GROUND | {"", "result", "scope", "recipes", "techniques", "zoo", "pipeline", "store", "survey", "atlas"},
-    "": {"errors", "pipeline", "scope", "store", "techniques", "zoo", "survey", "atlas"},
+    "": {"errors", "ops", "pipeline", "scope", "store", "techniques", "zoo", "survey", "atlas"},
 }
 """Who may import whom, besides itself; "" is the package itself. Anything not listed is forbidden."""
 
 IN_FUNCTIONS = {"result": {"render", "store"}}
 """Imports allowed inside functions only: a result delegates its display and its saving."""
 
-HOOKS_LIVE_IN = ("scope/", "ascent.py", "zoo/textures/train.py")
-"""The waist, the one optimization loop, and the training script of the bundled network."""
+HOOKS_LIVE_IN = ("scope/", "ascent.py", "descent.py", "zoo/textures/train.py")
+"""The waist, the two optimization loops, and the training script of the bundled network."""
 
 RANDOM_STATE = {"zoo/loading.py": {"fork_rng"}, "zoo/textures/train.py": {"fork_rng"}}
 """Where global random state is touched, inside a fork of it that is put back."""
@@ -169,7 +171,21 @@ def test_the_read_column_never_loads_torch() -> None:
     assert {"render", "store"} <= set(columns)
     loaded = loaded_after("".join(f"import convscope.{name}\n" for name in modules))
     assert "torch" not in loaded and "torchvision" not in loaded
-    compute = {"ops", "scope", "image", "transforms", "objectives", "ascent", "recipes", "techniques", "zoo", "pipeline", "cli"}
+    compute = {
+        "ops",
+        "scope",
+        "image",
+        "transforms",
+        "objectives",
+        "ascent",
+        "descent",
+        "minimizers",
+        "recipes",
+        "techniques",
+        "zoo",
+        "pipeline",
+        "cli",
+    }
     assert not {name.split(".")[1] for name in loaded if "." in name} & compute
 
 

@@ -32,6 +32,9 @@ TECHNIQUES = {
     "activation-sums": "How strongly each image excites the maps of each class.",
     "detector": "Alarms by the maps of a class, beside the network's own output and a linear probe.",
     "filter-health": "Channels that do nothing, always the same, or the same as another.",
+    "inversion": "What a code still knows.",
+    "style-transfer": "One picture's content in another's style.",
+    "style-similarity": "How alike the styles of images are.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
 

@@ -64,6 +64,19 @@ EXAMPLES = {
         "convscope scan vgg16_bn 'train-*.tar' --out s3://bucket/survey --summary-only --ray auto",
     ),
     **reading.EXAMPLES,
+    "inversion": (
+        "convscope inversion squeezenet1_0 features.7 photo.jpg",
+        "convscope inversion squeezenet1_0 features.3 photo.jpg --edit map=0-4,reallocate=0 --pooling average",
+        "convscope inversion squeezenet1_0 features.12 photos/ --prior cvpr2015*0.05 --steps 300",
+    ),
+    "style-transfer": (
+        "convscope style-transfer squeezenet1_0 --content photo.jpg --style paintings/ --statistic gram",
+        "convscope style-transfer vgg19 --content photo.jpg --style scream.jpg --size 512",
+    ),
+    "style-similarity": (
+        "convscope style-similarity squeezenet1_0 paintings/",
+        "convscope style-similarity vgg19 munch/ gogh/ --groups folder",
+    ),
 }
 
 Simple = (int, float, str, bool)
@@ -120,10 +133,10 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
                 arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
             elif "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
-            for key in ("images", "against"):
+            for key in ("images", "against", "content", "style"):
                 if isinstance(arguments.get(key), list):
                     arguments[key] = _paths(arguments[key])
-            folder = out or free_folder(name, values["network"], arguments.get("layer", ""), resumes=name in SAVERS)
+            folder = out or free_folder(name, values["network"], _joined(arguments.get("layer", "")), resumes=name in SAVERS)
             if name in SAVERS:
                 written = SAVERS[name](scope, folder, **arguments)
             else:
@@ -259,9 +272,10 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         return _parameter("units", str, typer.Option("all", "--units", help="Units such as 0,3,8-11, all, or class names on output."))
     if item.default is inspect.Parameter.empty:
         return _parameter(item.name, str, typer.Argument(help=words))
-    if not isinstance(item.default, Simple) and not (item.default is None and "str" in str(kind)):
+    number = item.default is None and next((plain for plain in (int, float) if kind == plain | None), None)
+    if not isinstance(item.default, Simple) and not number and not (item.default is None and "str" in str(kind)):
         return None
-    plain = type(item.default) if isinstance(item.default, Simple) else str
+    plain = number or (type(item.default) if isinstance(item.default, Simple) else str)
     flag = item.name.replace("_", "-")
     switch = f"--{flag}/--no-{flag}" if plain is bool else f"--{flag}"
     return _parameter(item.name, plain, typer.Option(item.default, switch, help=words))
@@ -270,6 +284,10 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
 def _holds_images(item: inspect.Parameter) -> bool:
     """Whether a parameter takes images, and not also a word that says which."""
     return "Image" in str(item.annotation) and not isinstance(item.default, str)
+
+
+def _joined(layers: str | list[str]) -> str:
+    return layers if isinstance(layers, str) else "+".join(layers)
 
 
 def _names_several(item: inspect.Parameter) -> bool:

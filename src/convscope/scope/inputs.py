@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
-from convscope.pictures import RESAMPLING, SUFFIXES, decode, fit, to_rgb
+from convscope.pictures import RESAMPLING, SMALLEST, SUFFIXES, decode, fit, to_rgb
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""
@@ -94,6 +94,24 @@ class Inputs:
         if len({tuple(image.shape) for image in prepared}) > 1:
             raise BadInput(f"images of different sizes in one batch: {sorted({tuple(i.shape) for i in prepared})}; pass them one by one")
         return torch.stack(prepared)
+
+    def whole(self, image: Image, longer: int) -> Tensor:
+        """One image uncropped, (3 h w) in [0,1], its longer side `longer` pixels; a float tensor keeps its own size.
+
+        Raises:
+            BadImage, BadInput: See :meth:`__call__`; also where a side would be shorter than 8 px.
+        """
+        if isinstance(longer, bool) or not isinstance(longer, int) or longer < SMALLEST:
+            raise BadInput(f"size must be a whole number of at least {SMALLEST} pixels, got {longer!r}")
+        if isinstance(image, Tensor):
+            return check_range(image, ndim=3)
+        picture = _from_array(image) if isinstance(image, np.ndarray) else read_image(image)
+        scale = longer / max(picture.size)
+        width, height = (round(scale * side) for side in picture.size)
+        if min(width, height) < SMALLEST:
+            raise BadInput(f"size: a picture of {picture.width}x{picture.height} at {longer} px would be {width}x{height}, too small")
+        picture = picture.resize((width, height), RESAMPLING[self.interpolation])
+        return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
     def sources(self, images: Images) -> list[Image]:
         """The single images meant by `images`: a folder stands for the image files in it, sorted by name."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -71,3 +73,14 @@ def out_of_memory(error: BaseException) -> bool:
 def frozen_copy(model: M) -> M:
     """A copy of a network to give away: on the CPU, in evaluation mode, without gradients. The network itself stays as it is."""
     return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+
+@contextmanager
+def large_enough(height: int, width: int) -> Generator[None]:
+    """What torch says of pictures that a network shrinks to nothing becomes a BadInput that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("too small", "greater than actual input size")):
+            raise
+        raise BadInput(f"pictures of {height}x{width} are too small for this network") from None

@@ -260,6 +260,10 @@ class Scope:
             values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted)
         return {name: wide(value) for name, value in values.items()} if widen else values
 
+    def run_maps(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """As :meth:`run`, with the units of every layer on axis 1: {name: (n c ...)}."""
+        return {name: self.layers[name].channels_first(value) for name, value in self.run(images, layers).items()}
+
     def pull_back(self, images: Tensor, layer: str, seeds: Tensor, *, edit: AbstractContextManager[Any] | None = None) -> Tensor:
         """The derivative of sum(seeds * value of the layer) with respect to the images: one pass there and one back.
 
