@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 import convscope as cs
-from convscope.ops.statistics import gram_means
+from convscope.ops.map_statistics import gram_means
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PHOTO = SHARED / "images" / "inversion-paper" / "content-golden-gate.jpg"

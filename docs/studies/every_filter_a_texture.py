@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import convscope as cs
-from convscope.ops.statistics import gram_means, normalized_distances
+from convscope.ops.map_statistics import gram_means, normalized_distances
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image as Tile
 from convscope.scope.stages import style_depths

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 from convscope.errors import BadInput, BadWeights, LayerNotFound
-from convscope.ops.statistics import DESCRIPTORS, style_loss
+from convscope.ops.map_statistics import DESCRIPTORS, style_loss
 from convscope.scope import Inputs, Scope
 from hand_built import draws
 

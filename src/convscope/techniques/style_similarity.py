@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from convscope.errors import BadInput
-from convscope.ops.statistics import DESCRIPTORS, normalized_distances
+from convscope.ops.map_statistics import DESCRIPTORS, normalized_distances
 from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import Images, Scope

@@ -18,7 +18,7 @@ from convscope.descent import descend
 from convscope.errors import BadInput
 from convscope.image import MeanSubtracted, NormalizedPixels
 from convscope.minimizers import find_minimizer
-from convscope.ops.statistics import DESCRIPTORS, style_loss
+from convscope.ops.map_statistics import DESCRIPTORS, style_loss
 from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import Images, Inputs, Scope

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from convscope.ops.statistics import DESCRIPTORS, channel_means, gram, gram_means, means_and_deviations, normalized_distances, style_loss
+from convscope.ops.map_statistics import (
+    DESCRIPTORS,
+    channel_means,
+    gram,
+    gram_means,
+    means_and_deviations,
+    normalized_distances,
+    style_loss,
+)
 from hand_built import draws
 
 MAPS = draws(2, 5, 4, 3, seed=2, dtype=torch.float64) - 0.3
