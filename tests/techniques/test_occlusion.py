@@ -339,14 +339,14 @@ def test_running_out_of_memory_halves_the_batch(
     from convscope.scope.rerun import Batch, Rerun
 
     whole = convscope.occlusion(wide, picture, 1, patch=5, stride=3, verify=0)
-    run = Rerun.run
+    begin = Rerun.begin
 
     def narrow(self: Rerun, batch: Batch, source: Tensor) -> Tensor:
-        if len(batch.boxes) > 2:
+        if len(batch.boxes) > 5:
             raise torch.OutOfMemoryError("out of memory")
-        return run(self, batch, source)
+        return begin(self, batch, source)
 
-    monkeypatch.setattr(Rerun, "run", narrow)
+    monkeypatch.setattr(Rerun, "begin", narrow)
     halved = convscope.occlusion(wide, picture, 1, patch=5, stride=3, verify=0)
     assert halved.method == "incremental" and "out of memory" in caplog.text
     np.testing.assert_allclose(halved.map, whole.map, rtol=1e-10)
