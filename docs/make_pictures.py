@@ -1,15 +1,16 @@
-"""Makes the pictures of the documentation again: python docs/make_pictures.py (about ten minutes on 2 cores).
+"""Makes the pictures of the documentation again: python docs/make_pictures.py (about fifteen minutes on 2 cores).
 
 Uses real weights and photographs that are kept beside the repository, in ../shared.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 import convscope as cs
 from convscope import render
@@ -47,6 +48,76 @@ def sheet(scope: cs.Scope, recipe: str, **numbers: object) -> None:
     )
 
 
+def surveys(scope: cs.Scope) -> None:
+    """A thousand photographs with a label each; ants and bees; and the latter as a scanner might show them: inverted, pale, grey."""
+    out = OUT.parent.parent / "out" / "docs"
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "sample.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for path in sorted((SHARED / "images" / "imagenet-sample").glob("*.jpg")):
+            writer.writerow([path, path.stem.partition("_")[2].replace("_", " ")])
+    photographs = cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
+    small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 9, 24, 31])), "exemplars.png")
+    small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9)), "exemplars_early.png")
+    small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health"))), "filter_health.png")
+    insects = SHARED / "images" / "ants-bees"
+    for path in (insects / "val").glob("*/*.jpg"):
+        pale = ImageOps.invert(Image.open(path).convert("L")).point([90 + value * 6 // 10 for value in range(256)])
+        pale.thumbnail((512, 512))
+        file = out / "scanner" / path.parent.name / f"{path.stem}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pale.save(file)
+    sources = {
+        "train": SHARED / "images" / "ants-bees" / "train",
+        "val": SHARED / "images" / "ants-bees" / "val",
+        "scanner": out / "scanner",
+    }
+    train, val, scanner = (cs.scan(scope, str(path), out / "surveys" / name, layers=["features.12"]) for name, path in sources.items())
+    maps = cs.class_maps(train, "features.12")
+    small(render.png(maps), "class_maps.png")
+    small(render.png(cs.activation_sums(train, "features.12", maps, others=[scanner])), "activation_sums.png")
+    small(render.png(cs.class_profile(train, "features.12", [46, 499])), "class_profile.png")
+    alarms = cs.detector(train, "features.12", rule="youden")
+    small(render.png(alarms), "detector.png")
+    small(render.png(alarms.evaluate(val, scanner)), "detector_evaluation.png")
+    print(alarms.summary(), alarms.evaluate(val, scanner).summary(), sep="\n")
+
+
+def inverted(scope: cs.Scope, photographs: Path) -> None:
+    """Inversion and style."""
+    contents = sorted((photographs / "inversion-paper").glob("content-*"))
+    paintings = sorted((photographs / "inversion-paper").glob("style-*"))
+    small(render.png(cs.inversion(scope, contents, "features.3", edit="own,map=0-2,reallocate=0")), "inversion.png")
+    named = [next((photographs / "imagenet-sample").glob(f"*_{name}.jpg")) for name in ("goldfish", "macaw")]
+    shown = [*contents, *named]
+    tiles: list[Tile] = []
+    for layer in ("features.3", "features.7", "features.12"):
+        made = cs.inversion(scope, shown, layer, prior="cvpr2015*0.05")
+        tiles += [Tile(made.images[row, 0], layer if row == 0 else "", f"error {made.error[row, 0]:.3g}") for row in range(len(shown))]
+    page = contact_sheet(tiles, title="Inverted from three depths of SqueezeNet", columns=len(shown), side=200)
+    Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
+        OUT / "inversion_depths.png", optimize=True
+    )
+    cut = [cs.Inputs(size=(192, 256))(content) for content in contents]
+    styled: list[Tile] = []
+    for name, weights in (("sums", {"style_weight": 30.0}), ("gram", {})):
+        made = cs.style_transfer(scope, cut, paintings, statistic=name, steps=60, **weights)
+        styled += [] if styled else [Tile(made.styles[column], paintings[column].stem, "style") for column in range(len(paintings))]
+        left = 100 * made.remaining()[..., made.statistics.index(name)]
+        styled += [
+            Tile(made.images[row, column], "", f"{name}: {left[row, column]:.0f} % of the loss left")
+            for row in range(len(cut))
+            for column in range(len(paintings))
+        ]
+    page = contact_sheet(styled, columns=len(paintings), side=224)
+    Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
+        OUT / "style_transfer.png", optimize=True
+    )
+    groups = ["photograph" if path in contents else "painting" for path in [*contents, *paintings]]
+    small(render.png(cs.style_similarity(scope, [*contents, *paintings], groups=groups)), "style_similarity.png")
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     scope = cs.open("squeezenet1_0", weights=SHARED / "weights" / "squeezenet1_0-imagenet.safetensors")
@@ -67,6 +138,7 @@ def main() -> None:
     small(render.png(cs.occlusion(scope, domes, 538, patch=32)), "occlusion.png")
     bees = [sorted((photographs / "ants-bees" / "val" / "bees").iterdir())[place] for place in (1, 3, 5, 9)]
     small(render.png(cs.map_overlay(scope, bees, "features.12", units=[465])), "map_overlay_many.png")
+    inverted(scope, photographs)
     textures = cs.open("textures")
     chains = [indexed("chains", number, seed=1).image for number in range(12)]
     others = [indexed(name, number, seed=1).image for name in CLASSES if name != "chains" for number in range(2)]
@@ -74,6 +146,7 @@ def main() -> None:
     best = int(np.argmax(tested.auc))
     guess = tested.better[3] if len(tested.better) > 3 else best
     (OUT / "hypothesis.png").write_bytes(render.png(cs.hypothesis(textures, "features.26", guess, chains, others)))
+    surveys(scope)
     sheet(scope, "crops")
     sheet(scope, "fourier")
     sheet(scope, "multiscale", blur=5)

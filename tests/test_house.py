@@ -20,22 +20,41 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "convscope"
 FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = {path: path.relative_to(SOURCE).as_posix() for path in FILES}
-TECHNIQUE_NAMES = sorted(path.stem for path in (SOURCE / "techniques").glob("*.py") if path.stem != "__init__")
+SUPPORT = {
+    "survey": {"schema", "survey", "files", "originals", "provenance", "thresholds", "baselines", "detector_evaluation"},
+}
+"""Files of a technique folder that are none: what its techniques stand on, and the result of a technique's method."""
 
-GROUND = {"errors", "seeding", "progress"}
+FOLDER = {
+    path.stem: folder
+    for folder in ("techniques", "survey")
+    for path in sorted((SOURCE / folder).glob("*.py"))
+    if path.stem not in SUPPORT.get(folder, set[str]()) | {"__init__"}
+}
+TECHNIQUE_NAMES = sorted(FOLDER)
+
+WRITTEN_BY_THE_PIPELINE = {"scan"}
+"""Techniques whose function is in `pipeline/`, since it writes a survey, and whose result is that survey: the file in `techniques/`
+holds the pass over the network alone."""
+
+GROUND = {"errors", "seeding", "progress", "pictures", "statistics"}
 MAY_IMPORT = {
     "errors": set[str](),
+    "pictures": {"errors"},
     "seeding": set[str](),
     "progress": set[str](),
+    "statistics": set[str](),
     "result": {"errors"},
     "ops": GROUND,
     "scope": GROUND | {"result", "ops"},
+    "minimizers": {"errors"},
     "image": GROUND | {"ops", "scope"},
     "transforms": GROUND | {"ops", "scope"},
-    "objectives": GROUND | {"ops", "scope"},
+    "objectives": GROUND | {"ops", "scope", "image"},
     "recipes": GROUND | {"ops", "scope", "transforms"},
     "ascent": GROUND | {"ops", "scope", "image", "transforms", "objectives", "recipes"},
-    "techniques": GROUND | {"result", "ops", "scope", "image", "transforms", "objectives", "recipes", "ascent"},
+    "descent": GROUND | {"scope", "image", "minimizers"},
+    "techniques": GROUND | {"result", "ops", "scope", "image", "transforms", "objectives", "recipes", "ascent", "minimizers", "descent"},
     "zoo": GROUND | {"scope"},
     "render": GROUND | {"result"},
     "store": GROUND | {"result"},
@@ -43,15 +62,15 @@ MAY_IMPORT = {
     "atlas": GROUND | {"result", "store", "render", "survey"},
     "pipeline": GROUND | {"result", "scope", "recipes", "techniques", "zoo", "render", "store", "survey"},
     "cli": GROUND | {"", "result", "scope", "recipes", "techniques", "zoo", "pipeline", "store", "survey", "atlas"},
-    "": {"errors", "pipeline", "scope", "store", "techniques", "zoo", "survey", "atlas"},
+    "": {"errors", "ops", "pipeline", "scope", "store", "techniques", "zoo", "survey", "atlas"},
 }
 """Who may import whom, besides itself; "" is the package itself. Anything not listed is forbidden."""
 
 IN_FUNCTIONS = {"result": {"render", "store"}}
 """Imports allowed inside functions only: a result delegates its display and its saving."""
 
-HOOKS_LIVE_IN = ("scope/", "ascent.py", "zoo/textures/train.py")
-"""The waist, the one optimization loop, and the training script of the bundled network."""
+HOOKS_LIVE_IN = ("scope/", "ascent.py", "descent.py", "zoo/textures/train.py")
+"""The waist, the two optimization loops, and the training script of the bundled network."""
 
 RANDOM_STATE = {"zoo/loading.py": {"fork_rng"}, "zoo/textures/train.py": {"fork_rng"}}
 """Where global random state is touched, inside a fork of it that is put back."""
@@ -109,7 +128,14 @@ def test_the_floors_have_no_cycle() -> None:
 
 
 def test_the_ground_floor_needs_no_package() -> None:
-    allowed = {"errors": set[str](), "seeding": set[str](), "progress": set[str](), "result": {"numpy", "matplotlib"}}
+    allowed = {
+        "errors": set[str](),
+        "seeding": set[str](),
+        "progress": set[str](),
+        "pictures": {"numpy", "PIL"},
+        "statistics": {"numpy"},
+        "result": {"numpy", "matplotlib"},
+    }
     for name, extra in allowed.items():
         for node in ast.walk(tree(SOURCE / f"{name}.py")):
             found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -145,7 +171,21 @@ def test_the_read_column_never_loads_torch() -> None:
     assert {"render", "store"} <= set(columns)
     loaded = loaded_after("".join(f"import convscope.{name}\n" for name in modules))
     assert "torch" not in loaded and "torchvision" not in loaded
-    compute = {"ops", "scope", "image", "transforms", "objectives", "ascent", "recipes", "techniques", "zoo", "pipeline", "cli"}
+    compute = {
+        "ops",
+        "scope",
+        "image",
+        "transforms",
+        "objectives",
+        "ascent",
+        "descent",
+        "minimizers",
+        "recipes",
+        "techniques",
+        "zoo",
+        "pipeline",
+        "cli",
+    }
     assert not {name.split(".")[1] for name in loaded if "." in name} & compute
 
 
@@ -244,16 +284,19 @@ class TestNaming:
 
     def test_function_and_result(self, name: str) -> None:
         function = getattr(convscope, name)
+        if name in WRITTEN_BY_THE_PIPELINE:
+            assert function.__module__ == f"convscope.pipeline.{name}.{name}" and function.__name__ == name
+            return
         class_name = "".join(word.capitalize() for word in name.split("_"))
         result = getattr(convscope, class_name)
-        assert function.__module__ == result.__module__ == f"convscope.techniques.{name}"
+        assert function.__module__ == result.__module__ == f"convscope.{FOLDER[name]}.{name}"
         assert function.__name__ == name == result.technique
         assert issubclass(result, Result)
         assert str(inspect.signature(function).return_annotation) == class_name
 
     def test_signature(self, name: str) -> None:
         parameters = list(inspect.signature(getattr(convscope, name)).parameters.values())
-        assert parameters[0].name in ("scope", "survey")
+        assert parameters[0].name == ("scope" if FOLDER[name] == "techniques" else "survey")
         forbidden = {"verbose", "show", "save", "plot", "use_cuda"}
         assert not forbidden & {parameter.name for parameter in parameters}
         for parameter in parameters:
@@ -274,7 +317,7 @@ class TestNaming:
         assert TECHNIQUES[command] == text.splitlines()[0].partition(":")[0].rstrip(".") + "."
 
     def test_test_file(self, name: str) -> None:
-        assert (ROOT / "tests" / "techniques" / f"test_{name}.py").is_file()
+        assert (ROOT / "tests" / FOLDER[name] / f"test_{name}.py").is_file()
 
     def test_page(self, name: str) -> None:
         assert (ROOT / "docs" / "techniques" / f"{name}.md").is_file()

@@ -6,6 +6,7 @@ are subtracted: ``unit("features.12", 3) - 0.1 * total_variation()``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convscope.errors import BadInput
+from convscope.image.mean_subtracted import mean_subtracted
 from convscope.scope import OUTPUT, Scope
 from convscope.scope.precision import wide
+
+_SIGMA = 9961.0
+"""Variance of ImageNet's pixels, summed over colours, in 0..255: per position, what Mahendran and Vedaldi 2015 divide their priors by."""
 
 
 class Values(Mapping[str, Tensor]):
@@ -148,6 +153,71 @@ def total_variation() -> Objective:
 def norm(power: float = 2.0, around: float = 0.5) -> Objective:
     """Mean of abs(x - around) ** power over a picture's pixels."""
     return Objective(frozenset(), lambda _, pictures: (pictures - around).abs().pow(power).flatten(1).mean(1))
+
+
+def natural_norm(power: float = 6.0, bound: float = 80.0) -> Objective:
+    """(1/HW) sum over positions of (sum_c x_c^2)^(power/2) / bound^power, with x = 255 times the picture minus the mean colour.
+
+    Small for the contrast of photographs, steep beyond it.
+
+    Source:
+        Mahendran and Vedaldi 2016 (arXiv 1512.02017).
+    """
+
+    def score(_values: Values, pictures: Tensor) -> Tensor:
+        energy = mean_subtracted(pictures).square().sum(1) / bound**2
+        return energy.pow(power / 2).flatten(1).mean(1)
+
+    return Objective(frozenset(), score)
+
+
+def natural_variation(power: float = 2.0, bound: float = 80.0 / 6.5) -> Objective:
+    """(1/HW) sum over positions and colours of (dx^2 + dy^2)^(power/2) / bound^power, differences in steps of 1/255.
+
+    The last row and column count as repeated: their difference is 0.
+
+    Source:
+        Mahendran and Vedaldi 2016; power 1 gives spikes (2015, figure 2).
+    """
+
+    def score(_values: Values, pictures: Tensor) -> Tensor:
+        across, down = (F.pad(255 * pictures.diff(dim=axis), (0, axis == -1, 0, axis == -2)) for axis in (-1, -2))
+        squares = across.square() + down.square()
+        steps = squares if power == 2 else safe_power(squares, power / 2)
+        return steps.sum(1).flatten(1).mean(1) / bound**power
+
+    return Objective(frozenset(), score)
+
+
+def safe_power(values: Tensor, power: float) -> Tensor:
+    """values ** power for values >= 0, with derivative 0 instead of infinity at 0."""
+    positive = values > 0
+    return torch.where(positive, torch.where(positive, values, 1).pow(power), 0)
+
+
+def find_prior(prior: str | Objective, depth: float) -> Objective | None:
+    """How natural a picture is, as a penalty: an objective itself, or the numbers of one of the inversion papers.
+
+    "ijcv2016" is :func:`natural_norm` + :func:`natural_variation`. "cvpr2015" is 4e-10 sum |x|^6 + lambda / 2 sum (dx^2 + dy^2), over
+    sigma^2, with lambda = 1, 10 or 100 for layers in the first quarter, the second quarter and the second half of the network.
+
+    Args:
+        prior: "none", "ijcv2016", "cvpr2015", a multiple such as "cvpr2015*0.1", or an objective that is small for natural pictures.
+        depth: Where in the network the layer is, 0 to 1.
+    """
+    if isinstance(prior, Objective):
+        return prior
+    name, times, factor = prior.partition("*")
+    if name not in ("none", "ijcv2016", "cvpr2015") or (times and not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", factor)):
+        raise BadInput(f"prior must be none, ijcv2016, cvpr2015, a multiple such as cvpr2015*0.1, or an objective, got {prior!r}")
+    strength = float(factor) if times else 1.0
+    if name == "none" or not strength:
+        return None
+    if name == "ijcv2016":
+        return strength * (natural_norm() + natural_variation())
+    variation = (1.0 if depth <= 0.25 else 10.0 if depth <= 0.5 else 100.0) / 2 / _SIGMA
+    sixth = Objective(frozenset(), lambda _, pictures: mean_subtracted(pictures).pow(6).sum(1).flatten(1).mean(1))
+    return strength * ((4e-10 / _SIGMA) * sixth + variation * natural_variation(bound=1.0))
 
 
 def sameness(layer: str) -> Objective:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convscope.errors import BadInput
 from convscope.scope import Inputs, Scope
-from convscope.scope.edits import RELUS, redirected_relu
+from convscope.scope.edits import RELUS, average_pooling, redirected_relu
 from hand_built import draws, seeded, state_of, unsettle
 
 SPELLINGS = {
@@ -126,3 +127,36 @@ def test_scaled_kernels_leave_the_network_alone() -> None:
     with scope.session(scaled=True):
         scope.run(draws(1, 3, 12, 12).double(), "output")
     assert state_of(scope.model) == before
+
+
+class Pools(nn.Module):
+    """Max pooling in every spelling: module, function, ceil mode with padding, adaptive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = F.max_pool2d(self.module(values), 2, stride=1)
+        return F.adaptive_max_pool2d(torch.max_pool2d(values, 2), 2)
+
+
+def test_average_pooling_takes_means_and_goes_away() -> None:
+    network, values = Pools(), draws(2, 3, 21, 18)
+    before = network(values)
+    with average_pooling():
+        averaged = network(values)
+    slow = F.avg_pool2d(values, 3, 2, 1, ceil_mode=True, count_include_pad=False)
+    slow = F.adaptive_avg_pool2d(F.avg_pool2d(F.avg_pool2d(slow, 2, 1), 2), 2)
+    torch.testing.assert_close(averaged, slow, rtol=0, atol=0)
+    assert averaged.shape == before.shape
+    assert torch.equal(network(values), before)
+    with average_pooling():  # border windows hold fewer pixels: a constant stays one
+        torch.testing.assert_close(network(torch.ones(1, 1, 21, 18)), torch.ones(1, 1, 2, 2))
+
+
+def test_average_pooling_refuses_what_has_no_mean() -> None:
+    values = draws(1, 3, 9, 9)
+    for call in (lambda: F.max_pool2d(values, 3, dilation=2), lambda: F.max_pool2d(values, 3, return_indices=True)):
+        with average_pooling(), pytest.raises(BadInput, match="average pooling cannot"):
+            call()

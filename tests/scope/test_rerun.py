@@ -460,7 +460,7 @@ def test_bfloat16_stays_close(name: str) -> None:
     boxes = boxes_of(12, size, np.random.default_rng(3))
     exact = run(rerun(scope, picture, "output"), boxes, source)
     rough = run(rerun(scope, picture, "output", precision="bfloat16"), boxes, source)
-    assert rough.dtype == torch.bfloat16
+    assert rough.dtype == torch.float32  # what comes after the last weights is wide
     with torch.no_grad(), scope.session("bfloat16"):
         usual = scope.run(replaced(picture, source, boxes), "output")["output"]
     assert 0 < off(rough.float(), exact) < max(0.01, 2 * off(usual, exact)), "rougher than full inference in bfloat16"

@@ -15,7 +15,7 @@ import convscope
 import hand_built
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.scope import Inputs, Scope
-from convscope.techniques.hypothesis import average_ranks, permutation_test
+from convscope.statistics import average_ranks, permutation_test
 from hand_built import draws
 
 

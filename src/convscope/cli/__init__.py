@@ -25,6 +25,16 @@ TECHNIQUES = {
     "hypothesis": "Tests the guess that a unit answers to what some images show and others do not.",
     "occlusion": "What a verdict rests on.",
     "deconvnet": "What in images units answered to.",
+    "scan": "Looks at a whole data set once, and writes down what every image does to every channel.",
+    "exemplars": "The images of a data set that excite units most, and what the units see of them.",
+    "class-maps": "The maps of a layer that belong to a class.",
+    "class-profile": "Which classes units respond to.",
+    "activation-sums": "How strongly each image excites the maps of each class.",
+    "detector": "Alarms by the maps of a class, beside the network's own output and a linear probe.",
+    "filter-health": "Channels that do nothing, always the same, or the same as another.",
+    "inversion": "What a code still knows.",
+    "style-transfer": "One picture's content in another's style.",
+    "style-similarity": "How alike the styles of images are.",
 }
 """The commands derived from techniques, with the first line of their help; a test holds it to the techniques' docstrings."""
 
@@ -33,6 +43,27 @@ OTHERS = {
         "convscope.cli.network:layers",
         "The layers of a network, in call order, as a table.",
         ("convscope layers vgg16_bn --kind Conv2d", "convscope layers timm:resnet50d", "convscope layers my_model.py:build"),
+    ),
+    "evaluate": (
+        "convscope.cli.reading:evaluate",
+        "How a detector does on other images.",
+        ("convscope evaluate out/detector/train-features.12 surveys/val surveys/xray",),
+    ),
+    "export": (
+        "convscope.cli.export:export",
+        "Writes a detector as ONNX.",
+        (
+            "convscope export out/detector/train-features.12 detector.onnx",
+            "convscope export out/detector/train-features.12 alarms.onnx --network squeezenet1_0 --weights w.safetensors",
+        ),
+    ),
+    "query": (
+        "convscope.cli.reading:query",
+        "SQL over a survey.",
+        (
+            'convscope query surveys/photos "select label, count(*) from images group by label"',
+            "convscope query surveys/photos \"select * from values where layer = 'output' and maximum > 20\" --csv",
+        ),
     ),
     "redo": (
         "convscope.cli.pictures:redo",

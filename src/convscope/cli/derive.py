@@ -7,16 +7,17 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
 import convscope
+from convscope.cli import reading
 from convscope.cli.show import print_written, progress
 from convscope.errors import BadInput, StoreConflict
-from convscope.scope import Scope
-from convscope.scope.inputs import image_files
-from convscope.zoo import open as open_network
+
+if TYPE_CHECKING:
+    from convscope.scope import Scope
 
 EXAMPLES = {
     "receptive-field": (
@@ -57,9 +58,34 @@ EXAMPLES = {
         "convscope deconvnet squeezenet1_0 features.12 photo.jpg --units 0-15",
         "convscope deconvnet vgg16 features.29 photos/ --units 3,17 --rule guided --weights w.safetensors",
     ),
+    "scan": (
+        "convscope scan squeezenet1_0 photos/ --out survey",
+        "convscope scan resnet50 labels.csv --layers layer4.2,layer3.5 --out survey --domain photo",
+        "convscope scan vgg16_bn 'train-*.tar' --out s3://bucket/survey --summary-only --ray auto",
+    ),
+    **reading.EXAMPLES,
+    "inversion": (
+        "convscope inversion squeezenet1_0 features.7 photo.jpg",
+        "convscope inversion squeezenet1_0 features.3 photo.jpg --edit map=0-4,reallocate=0 --pooling average",
+        "convscope inversion squeezenet1_0 features.12 photos/ --prior cvpr2015*0.05 --steps 300",
+    ),
+    "style-transfer": (
+        "convscope style-transfer squeezenet1_0 --content photo.jpg --style paintings/ --statistic gram",
+        "convscope style-transfer vgg19 --content photo.jpg --style scream.jpg --size 512",
+    ),
+    "style-similarity": (
+        "convscope style-similarity squeezenet1_0 paintings/",
+        "convscope style-similarity vgg19 munch/ gogh/ --groups folder",
+    ),
 }
 
 Simple = (int, float, str, bool)
+
+
+class HasUnits(Protocol):
+    """A network or a survey: knows the units of its layers."""
+
+    def units(self, layer: str, asked: Any) -> list[int]: ...
 
 
 def add_technique(app: typer.Typer, name: str) -> None:
@@ -69,24 +95,30 @@ def add_technique(app: typer.Typer, name: str) -> None:
     signature = inspect.signature(function, eval_str=True)
     several_image_sets = sum(map(_holds_images, list(signature.parameters.values())[1:])) > 1
     arguments = [_argument(item, parameters, several_image_sets) for item in list(signature.parameters.values())[1:]]
-    front = [_parameter("network", str, typer.Argument(help="Network: a torchvision name, timm:NAME, file.py:function, or textures."))]
+    reads = next(iter(signature.parameters)) == "survey"
+    network = typer.Argument(help="Network: a torchvision name, timm:NAME, file.py:function, or textures.")
+    front = [_parameter("survey", str, reading.SURVEY) if reads else _parameter("network", str, network)]
     order = sorted((item for item in arguments if item is not None), key=_place)
     epilog = "Examples:\n\n" + "\n\n".join(EXAMPLES[name])
     lists = {item.name for item in signature.parameters.values() if _names_several(item)}
-    run = _runner(name, function, {item.name for item in order}, lists)
-    run.__signature__ = inspect.Signature([*front, *order, *_common(name)])  # type: ignore[attr-defined]
+    given = {item.name for item in order}
+    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists)
+    common = [item for item in _common(name) if item.name == "out" or not reads]
+    run.__signature__ = inspect.Signature([*front, *order, *common])  # type: ignore[attr-defined]
     app.command(name, help=described, epilog=epilog)(run)
 
 
 def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str]) -> Callable[..., None]:
     def run(**values: Any) -> None:
+        from convscope.zoo import open as open_network
+
         out: Path | None = values["out"]
         with progress():
             scope = open_network(
                 values["network"], weights=weights(values["weights"]), device=values["device"], precision=values["precision"]
             )
-            if out is not None and name not in SAVERS and out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise StoreConflict(f"--out {out} is there already; choose another folder")
+            if name not in SAVERS:
+                check_free(out)
             arguments = {key: values[key] for key in given if values[key] not in (None, [])}
             for item in arguments.pop("set", []):
                 number = _assignment(item)
@@ -101,10 +133,10 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
                 arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
             elif "units" in arguments:
                 arguments["units"] = units(scope, arguments["layer"], arguments["units"])
-            for key in ("images", "against"):
-                if key in arguments:
+            for key in ("images", "against", "content", "style"):
+                if isinstance(arguments.get(key), list):
                     arguments[key] = _paths(arguments[key])
-            folder = out or free_folder(name, values["network"], arguments.get("layer", ""), resumes=name in SAVERS)
+            folder = out or free_folder(name, values["network"], _joined(arguments.get("layer", "")), resumes=name in SAVERS)
             if name in SAVERS:
                 written = SAVERS[name](scope, folder, **arguments)
             else:
@@ -132,7 +164,19 @@ def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> t
     return summary, [(sheet, "all of them on one sheet"), (folder, "a PNG per unit, with receipt (convscope redo)")]
 
 
-SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery}
+def _save_scan(scope: Scope, folder: str | Path, images: str, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
+    from convscope.pipeline.scan.files import Place
+    from convscope.pipeline.scan.scan import scan
+
+    scan(scope, images, folder, **arguments)
+    found = Place(str(folder)).read_json("manifest.json")
+    skipped = f"; {found['skipped']} skipped, see skipped.parquet" if found["skipped"] else ""
+    labels = f", {len(found['labels'])} labels" if found["labels"] else ""
+    summary = f"{found['images']} images{labels}, {len(found['layers'])} layers{skipped}"
+    return summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
+
+
+SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery, "scan": _save_scan}
 """Techniques that write, and resume, a folder of their own kind."""
 
 
@@ -141,7 +185,17 @@ def weights(given: str | None) -> str | None:
     return "pretrained" if given is None else None if given == "random" else given
 
 
-def units(scope: Scope, layer: str, text: str) -> list[int] | None:
+def check_free(out: Path | None) -> None:
+    """Says at once, and not after the work, that --out is taken.
+
+    Raises:
+        StoreConflict: It is.
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreConflict(f"--out {out} is there already; choose another folder")
+
+
+def units(scope: HasUnits, layer: str, text: str) -> list[int] | None:
     """Units meant by text such as ``0,3,8-11``, ``all``, or class names on the output layer.
 
     Raises:
@@ -155,12 +209,12 @@ def units(scope: Scope, layer: str, text: str) -> list[int] | None:
             first, last = map(int, match.groups())
             if last < first:
                 raise BadInput(f"--units {text}: {part} counts backwards")
-            scope.layers[layer].units([first, last])
+            scope.units(layer, [first, last])
             chosen += range(first, last + 1)
         elif part.isdigit():
             chosen.append(int(part))
         elif layer == "output":
-            chosen.append(scope.class_index(part))
+            chosen += scope.units(layer, [part])
         else:
             raise BadInput(f"--units {text}: {part!r} is neither a number, a range such as 0-15, nor 'all'")
     return chosen
@@ -180,6 +234,8 @@ def free_folder(command: str, network: str, layer: str, *, resumes: bool) -> Pat
 
 
 def _paths(given: list[Path]) -> Any:
+    from convscope.scope.inputs import image_files
+
     return given[0] if len(given) == 1 else [file for path in given for file in (image_files(path) if path.is_dir() else [path])]
 
 
@@ -196,6 +252,10 @@ def _assignment(text: str) -> dict[str, Any]:
 def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets: bool) -> inspect.Parameter | None:
     """The command-line form of one parameter of a technique; None if it has none (an objective, say)."""
     words, kind = helps.get(item.name, ""), item.annotation
+    if item.name == "out":  # one of the options that all commands share
+        return None
+    if item.name in reading.LISTS:
+        return _parameter(item.name, list[str], typer.Option([], f"--{item.name}", metavar=reading.LISTS[item.name], help=words))
     if item.kind is inspect.Parameter.VAR_KEYWORD:
         return _parameter("set", list[str], typer.Option([], "--set", metavar="NAME=VALUE", help=words + " May be repeated."))
     if _holds_images(item) and item.default is None:
@@ -212,15 +272,22 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         return _parameter("units", str, typer.Option("all", "--units", help="Units such as 0,3,8-11, all, or class names on output."))
     if item.default is inspect.Parameter.empty:
         return _parameter(item.name, str, typer.Argument(help=words))
-    if not isinstance(item.default, Simple) and not (item.default is None and "str" in str(kind)):
+    number = item.default is None and next((plain for plain in (int, float) if kind == plain | None), None)
+    if not isinstance(item.default, Simple) and not number and not (item.default is None and "str" in str(kind)):
         return None
-    plain = type(item.default) if isinstance(item.default, Simple) else str
-    return _parameter(item.name, plain, typer.Option(item.default, f"--{item.name.replace('_', '-')}", help=words))
+    plain = number or (type(item.default) if isinstance(item.default, Simple) else str)
+    flag = item.name.replace("_", "-")
+    switch = f"--{flag}/--no-{flag}" if plain is bool else f"--{flag}"
+    return _parameter(item.name, plain, typer.Option(item.default, switch, help=words))
 
 
 def _holds_images(item: inspect.Parameter) -> bool:
     """Whether a parameter takes images, and not also a word that says which."""
     return "Image" in str(item.annotation) and not isinstance(item.default, str)
+
+
+def _joined(layers: str | list[str]) -> str:
+    return layers if isinstance(layers, str) else "+".join(layers)
 
 
 def _names_several(item: inspect.Parameter) -> bool:
@@ -237,9 +304,10 @@ def _unit_of_layer(text: str) -> tuple[str, int]:
 
 def _common(name: str) -> list[inspect.Parameter]:
     again = " An interrupted run goes on where it stopped." if name in SAVERS else ""
+    place = str if name == "scan" else Path  # a scan may write to a URL
     return [
         _parameter("weights", str, typer.Option(None, help="Weights file (.safetensors, .pth), or 'random'. Default: pretrained.")),
-        _parameter("out", Path, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
+        _parameter("out", place, typer.Option(None, help=f"Folder for what is written. Default: out/{name}/...{again}")),
         _parameter("device", str, typer.Option("auto", help="auto, cpu, cuda or cuda:N.")),
         _parameter("precision", str, typer.Option("auto", help="auto, float32 or bfloat16.")),
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from convscope.progress import reporting
 
@@ -39,13 +40,16 @@ def progress() -> Generator[None]:
         yield
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """A table on standard output; the first `left` columns are left-aligned, the others are numbers."""
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, right: Sequence[bool] | None = None
+) -> None:
+    """A table on standard output; the first `left` columns are left-aligned, the others are numbers; `right` says so for each."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index < left else "right", overflow="fold")
+        aligned = index >= left if right is None else right[index]
+        table.add_column(Text(name), justify="right" if aligned else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console().print(table)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Generator, Tensor
 
 from convscope.image.fourier import Fourier
+from convscope.image.mean_subtracted import MeanSubtracted
 from convscope.image.pixels import NormalizedPixels, Pixels
 from convscope.image.sigmoid import Sigmoid
 from convscope.scope import Inputs
@@ -36,6 +37,7 @@ PARAMETERIZATIONS: dict[str, Callable[[Inputs, tuple[float, float]], Parameteriz
     "normalized": NormalizedPixels,
     "sigmoid": Sigmoid,
     "fourier": Fourier,
+    "mean-subtracted": MeanSubtracted,
 }
 
-__all__ = ["PARAMETERIZATIONS", "Fourier", "NormalizedPixels", "Parameterization", "Pixels", "Sigmoid"]
+__all__ = ["PARAMETERIZATIONS", "Fourier", "MeanSubtracted", "NormalizedPixels", "Parameterization", "Pixels", "Sigmoid"]

@@ -25,11 +25,12 @@ def color_matrix() -> Tensor:
 class Fourier:
     """Free numbers are the real and imaginary parts of the image's spectrum, (n 3 h w//2+1 2), scaled by 1/frequency.
 
-    picture = sigmoid(C irfft2(numbers * scale) / 4), with scale = sqrt(h w) / max(f, 1/max(h, w)) and C the colour matrix.
+    picture = sigmoid(C irfft2(numbers * scale) / 4), with scale = sqrt(h w) / max(f, 1/max(h, w))^decay and C the colour matrix.
 
     Attributes:
         inputs: Not used: a sigmoid picture knows its range by itself.
         start_range: (0, sd): the start is normal with this standard deviation.
+        decay: Power of the frequency in the scale: 1 makes the spectrum of natural images equally easy to change, 0 that of white noise.
 
     Source:
         Olah, Mordvintsev, Schubert 2017 (distill.00007), as in Lucid's `param/spatial.py`; odd widths are inverted at their own
@@ -38,13 +39,14 @@ class Fourier:
 
     inputs: Inputs
     start_range: tuple[float, float] = (0.0, 0.01)
+    decay: float = 1.0
 
     def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
         shape = 3, height, width // 2 + 1, 2
         return self.start_range[1] * torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 
     def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:
-        scale = spectrum_scale(height, width).to(numbers)
+        scale = spectrum_scale(height, width, self.decay).to(numbers)
         pixels = torch.fft.irfft2(torch.view_as_complex(numbers) * scale, s=(height, width)) / 4
         return torch.sigmoid(torch.einsum("rc,nchw->nrhw", color_matrix().to(numbers), pixels))
 
@@ -52,7 +54,7 @@ class Fourier:
         raise BadInput("a Fourier image has one size from the start: use stages=1 with image='fourier'")
 
 
-def spectrum_scale(height: int, width: int) -> Tensor:
-    """(h w//2+1) factors that give a white spectrum the 1/f fall of natural images: sqrt(h w) / max(f, 1/max(h, w))."""
+def spectrum_scale(height: int, width: int, decay: float = 1.0) -> Tensor:
+    """(h w//2+1) factors that give a white spectrum the 1/f^decay fall of natural images: sqrt(h w) / max(f, 1/max(h, w))^decay."""
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])
-    return math.sqrt(height * width) / frequency.clamp(min=1 / max(height, width))
+    return math.sqrt(height * width) / frequency.clamp(min=1 / max(height, width)) ** decay

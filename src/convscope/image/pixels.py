@@ -44,6 +44,10 @@ class NormalizedPixels(Pixels):
     def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002
         return self.inputs.denormalize(numbers)
 
+    def numbers(self, pictures: Tensor) -> Tensor:
+        """The inverse of :meth:`picture`."""
+        return self.inputs.normalize(pictures)
+
     def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
         return self.inputs.normalize(super().enlarge(self.inputs.denormalize(numbers), side, blur))
 

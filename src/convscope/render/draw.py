@@ -14,7 +14,7 @@ from convscope.render import colors, fonts, layout, plots
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.layout import Placed, Sheet, Words
 from convscope.render.mosaic import margins, mosaic
-from convscope.render.panels import Bars, Heat, Mosaic, Signed, Strip, Table, View, number
+from convscope.render.panels import Bars, Counts, Curves, Heat, Mosaic, Signed, Strip, Table, View, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +98,16 @@ def _draw(page: Page, item: Placed) -> None:
             left = layout.PLOT_LEFT
             box = (item.x + left, y, item.width - left - 12, layout.PLOT_BODY)
             plots.bars(page.axes(*box), bars, box[2], box[3])
+        case Curves() as curves:
+            y = _title(page, item, curves.title, always=True) + layout.legend_rows(curves) * layout.LEGEND
+            left = layout.PLOT_LEFT
+            plots.curves(page.axes(item.x + left, y, curves.width - left - 12, layout.CURVE_BODY), curves)
+        case Counts() as counts:
+            y = _title(page, item, counts.title)
+            left, head = layout.counts_room(counts)
+            size = counts.values.shape[1] * layout.CELL[0], counts.values.shape[0] * layout.CELL[1]
+            page.text(item.x, y, counts.corner, fonts.SMALL, color=colors.FAINT)
+            plots.counts(page.axes(item.x + left, y + head, *size), counts)
         case Strip() as strip:
             y = _title(page, item, strip.title, always=True)
             left = max(fonts.width(fonts.legible(group.name), fonts.SMALL) for group in strip.groups) + 20
@@ -153,7 +163,9 @@ def _heat(page: Page, item: Placed, panel: Heat) -> None:
         rows, columns = values.shape
         extent = (-0.5, columns * panel.x_step - 0.5, rows - 0.5, -0.5)
         aspect = "auto" if panel.rows else "equal"
-        axes.imshow(values, cmap=colors.scale(isinstance(panel, Signed)), vmin=low, vmax=high, aspect=aspect, extent=extent)
+        sharp = "nearest" if panel.rows and 3 * rows < height else None  # a matrix of few rows would bleed from row to row
+        style: dict[str, Any] = {"vmin": low, "vmax": high, "aspect": aspect, "extent": extent, "interpolation": sharp}
+        axes.imshow(values, cmap=colors.scale(isinstance(panel, Signed)), **style)
     plots.name_matrix(axes, panel, height)
     if panel.caption:
         page.text(item.x + left, y + height + 4, panel.caption, fonts.SMALL, color=colors.FAINT)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from convscope.render import colors, fonts
 from convscope.render.contact_sheet import best_columns, sheet_layout
 from convscope.render.mosaic import mosaic_size
-from convscope.render.panels import Bars, Group, Heat, Image, Mosaic, Panel, Strip, Table, Text, View
+from convscope.render.panels import Bars, Counts, Curves, Group, Heat, Image, Line, Mosaic, Panel, Strip, Table, Text, View
 
 MARGIN, GAP, HEADING, ROW = 28, 26, 28, 23
 BAR_ROOM = 118
 """Width of a colour bar with its numbers and unit."""
 PLOT_LEFT, PLOT_BOTTOM, PLOT_BODY = 92, 52, 190
 """Room of a plot for its numbers and names, and the height of its body."""
+CURVE_BODY, LEGEND, CELL = 260, 24, (96, 46)
+"""Height of the body of a plot of curves, room for its legend, and the size of a cell of counts."""
 _PAGE = 620
 
 
@@ -40,7 +42,7 @@ class Words:
     color: str = colors.INK
 
 
-Leaf = Heat | Mosaic | Bars | Strip | Table | Sheet | Words
+Leaf = Heat | Mosaic | Bars | Strip | Curves | Counts | Table | Sheet | Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,12 @@ def _block(panel: Panel, width: int | None) -> Block:
             return _leaf(panel, max(natural, width or 0), HEADING + PLOT_BODY + PLOT_BOTTOM)
         case Strip():
             return _leaf(panel, 560, HEADING + 64 * len(panel.groups) + 24 + PLOT_BOTTOM)
+        case Curves():
+            return _leaf(panel, panel.width, HEADING + legend_rows(panel) * LEGEND + CURVE_BODY + PLOT_BOTTOM)
+        case Counts():
+            names, head = counts_room(panel)
+            rows, columns = panel.values.shape
+            return _leaf(panel, names + columns * CELL[0], (HEADING if panel.title else 0) + head + rows * CELL[1] + 4)
         case Table():
             return _leaf(panel, sum(column_widths(panel)), (HEADING if panel.title else 0) + ROW * (len(panel.rows) + 1) + 8)
         case Mosaic():
@@ -113,6 +121,28 @@ def column_widths(table: Table) -> list[int]:
     ]
     missing = fonts.width(table.title, fonts.HEAD, True) - sum(widths)
     return [*widths[:-1], widths[-1] + max(missing, 0)] if widths else []
+
+
+def legend_names(panel: Curves) -> dict[str, Line]:
+    """The lines that a legend names, each name once, in the order of their colours."""
+    named = {line.name: line for line in panel.lines if line.name}
+    return dict(sorted(named.items(), key=lambda item: (item[1].dashed, item[1].color)))
+
+
+def legend_rows(panel: Curves) -> int:
+    """How many rows the legend takes at two names a row, or one for each of long ones."""
+    names = [fonts.legible(name) for name in legend_names(panel)]
+    if not names:
+        return 0
+    room = panel.width - PLOT_LEFT
+    per_row = max(min(room // (max(fonts.width(name, fonts.SMALL) for name in names) + 44), len(names)), 1)
+    return math.ceil(len(names) / per_row)
+
+
+def counts_room(panel: Counts) -> tuple[int, int]:
+    """Width of the row names and height of the column names."""
+    names = [*panel.rows, panel.corner]
+    return min(max(fonts.width(fonts.legible(name), fonts.SMALL) for name in names) + 14, 220), fonts.line(fonts.SMALL) + 8
 
 
 def row_room(panel: Heat) -> int:

@@ -178,6 +178,63 @@ class Strip:
     legend: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One line of :class:`Curves`: its name, its points x and y (n,), and its colour as a number."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    color: int = 0
+    dashed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Lines in one plot, named in a legend; lines that share name and colour are named once.
+
+    Attributes:
+        lines: The lines, drawn in order.
+        title: Above the plot.
+        x_label: Name of the horizontal axis.
+        y_label: What the values are, with their unit.
+        limits: x0 x1 y0 y1 of a plot of shares; None takes them from the lines.
+        diagonal: Whether to draw what chance would give, y = x.
+        level: A dashed line across, with its name; None draws none.
+        width: Of the whole, in pixels.
+    """
+
+    lines: tuple[Line, ...]
+    title: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    limits: tuple[float, float, float, float] | None = None
+    diagonal: bool = False
+    level: tuple[float, str] | None = None
+    width: int = 420
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """A table of counts, each cell shaded by its share of the row.
+
+    Attributes:
+        values: (row column) whole numbers.
+        rows: A name for each row.
+        columns: A name for each column.
+        title: Above the table.
+        corner: What rows and columns are, e.g. ``"truth \\ taken for"``.
+        right: Column of each row whose cell is right, drawn with a frame; -1 for none.
+    """
+
+    values: np.ndarray
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    title: str = ""
+    corner: str = ""
+    right: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Text:
     """A paragraph; a blank or given line break is kept, longer lines are wrapped. `large` is for the one line to read first."""
@@ -215,7 +272,7 @@ class Group:
     side: int | None = None
 
 
-Panel = Image | Heat | Signed | Mosaic | Bars | Strip | Text | Table | Group
+Panel = Image | Heat | Signed | Mosaic | Bars | Strip | Curves | Counts | Text | Table | Group
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convscope.render import colors, fonts
-from convscope.render.panels import Bars, Heat, Strip, finite_range, number
+from convscope.render.layout import legend_names, legend_rows
+from convscope.render.panels import Bars, Counts, Curves, Heat, Strip, finite_range, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +60,66 @@ def strip(axes: Axes, panel: Strip) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
     label = f"{panel.x_label}   {panel.legend}".strip()
     axes.set_xlabel(label, fontsize=fonts.points(fonts.SMALL), color=colors.FAINT, family="DejaVu Sans", parse_math=False)
+
+
+def curves(axes: Axes, panel: Curves) -> None:
+    """Draws lines, what chance would give, a level, and a legend above."""
+    from matplotlib.lines import Line2D
+
+    if panel.diagonal:
+        axes.plot([0, 1], [0, 1], color=colors.LEADER, linewidth=1, linestyle=(0, (4, 3)))
+    for line in panel.lines:
+        dashes, marker = ((0, (4, 2)) if line.dashed else "-"), ("o" if len(line.x) == 1 else None)
+        axes.plot(line.x, line.y, color=_class_color(line.color), linewidth=1.4, linestyle=dashes, marker=marker, markersize=4)
+    if panel.level is not None:
+        axes.axhline(panel.level[0], color=colors.INK, linewidth=1, linestyle=(0, (4, 3)))
+        style: dict[str, Any] = {"fontsize": fonts.points(fonts.SMALL), "color": colors.INK, "family": "DejaVu Sans", "parse_math": False}
+        style |= {"bbox": {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1}}
+        at = axes.get_yaxis_transform()
+        axes.text(0.995, panel.level[0], panel.level[1], ha="right", va="bottom", transform=at, **style)
+    _number_axes(axes, panel.x_label, panel.y_label, whole=panel.limits is None)
+    if panel.limits is not None:
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.set_xlim(*panel.limits[:2])
+        axes.set_ylim(*panel.limits[2:])
+    named = legend_names(panel)
+    if named:
+        marks = [
+            Line2D([], [], color=_class_color(line.color), linewidth=3, linestyle=(0, (2, 1)) if line.dashed else "-")
+            for line in named.values()
+        ]
+        names = [fonts.legible(name).replace("$", r"\$") for name in named]
+        columns = -(-len(names) // legend_rows(panel))
+        style = {"frameon": False, "fontsize": fonts.points(fonts.SMALL), "borderaxespad": 0.2, "handlelength": 1.4}
+        axes.legend(marks, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **style)
+
+
+def counts(axes: Axes, panel: Counts) -> None:
+    """Draws a cell for each count, its share of the row below it."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
+
+    totals = panel.values.sum(1, keepdims=True)
+    shares = np.divide(panel.values, totals, out=np.zeros(panel.values.shape), where=totals > 0)
+    axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("counts", ["#ffffff", colors.PLAIN]), vmin=0, vmax=1, aspect="auto")
+    style: dict[str, Any] = {"ha": "center", "va": "center", "family": "DejaVu Sans", "fontsize": fonts.points(fonts.SMALL)}
+    for (row, column), value in np.ndenumerate(panel.values):
+        ink = "white" if shares[row, column] > 0.6 else colors.INK
+        text = f"{value}\n{100 * shares[row, column]:.0f} %" if totals[row] else "0"
+        axes.text(column, row, text, color=ink, **style)
+    for row, column in enumerate(panel.right):
+        if column >= 0:
+            axes.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, edgecolor=colors.STRONG, linewidth=1.6))
+    room = axes.get_window_extent().width / panel.values.shape[1]
+    for names, set_ticks, limit in ((panel.columns, axes.set_xticks, int(room) - 6), (panel.rows, axes.set_yticks, 205)):
+        shown = [fonts.shorten(fonts.legible(name), fonts.SMALL, limit).replace("$", r"\$") for name in names]
+        set_ticks(range(len(names)), shown)
+    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+
+
+def _class_color(place: int) -> str:
+    return colors.CLASSES[place % len(colors.CLASSES)]
 
 
 def spread(values: np.ndarray, bins: int = 50) -> np.ndarray:
@@ -158,13 +219,13 @@ def _limits(axes: Axes, panel: Bars, values: np.ndarray, height: float, *, label
     axes.set_xlim(panel.first - 0.5, panel.first + max(len(values), 1) - 0.5)
 
 
-def _number_axes(axes: Axes, x_label: str, y_label: str) -> None:
+def _number_axes(axes: Axes, x_label: str, y_label: str, *, whole: bool = True) -> None:
     from matplotlib.ticker import MaxNLocator
 
     style: dict[str, Any] = {"fontsize": fonts.points(fonts.SMALL), "color": colors.FAINT, "family": "DejaVu Sans", "parse_math": False}
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=whole, nbins=10 if whole else 5, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}" if whole else number(value))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.yaxis.set_major_formatter(lambda value, _: number(value))
     axes.set_xlabel(x_label, **style)

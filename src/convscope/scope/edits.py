@@ -136,6 +136,39 @@ class _RedirectedReLU(torch.autograd.Function):
         return torch.where(blocked & (gradient < 0), gradient, plain)
 
 
+def average_pooling() -> replaced_functions:
+    """Within the block, max pooling takes the mean of each window instead (of the part of it inside the map), as in style transfer.
+
+    Modules, functions and adaptive pooling alike; sizes stay as they are.
+
+    Raises:
+        BadInput: Within the block, when a pooling is dilated or its places are asked for.
+
+    Source:
+        Gatys et al. 2016.
+    """
+    spellings = F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d
+    return replaced_functions({**dict.fromkeys(spellings, _averaged), F.adaptive_max_pool2d: _adaptively_averaged})
+
+
+def _averaged(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
+    if return_indices or dilation not in (1, (1, 1), [1, 1]):
+        raise BadInput("average pooling cannot stand in for a max pooling that is dilated or tells the places of its maxima")
+    return F.avg_pool2d(input, kernel_size, stride or None, padding, ceil_mode, count_include_pad=False)
+
+
+def _adaptively_averaged(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
+    return _averaged(input, 1, return_indices=True) if return_indices else F.adaptive_avg_pool2d(input, output_size)
+
+
 def relu_rule(rule: str) -> AbstractContextManager[Any]:
     """What ReLUs do to the R that comes back to them, f being their input on the way forward.
 

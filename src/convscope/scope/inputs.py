@@ -12,25 +12,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from PIL import ImageOps
 from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
+from convscope.pictures import RESAMPLING, SMALLEST, SUFFIXES, decode, fit, to_rgb
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""
 Images: TypeAlias = Image | Sequence[Image]
 """One image or several; a tensor (n 3 h w) in [0,1] counts as several, a folder as all image files in it, by name."""
-
-_RESAMPLING = {
-    "nearest": PILImage.Resampling.NEAREST,
-    "bilinear": PILImage.Resampling.BILINEAR,
-    "bicubic": PILImage.Resampling.BICUBIC,
-    "lanczos": PILImage.Resampling.LANCZOS,
-}
-_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"])
-SMALLEST = 8
-"""Images with a shorter side are refused: enlarging a handful of pixels to network size shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +49,8 @@ class Inputs:
             raise BadInput(f"Inputs.size must be at least 1 pixel, got {self.size}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BadInput(f"Inputs.mean and .std need three values (R, G, B), std > 0; got mean={self.mean}, std={self.std}")
-        if self.interpolation not in _RESAMPLING:
-            raise BadInput(f"Inputs.interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
+        if self.interpolation not in RESAMPLING:
+            raise BadInput(f"Inputs.interpolation must be one of {', '.join(RESAMPLING)}, got {self.interpolation!r}")
         if self.crop is not None and not 0 < self.crop <= 1:
             raise BadInput(f"Inputs.crop must be in (0, 1] or None, got {self.crop}")
 
@@ -89,7 +79,8 @@ class Inputs:
         if isinstance(image, Tensor):
             return check_range(image, ndim=3)
         picture = _from_array(image) if isinstance(image, np.ndarray) else read_image(image)
-        return torch.from_numpy(np.asarray(self._fit(picture), dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
+        fitted = fit(picture, (self.height, self.width), self.interpolation, self.crop)
+        return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
     def batch(self, images: Images) -> Tensor:
         """Several images as one tensor (n 3 h w) in [0,1]; see :meth:`__call__`.
@@ -103,6 +94,24 @@ class Inputs:
         if len({tuple(image.shape) for image in prepared}) > 1:
             raise BadInput(f"images of different sizes in one batch: {sorted({tuple(i.shape) for i in prepared})}; pass them one by one")
         return torch.stack(prepared)
+
+    def whole(self, image: Image, longer: int) -> Tensor:
+        """One image uncropped, (3 h w) in [0,1], its longer side `longer` pixels; a float tensor keeps its own size.
+
+        Raises:
+            BadImage, BadInput: See :meth:`__call__`; also where a side would be shorter than 8 px.
+        """
+        if isinstance(longer, bool) or not isinstance(longer, int) or longer < SMALLEST:
+            raise BadInput(f"size must be a whole number of at least {SMALLEST} pixels, got {longer!r}")
+        if isinstance(image, Tensor):
+            return check_range(image, ndim=3)
+        picture = _from_array(image) if isinstance(image, np.ndarray) else read_image(image)
+        scale = longer / max(picture.size)
+        width, height = (round(scale * side) for side in picture.size)
+        if min(width, height) < SMALLEST:
+            raise BadInput(f"size: a picture of {picture.width}x{picture.height} at {longer} px would be {width}x{height}, too small")
+        picture = picture.resize((width, height), RESAMPLING[self.interpolation])
+        return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255).permute(2, 0, 1).contiguous()
 
     def sources(self, images: Images) -> list[Image]:
         """The single images meant by `images`: a folder stands for the image files in it, sorted by name."""
@@ -138,20 +147,6 @@ class Inputs:
     def _column(values: Sequence[float], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
 
-    def _fit(self, picture: PILImage.Image) -> PILImage.Image:
-        resample = _RESAMPLING[self.interpolation]
-        if self.crop is None:
-            return picture.resize((self.width, self.height), resample)
-        height, width = picture.height, picture.width
-        target_h, target_w = round(self.height / self.crop), round(self.width / self.crop)
-        if target_h * width <= target_w * height:  # the width decides
-            resized = target_w, max(self.height, int(target_w * height / width))
-        else:
-            resized = max(self.width, int(target_h * width / height)), target_h
-        picture = picture.resize(resized, resample)
-        top, left = round((picture.height - self.height) / 2), round((picture.width - self.width) / 2)
-        return picture.crop((left, top, left + self.width, top + self.height))
-
 
 def image_files(folder: Path) -> list[Path]:
     """The image files directly in `folder`, sorted by name.
@@ -159,9 +154,9 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         BadInput: There is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise BadInput(f"{folder}: no image files in this folder (looked for {' '.join(sorted(_SUFFIXES))})")
+        raise BadInput(f"{folder}: no image files in this folder (looked for {' '.join(sorted(SUFFIXES))})")
     return found
 
 
@@ -182,22 +177,13 @@ def read_image(source: str | os.PathLike[str] | PILImage.Image) -> PILImage.Imag
         BadImage: Not an image, damaged, or smaller than 8 px.
     """
     if isinstance(source, PILImage.Image):
-        return _to_rgb(source, "PIL image")
+        return to_rgb(source, "PIL image")
     if not isinstance(source, (str, os.PathLike)):
         raise BadInput(f"expected an image (path, PIL image, HWC uint8 array or float tensor (3 h w) in [0,1]), got {_kind(source)}")
     path = Path(source)
     if not path.is_file():
         raise BadImage(f"{path}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
-    try:
-        with PILImage.open(path) as opened:
-            opened.load()
-            return _to_rgb(opened, str(path))
-    except BadImage:
-        raise
-    except PILImage.UnidentifiedImageError:
-        raise BadImage(f"{path}: not an image file") from None
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ...
-        raise BadImage(f"{path}: cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})") from None
+    return decode(path, str(path))[0]
 
 
 def check_range(images: Tensor, ndim: int) -> Tensor:
@@ -213,27 +199,10 @@ def check_range(images: Tensor, ndim: int) -> Tensor:
     return images if images.dtype == torch.float64 else images.float()
 
 
-def _to_rgb(picture: PILImage.Image, name: str) -> PILImage.Image:
-    if min(picture.size) < SMALLEST:
-        raise BadImage(f"{name}: {picture.width}x{picture.height} pixels, too small to look at (at least {SMALLEST} a side)")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F":
-        raise BadImage(f"{name}: floating-point picture; its range is unknown, so pass it as a tensor (3 h w) in [0,1]")
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture, dtype=np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage(f"{name}: mode {picture.mode} with values {values.min()} to {values.max()}, expected 16 bit (0 to 65535)")
-        picture = PILImage.fromarray(((values + 128) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        picture = PILImage.alpha_composite(PILImage.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-    return picture.convert("RGB")
-
-
 def _from_array(array: np.ndarray) -> PILImage.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise BadInput(f"expected an HWC uint8 array (h w 3), got {array.dtype} {array.shape}; float pictures go in as tensors (3 h w)")
-    return _to_rgb(PILImage.fromarray(array), "array")
+    return to_rgb(PILImage.fromarray(array), "array")
 
 
 def _kind(value: object) -> str:

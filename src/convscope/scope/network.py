@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, BadWeights
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -62,3 +68,19 @@ def usable_device(device: str | torch.device) -> torch.device:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch says that memory ran out, on a GPU or not."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def frozen_copy(model: M) -> M:
+    """A copy of a network to give away: on the CPU, in evaluation mode, without gradients. The network itself stays as it is."""
+    return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+
+@contextmanager
+def large_enough(height: int, width: int) -> Generator[None]:
+    """What torch says of pictures that a network shrinks to nothing becomes a BadInput that says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("too small", "greater than actual input size")):
+            raise
+        raise BadInput(f"pictures of {height}x{width} are too small for this network") from None

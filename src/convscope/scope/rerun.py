@@ -10,7 +10,9 @@ Source: Nakandala, Kumar, Papakonstantinou 2019 (Krypton, SIGMOD), with tight wi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +24,7 @@ from torch.nn import functional as F
 from convscope.scope.frames import Frame, Places, Span, cut, laid_over, lengths, together, windows
 from convscope.scope.geometry import Whole, Window
 from convscope.scope.graph import Graph, Node
-from convscope.scope.precision import computing_in
+from convscope.scope.precision import computing_in, wide
 from convscope.scope.replay import (
     FRESH,
     MULTIPLYING,
@@ -98,7 +100,8 @@ class Rerun:
         graph: The operations of one forward on a single picture of this size.
         picture: What the network was fed, (1 3 h w), normalized.
         last: The node whose value is wanted.
-        precision: "float32" stands for the picture's own type.
+        precision: "float32" stands for the picture's own type. In "bfloat16" what comes after the last weights is wider all the same: eight
+            bits are too few for a logit.
 
     Attributes:
         base: The value of `last` for the unchanged picture, (1 ...).
@@ -115,7 +118,9 @@ class Rerun:
         self.needed = _needed(graph, last)
         for index in self.needed[1:]:
             check_apart(graph.nodes, index)
-        self.nodes = dict(zip(self.needed, (_in(precision, graph.nodes[index]) for index in self.needed), strict=True))
+        weighed = [index for index in self.needed if graph.nodes[index].operation in MULTIPLYING]
+        self._exact = math.inf if precision == "float32" else max(weighed, default=0)
+        self.nodes = {index: _in(precision if index < self._exact else "float32", graph.nodes[index]) for index in self.needed}
         self._readers: dict[int, list[int]] = {}
         for index in self.needed:
             for edge in graph.nodes[index].edges:
@@ -320,7 +325,11 @@ class Rerun:
         )
         there = corner[0] * y.stride - y.padding, corner[1] * x.stride - x.padding
         read = laid_over(padded, source.spatial, _framed(values[edge.node]), needs, there, (y.padding, x.padding))
-        return unpadded(node, read, self._scaled.get(self._under.get(index, -1)))
+        with self._widely(index):
+            return unpadded(node, wide(read) if index >= self._exact else read, self._scaled.get(self._under.get(index, -1)))
+
+    def _widely(self, index: int) -> AbstractContextManager[Any]:
+        return computing_in("float32", self._kept[0].device) if index >= self._exact else nullcontext()
 
     def _pad(self, index: int, pads: tuple[int, int, int, int], fill: float) -> Tensor:
         key = index, pads, fill
@@ -359,6 +368,10 @@ class Rerun:
 
     def _repeated(self, index: int, value_of: Callable[[int], Tensor], shape: tuple[int, ...], *, overwrites: bool = True) -> Tensor:
         """The operation of a node on other values, batch norms multiplied into the convolutions before them."""
+        with self._widely(index):
+            return self._computed(index, (lambda source: wide(value_of(source))) if index >= self._exact else value_of, shape, overwrites)
+
+    def _computed(self, index: int, value_of: Callable[[int], Tensor], shape: tuple[int, ...], overwrites: bool) -> Tensor:
         node = self.nodes[index]
         if index in self._under:
             _, _, _, stride, padding, dilation, _, _, groups = node.arguments

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, asking
+from convscope.scope.bounds import Bounds, bounds_of
 from convscope.scope.edits import prepared, scaled_kernels
 from convscope.scope.graph import Graph
 from convscope.scope.inputs import Images, Inputs
@@ -87,6 +88,7 @@ class Scope:
         self._lock = threading.RLock()
         resolve_precision(precision, self.device, "measure")
         self._hashed: tuple[object, str] | None = None
+        self._bounded: tuple[object, list[Bounds | None]] | None = None
         check_finite(model, self.name)
 
     def __repr__(self) -> str:
@@ -179,6 +181,20 @@ class Scope:
         hint = f"convolutions {'in' if inside else 'near'} it: {names}" if names else "this network has no convolution"
         raise BadInput(f"layer {layer} is a {known.kind}, which has no kernels to show; {hint}")
 
+    def bounds(self, layers: Sequence[str]) -> dict[str, Bounds | None]:
+        """What no picture with values in [0,1] can make the channels of layers exceed, by interval arithmetic; None where not known.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+        """
+        wanted = {name: self.layers[name] for name in layers}
+        exact = self.device.type == "cpu" and self.resolve("measure") == "float32"
+        state = (exact, *((tensor.data_ptr(), tensor._version) for tensor in [*self.model.parameters(), *self.model.buffers()]))
+        if self._bounded is None or self._bounded[0] != state:
+            self._bounded = state, bounds_of(self.graph, self.inputs.mean, self.inputs.std, exact=exact)
+        found = self._bounded[1]
+        return {name: None if layer.node is None or layer.of_input else found[layer.node] for name, layer in wanted.items()}
+
     @contextmanager
     def session(self, precision: str | None = None, *, scaled: bool = False) -> Generator[None]:
         """The state in which the network is run; reentrant. Long work enters it once, single calls enter it by themselves.
@@ -244,6 +260,10 @@ class Scope:
             values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted)
         return {name: wide(value) for name, value in values.items()} if widen else values
 
+    def run_maps(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """As :meth:`run`, with the units of every layer on axis 1: {name: (n c ...)}."""
+        return {name: self.layers[name].channels_first(value) for name, value in self.run(images, layers).items()}
+
     def pull_back(self, images: Tensor, layer: str, seeds: Tensor, *, edit: AbstractContextManager[Any] | None = None) -> Tensor:
         """The derivative of sum(seeds * value of the layer) with respect to the images: one pass there and one back.
 
@@ -300,6 +320,28 @@ class Scope:
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             self.forwards += 1
             return forward_until(self.model, normalized, wanted)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor, layers: Sequence[str], watch: Callable[[Layer, Tensor], _T]) -> dict[str, _T]:
+        """One pass over one batch, in which every layer's value is handed over as soon as it is there, and kept no longer than that.
+
+        Args:
+            images: (n 3 h w) in pixel space.
+            layers: Names of the layers wanted; the pass ends at the deepest.
+            watch: Called with a layer and its value (n ...), in whatever precision the network computed it; it must not change it.
+
+        Returns:
+            {name: what `watch` returned}.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+        """
+        wanted = [self.layers[name] for name in layers]
+        precision = self._running_in or self.resolve("measure")
+        with self.session(), asking(network=self.name, input=tuple(images.shape)), computing_in(precision, self.device):
+            normalized = self.inputs.normalize(images.to(self.device, self.dtype)).contiguous(memory_format=torch.channels_last)
+            self.forwards += 1
+            return forward_until(self.model, normalized, wanted, watch)
 
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
         """What the network makes of images, at the layers asked for.

@@ -12,6 +12,7 @@ from convscope.result import Result, axes
 from convscope.scope import Images, Scope
 from convscope.scope.provenance import technique
 from convscope.seeding import derive_seed
+from convscope.statistics import permutation_test
 from convscope.techniques.spectrum import spectrum
 
 CHANCE = 0.05
@@ -146,47 +147,6 @@ def hypothesis(
         manifest={"precision": scope.resolve("measure"), "skipped": [*shown.manifest["skipped"], *other.manifest["skipped"]]},
         **answer,
     )
-
-
-def permutation_test(values: np.ndarray, n: int, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """AUC, p-value and family-wise corrected p-value of every column.
-
-    Args:
-        values: (n + m, c); the first `n` rows are the group claimed to be higher.
-        n: Size of that group.
-        permutations: Number of random re-labellings.
-        seed: Their seed.
-
-    Returns:
-        Three arrays (c).
-    """
-    ranks = average_ranks(values)
-    m = len(values) - n
-    generator = np.random.default_rng(seed)
-
-    def areas(rank_sums: np.ndarray) -> np.ndarray:
-        return (rank_sums - n * (n + 1) / 2) / (n * m)
-
-    auc = areas(ranks[:n].sum(0))
-    single = np.zeros(values.shape[1])
-    largest = np.zeros(values.shape[1])
-    for first in range(0, permutations, 256):  # in blocks, so that memory does not grow with the number of permutations
-        picked = np.zeros((min(256, permutations - first), n + m))
-        for row in picked:
-            row[generator.permutation(n + m)[:n]] = 1
-        drawn = areas(picked @ ranks)
-        single += (drawn >= auc - 1e-12).sum(0)
-        largest += (drawn.max(1)[:, None] >= auc - 1e-12).sum(0)
-    return auc, (1 + single) / (1 + permutations), (1 + largest) / (1 + permutations)
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks 1 .. n of every column of (n c), equal values sharing their mean rank."""
-    ordered = np.sort(values, axis=0)
-    columns = range(values.shape[1])
-    below = np.stack([np.searchsorted(ordered[:, c], values[:, c], side="left") for c in columns], 1)
-    upto = np.stack([np.searchsorted(ordered[:, c], values[:, c], side="right") for c in columns], 1)
-    return (below + upto + 1) / 2
 
 
 def _against(values: np.ndarray, n: int, names: tuple[str, ...]) -> tuple[str, ...]:

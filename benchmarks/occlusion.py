@@ -1,0 +1,173 @@
+"""Occlusion side by side: Captum at its best, full inference in batches, and incremental inference in float32 and bfloat16.
+
+    python benchmarks/occlusion.py                                           # all networks, stride 8 (about an hour on 2 cores)
+    python benchmarks/occlusion.py --networks vgg16 resnet18 --strides 8 4
+
+Random weights (they do not change the arithmetic), one picture, patch 16, every position of the `cover` grid. Every contender runs in a
+process of its own, and those of a network follow one another. Timed is the map alone, without opening the network; a warm-up on few
+positions comes before. Captum runs with as many perturbations at once (1, 8 or 32) as the bare forward is fastest with. Where a
+whole map would take longer than --longest seconds, full inference and Captum are timed on a coarser grid and scaled by the number of
+positions, which all cost them the same; such times carry a `~`. Needs the extra `bench` for Captum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+import torchvision
+
+import convscope as cs
+from convscope.scope.rerun import rerun
+from convscope.scope.sweep import Sweep
+
+NETWORKS = "vgg16 resnet18 resnet50 inception_v3 squeezenet1_0 densenet121 mobilenet_v2 efficientnet_b0 convnext_tiny".split()
+CONTENDERS = ["captum", "full", "incremental", "incremental bfloat16"]
+PATCH = 16
+
+
+def scope_of(name: str, precision: str) -> cs.Scope:
+    torch.manual_seed(0)
+    options = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    size = 299 if name == "inception_v3" else 224
+    inputs = cs.Inputs(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return cs.Scope(torchvision.models.get_model(name, weights=None, **options).eval(), inputs, precision=precision, name=name)
+
+
+def picture_for(scope: cs.Scope) -> torch.Tensor:
+    """Smooth noise, (1 3 h w) in [0,1]."""
+    coarse = torch.rand(1, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, size=(scope.inputs.height, scope.inputs.width), mode="bilinear")
+
+
+def captum_map(scope: cs.Scope, picture: torch.Tensor, stride: int, at_once: int) -> None:
+    """Captum's map of the predicted class's probability."""
+    from captum.attr import Occlusion
+
+    fed = scope.inputs.normalize(picture)
+    fill = float(scope.inputs.normalize(torch.full((1, 3, 1, 1), 0.5)).mean())
+    with torch.no_grad():
+        target = int(scope.model(fed).argmax(1))
+        Occlusion(lambda batch: scope.model(batch).softmax(1)).attribute(
+            fed, (3, PATCH, PATCH), (3, stride, stride), baselines=fill, target=target, perturbations_per_eval=at_once
+        )
+
+
+def timed(work: object, *arguments: object) -> float:
+    start = time.perf_counter()
+    work(*arguments)  # type: ignore[operator]
+    return time.perf_counter() - start
+
+
+def contend(name: str, contender: str, stride: int, longest: float) -> dict[str, object]:
+    """Seconds for a whole map, and peak memory, of one contender; run in a process of its own."""
+    scope = scope_of(name, "bfloat16" if "bfloat16" in contender else "float32")
+    picture = picture_for(scope)
+    side = scope.inputs.height
+    count = (-(-(side - PATCH) // stride) + 1) ** 2
+    few = next(step for step in range(stride, side) if (-(-(side - PATCH) // step) + 1) ** 2 <= 36)
+    found: dict[str, object] = {"positions": count}
+    scaled = 1.0
+    if contender == "captum":
+        with torch.no_grad():
+            pictures = {at_once: picture.repeat(at_once, 1, 1, 1) for at_once in (1, 8, 32)}
+            tried = {at_once: min(timed(scope.model, batch) for _ in range(3)) / at_once for at_once, batch in pictures.items()}
+        best = min(tried, key=tried.__getitem__)
+        step, scaled = coarser(side, stride, tried[best] * count, longest)
+        step, scaled = (step, scaled) if step <= PATCH else (PATCH, count / (-(-(side - PATCH) // PATCH) + 1) ** 2)
+        seconds = timed(captum_map, scope, picture, step, best)
+        found["at_once"] = best
+    else:
+        method = contender.split()[0]
+        warm = cs.occlusion(scope, picture, patch=PATCH, stride=few, method=method)
+        step = stride
+        if method == "full":
+            each = timed(lambda: cs.occlusion(scope, picture, patch=PATCH, stride=few, method=method)) / warm.map.size
+            step, scaled = coarser(side, stride, each * count, longest)
+        seconds = timed(lambda: cs.occlusion(scope, picture, patch=PATCH, stride=step, method=method, verify=0))
+    found |= {"seconds": seconds * scaled, "scaled": scaled != 1, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return found
+
+
+def coarser(side: int, stride: int, seconds: float, longest: float) -> tuple[int, float]:
+    """A stride whose map takes no longer than `longest`, and how many times as many positions the asked one has."""
+    counts = {step: (-(-(side - PATCH) // step) + 1) ** 2 for step in range(stride, side)}
+    step = next(step for step in counts if seconds * counts[step] / counts[stride] <= longest or counts[step] <= 36)
+    return step, counts[stride] / counts[step]
+
+
+def facts(name: str, stride: int) -> dict[str, float]:
+    """The least and the planned share of arithmetic, which method is chosen, and the largest difference and rank correlation."""
+    scope = scope_of(name, "float32")
+    picture = picture_for(scope)
+    grid = cs.occlusion(scope, picture, patch=PATCH, stride=64, method="full", score="logit")
+    again = cs.occlusion(scope, picture, patch=PATCH, stride=64, score="logit")
+    from convscope.techniques.occlusion import patches
+
+    boxes = patches((scope.inputs.height, scope.inputs.width), (PATCH, PATCH), (stride, stride), "cover").reshape(-1, 4)
+    with torch.no_grad(), scope.session("float32"):
+        ready = rerun(scope, picture, "output")
+        sweep = Sweep(scope, picture, torch.full_like(picture, 0.5), boxes, "output")
+        parts = ready.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]))
+    planned = sum(part.cost * len(part.members) for part in parts) / len(boxes)
+    return {
+        "least": 1 / float(ready.least(boxes).mean()),
+        "planned": 1 / planned,
+        "difference": float(np.abs(grid.map - again.map).max() / np.abs(grid.base).max()),
+        "incremental": float(sweep.method == "incremental"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--strides", nargs="+", type=int, default=[8])
+    parser.add_argument("--contenders", nargs="+", default=CONTENDERS)
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds a full map may take before it is scaled from a coarser grid")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        name, contender, stride = options.one
+        done = facts(name, int(stride)) if contender == "facts" else contend(name, contender, int(stride), options.longest)
+        print(json.dumps(done))
+        return
+    print("| network | stride | contender | seconds | faster than full | than Captum | MAC ratio, ideal / planned | share of it | memory |")
+    print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    for name in options.networks:
+        for stride in options.strides:
+            known = child(name, "facts", stride, options.longest)
+            seconds: dict[str, float] = {}
+            for contender in options.contenders:
+                done = child(name, contender, stride, options.longest)
+                seconds[contender] = done["seconds"]
+                against = [f"{seconds[other] / seconds[contender]:.2f}x" if other in seconds else "" for other in ("full", "captum")]
+                share = (
+                    f"{seconds['full'] / seconds[contender] / known['least']:.0%}"
+                    if "incremental" in contender and "full" in seconds
+                    else ""
+                )
+                macs = f"{known['least']:.2f} / {known['planned']:.2f}" if "incremental" in contender else ""
+                how = f"{contender} ({done['at_once']} at once)" if contender == "captum" else contender
+                if contender == "incremental" and not known["incremental"]:
+                    how += " (chooses full)"
+                row = [name, str(stride), how, f"{'~' if done['scaled'] else ''}{done['seconds']:.1f}", *against, macs, share]
+                print("|", " | ".join([*row, f"{done['memory']:.2f} GB"]), "|", flush=True)
+            print(f"| {name} | {stride} | largest difference of the logit, relative | {known['difference']:.1e} | | | | | |", flush=True)
+
+
+def child(name: str, contender: str, stride: int, longest: float) -> dict[str, float]:
+    command = [sys.executable, __file__, "--longest", str(longest), "--one", name, contender, str(stride)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The scan of a data set against the bare forward of the same network: same precision, batch and threads, but no decoding, no statistics.
+
+    python benchmarks/scan.py                          # rates, bar by network
+    python benchmarks/scan.py --memory 20000           # peak memory at 1,000 images and at so many
+    python benchmarks/scan.py --crp                    # zennit-crp's feature visualization beside it (extra `bench`)
+
+The bare forward is timed twice: as one writes it down (`model(batch)`), and as the scan runs it (channels-last, freed memory kept). The
+bars hold against the first; the second says what measuring and decoding cost. Random weights; photographs from ../shared, decoded in
+every round. Contenders alternate, and the median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+
+import convscope as cs
+from convscope.scope.memory import kept_memory
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "imagenet-sample"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BARS = {"vgg16_bn": (0.85, 256), "resnet50": (0.75, 512), "squeezenet1_0": (0.6, 1000)}
+"""{network: (share of the bare forward's rate that the scan must reach, images of a round)}"""
+
+
+def network(name: str) -> torch.nn.Module:
+    """A network with the same random weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torchvision.models.get_model(name, weights=None).eval()
+
+
+def photographs(count: int) -> list[str]:
+    """So many photographs; repeated if there are fewer."""
+    files = sorted(map(str, PHOTOGRAPHS.glob("*.jpg")))
+    return [files[index % len(files)] for index in range(count)]
+
+
+def timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def bare(model: torch.nn.Module, batch: int, images: int, tuned: bool) -> float:
+    """Images a second of a forward alone."""
+    values = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    rounds = max(2, images // batch // 8)
+
+    def forwards() -> None:
+        for _ in range(rounds):
+            model(values)
+
+    with torch.no_grad():
+        if not tuned:
+            model(values)
+            return rounds * batch / timed(forwards)
+        values = values.contiguous(memory_format=torch.channels_last)
+        with kept_memory():
+            model(values)
+            return rounds * batch / timed(forwards)
+
+
+def scanned(model: torch.nn.Module, name: str, batch: int, images: int) -> float:
+    """Images a second of a scan of all convolutions, from listing the files to the finished tables."""
+    scope = cs.Scope(model, cs.Inputs(224, MEAN, STD), name=name)
+    _ = scope.layers
+    with tempfile.TemporaryDirectory() as folder:
+        return images / timed(lambda: cs.scan(scope, photographs(images), f"{folder}/survey", batch_size=batch))
+
+
+def rates(names: list[str], rounds: int, batch: int) -> None:
+    """The table of rates."""
+    print(f"{torch.get_num_threads()} threads, float32, batch {batch}, images/s, median of {rounds} rounds\n")
+    print("| network | images | bare forward | bare, tuned | scan | scan / bare | bar | scan / tuned |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name in names:
+        bar, images = BARS[name]
+        model = network(name)
+        found: dict[str, list[float]] = {"bare": [], "tuned": [], "scan": []}
+        for _ in range(rounds):
+            found["bare"].append(bare(model, batch, images, tuned=False))
+            found["tuned"].append(bare(model, batch, images, tuned=True))
+            found["scan"].append(scanned(model, name, batch, images))
+        plain, tuned, own = (statistics.median(found[key]) for key in ("bare", "tuned", "scan"))
+        verdict = "" if own >= bar * plain else " (missed)"
+        print(
+            f"| {name} | {images} | {plain:.1f} | {tuned:.1f} | {own:.1f} | {own / plain:.2f} | {bar}{verdict} | {own / tuned:.2f} |",
+            flush=True,
+        )
+
+
+def memory(many: int) -> None:
+    """Peak memory of scans of a small network over few and over many images, each in a process of its own."""
+    print("| images | time s | peak memory MB |\n|---:|---:|---:|")
+    for images in (1000, many):
+        done = subprocess.run(
+            [sys.executable, __file__, "--memory-of", str(images)], capture_output=True, text=True, check=True, env=os.environ
+        )
+        print(done.stdout.strip(), flush=True)
+
+
+def memory_of(images: int) -> None:
+    """One row of :func:`memory`: the same photographs under other names, the bundled network."""
+    scope = cs.open("textures")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "images"
+        source.mkdir()
+        for index, path in enumerate(photographs(images)):
+            (source / f"{index:06d}.jpg").symlink_to(path)
+        seconds = timed(lambda: cs.scan(scope, source, f"{folder}/survey", shard_size=256))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"| {images:,} | {seconds:.0f} | {peak:.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--networks", nargs="*", default=list(BARS), choices=list(BARS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--memory", type=int, metavar="IMAGES")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.memory_of:
+        memory_of(given.memory_of)
+    elif given.memory:
+        memory(given.memory)
+    else:
+        rates(given.networks, given.rounds, given.batch)
+
+
+if __name__ == "__main__":
+    main()

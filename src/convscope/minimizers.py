@@ -1,0 +1,182 @@
+"""Minimizers of one picture each, written as generators: they yield where to look next and are sent the loss and the gradient there.
+
+So many of them share one pass through a network, and what one of them does depends on nothing but its own losses and gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from convscope.errors import BadInput
+
+Minimizer = Generator[Tensor, tuple[float, Tensor], Tensor]
+"""Yields free numbers, is sent (loss, gradient) there, and returns the numbers that it ends with."""
+
+_DECREASE, _CURVATURE, _TRIALS = 1e-4, 0.9, 12
+_FIRST = 0.01
+"""Root mean square of the very first step, in units of the start's own scale."""
+
+
+@dataclass
+class _Place:
+    """A point with the loss and the gradient there."""
+
+    point: Tensor
+    loss: float
+    gradient: Tensor
+
+
+def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10) -> Minimizer:
+    """Limited-memory BFGS (Nocedal 1980) with a line search that ends where the weak Wolfe conditions hold (Lewis and Overton 2013).
+
+    The loss never rises. Ends early where no step lowers it any more.
+
+    Args:
+        start: Free numbers, any shape.
+        evaluations: How often the loss may be asked for, trials of the line search included.
+        memory: Pairs of steps and gradient differences that the curvature is estimated from.
+    """
+    loss, gradient = yield start
+    here = _Place(start, loss, gradient)
+    pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=memory)
+    used = 1
+    while used < evaluations:
+        direction = _two_loops(here.gradient, pairs)
+        slope = _dot(direction, here.gradient)
+        if not slope < 0:
+            if not pairs:
+                break
+            pairs.clear()
+            continue
+        first = 1.0 if pairs else _FIRST * max(_rms(start), _FIRST) / max(_rms(direction), 1e-30)
+        found, spent = yield from _search(here, direction, slope, first, evaluations - used)
+        used += spent
+        if found is None:
+            if not pairs:
+                break
+            pairs.clear()  # the estimate of the curvature misleads: begin anew along the gradient
+            continue
+        step, change = found.point - here.point, found.gradient - here.gradient
+        curvature = _dot(step, change)
+        if curvature > 1e-10 * _dot(change, change):
+            pairs.append((step, change, 1 / curvature))
+        here = found
+    return here.point
+
+
+def _search(
+    here: _Place, direction: Tensor, slope: float, step: float, evaluations: int
+) -> Generator[Tensor, tuple[float, Tensor], tuple[_Place | None, int]]:
+    """A lower place along `direction`, or None, and how many evaluations that took."""
+    low, high = 0.0, math.inf
+    lower: _Place | None = None
+    for trial in range(1, min(_TRIALS, evaluations) + 1):
+        point = here.point + step * direction
+        loss, gradient = yield point
+        excess = loss - here.loss - step * slope
+        if not loss <= here.loss + _DECREASE * step * slope:
+            high = step
+            vertex = -slope * step**2 / (2 * excess) if low == 0 and math.isfinite(excess) and excess > 0 else (low + high) / 2
+            step = min(max(vertex, low + 0.1 * (high - low)), low + 0.5 * (high - low))
+            continue
+        if lower is None or loss <= lower.loss:
+            lower = _Place(point, loss, gradient)
+        if _dot(gradient, direction) >= _CURVATURE * slope:
+            return lower, trial
+        low = step
+        step = 4 * step if high == math.inf else (low + high) / 2
+    return lower, min(_TRIALS, evaluations)
+
+
+def _two_loops(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, float]]) -> Tensor:
+    """The quasi-Newton direction: minus the estimated inverse Hessian times the gradient."""
+    direction = -gradient
+    shares: list[float] = []
+    for step, change, inverse in reversed(pairs):
+        shares.append(inverse * _dot(step, direction))
+        direction.sub_(change, alpha=shares[-1])
+    if pairs:
+        _, change, inverse = pairs[-1]
+        direction.mul_(1 / (inverse * _dot(change, change)))
+    for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):
+        direction.add_(step, alpha=share - inverse * _dot(change, direction))
+    return direction
+
+
+def adam(start: Tensor, evaluations: int, *, rate: float = 0.05) -> Minimizer:
+    """Adam (Kingma and Ba 2015) with the customary decay rates 0.9 and 0.999."""
+    point, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    for turn in range(1, evaluations + 1):
+        _, gradient = yield point
+        mean = mean.lerp(gradient, 0.1)
+        square = square.lerp(gradient.square(), 0.001)
+        size = (square / (1 - 0.999**turn)).sqrt_().add_(1e-8)
+        point = point - rate / (1 - 0.9**turn) * mean / size
+    return point
+
+
+def clipped_sgd(
+    start: Tensor,
+    evaluations: int,
+    *,
+    rate: float = 0.1,
+    momentum: float = 0.9,
+    decay: float = 0.9,
+    every: int = 10,
+    clip: float = 10.0,
+    weight_decay: float = 5e-4,
+    still: float = 0.005,
+) -> Minimizer:
+    """The optimizer of the feature-map-inversion paper: gradient descent with momentum, clipped element by element.
+
+    Args:
+        start: Free numbers in 0..255 minus the mean colour.
+        evaluations: The most steps.
+        rate: Learning rate, times `decay` after `every` steps.
+        momentum: Share of the last step that is taken again.
+        decay: See `rate`.
+        every: See `rate`.
+        clip: Largest magnitude of an element of the gradient.
+        weight_decay: Pull towards zero, added after clipping.
+        still: Ends where a step is shorter than this share of the numbers' norm.
+    """
+    point, speed = start.clone(), torch.zeros_like(start)
+    for turn in range(evaluations):
+        _, gradient = yield point
+        pull = gradient.clamp(-clip, clip) + weight_decay * point
+        speed = momentum * speed - rate * decay ** (turn // every) * pull
+        point = point + speed
+        if float(speed.norm()) < still * float(point.norm()):
+            break
+    return point
+
+
+MINIMIZERS: dict[str, Callable[..., Minimizer]] = {"lbfgs": lbfgs, "adam": adam, "paper": clipped_sgd}
+
+
+def find_minimizer(name: str, evaluations: int, **numbers: float) -> Callable[[Tensor], Minimizer]:
+    """A minimizer by name, for any start.
+
+    Raises:
+        BadInput: Unknown name, or no evaluations.
+    """
+    if name not in MINIMIZERS:
+        raise BadInput(f"optimizer must be one of {', '.join(MINIMIZERS)}, got {name!r}")
+    if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
+        raise BadInput(f"steps must be a whole number of at least 1, got {evaluations!r}")
+    return partial(MINIMIZERS[name], evaluations=evaluations, **numbers)
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    return float(torch.dot(one.flatten(), other.flatten()))
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())

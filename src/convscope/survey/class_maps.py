@@ -1,0 +1,177 @@
+"""The maps of a layer that belong to a class: chosen by most of its images and by no other class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.result import Result, axes
+from convscope.survey.provenance import reader
+from convscope.survey.survey import Survey
+
+PER_IMAGE, PER_CLASS = 25, 25
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMaps(Result):
+    """The votes of images for channels, and the channels that each class keeps.
+
+    Attributes:
+        votes: Images of each class that have the channel among their strongest, (label c).
+        frequency: The same as a share of the class's images, (label c).
+        means: Mean activation over each class's images, (label c).
+        counts: Images of each class, (label).
+        layer: The layer's name.
+        classes: The labels.
+        labels: Class names of the channels on "output", else "".
+        maps: {label: its channels, most votes first}; what :func:`~convscope.activation_sums` and :func:`~convscope.detector` take.
+        shared: {label: channels it would have, but another class has as well}.
+        per_image: How many channels an image votes for.
+        per_class: How many channels a class lists before those of other classes are removed.
+    """
+
+    votes: np.ndarray = axes("label c")
+    frequency: np.ndarray = axes("label c", "series", unit="share of images")
+    means: np.ndarray = axes("label c", unit="activation")
+    counts: np.ndarray = axes("label")
+    layer: str = ""
+    classes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    maps: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    shared: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    per_image: int = PER_IMAGE
+    per_class: int = PER_CLASS
+
+    def summary(self) -> str:
+        """The channels of each class."""
+        lines: list[str] = []
+        for label, count in zip(self.classes, self.counts, strict=True):
+            own = self.maps[label]
+            listed = ", ".join(map(str, own[:12])) + (", ..." if len(own) > 12 else "")
+            lines.append(f"{label} ({count} images): {len(own)} maps of its own, {len(self.shared[label])} shared: {listed or 'none'}")
+        return "\n".join(lines)
+
+
+@reader
+def class_maps(survey: Survey, layer: str, *, per_image: int = PER_IMAGE, per_class: int = PER_CLASS) -> ClassMaps:
+    """The maps of a layer that belong to a class: chosen by most of its images and by no other class.
+
+    Each image votes for its `per_image` channels of highest mean activation; a class lists the `per_class` channels with most votes;
+    then every channel that another class lists, too, is removed from all lists.
+
+    Ties: between channels of an image, the lower channel; between channels of a class with equal votes, the higher mean activation over
+    the class's images, then the lower channel. Channels without a vote are never listed, so a list may be shorter than `per_class`.
+
+    Args:
+        survey: The survey; its images need labels.
+        layer: Layer name; the article takes the last convolution after its ReLU.
+        per_image: Votes of an image (the article's N1).
+        per_class: Channels of a class before removal (its N2).
+
+    Returns:
+        Votes, and `.maps`, the channels of each class.
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        BadInput: No labels; a survey of summaries with another number of votes for each image.
+
+    Source:
+        Shin 2020 (S2, section 1). Deviations: ties are declared; channels without a vote are dropped, where the code fills lists with
+        them; a single class keeps its list, where the code has none.
+
+    Example:
+        >>> import convscope as cs
+        >>> survey = cs.read_survey("surveys/ants-bees")  # doctest: +SKIP
+        >>> cs.class_maps(survey, "features.12").maps["ants"]  # doctest: +SKIP
+        (213, 41, 500)
+    """
+    if min(per_image, per_class) < 1:
+        raise BadInput(f"per_image and per_class must be at least 1, got {per_image} and {per_class}")
+    if not survey.labels:
+        raise BadInput(f"survey {survey.path}: its images have no labels, so there are no classes to find maps of")
+    if per_image == survey.manifest["votes_per_image"]:
+        votes, means, counts = _counted(survey, layer)
+    elif survey.manifest["summary_only"]:
+        kept = survey.manifest["votes_per_image"]
+        raise BadInput(f"survey {survey.path} holds summaries only, with {kept} votes for each image; got per_image={per_image}")
+    else:
+        votes, means, counts = tally(survey.mean(layer), survey.truth, len(survey.labels), per_image)
+    own, shared = elect(votes, means, per_class)
+    return ClassMaps(
+        votes=votes,
+        frequency=votes / counts[:, None],
+        means=means,
+        counts=counts,
+        layer=layer,
+        classes=survey.labels,
+        labels=survey.unit_labels(layer, range(votes.shape[1])),
+        maps=dict(zip(survey.labels, own, strict=True)),
+        shared=dict(zip(survey.labels, shared, strict=True)),
+        per_image=per_image,
+        per_class=per_class,
+    )
+
+
+def tally(means: np.ndarray, truth: np.ndarray, classes: int, per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Votes (label c), mean activations (label c) and numbers of images (label).
+
+    Args:
+        means: Mean activation of every channel, (n c).
+        truth: The class of every image, -1 for none, (n).
+        classes: How many classes.
+        per_image: How many channels an image votes for.
+    """
+    strongest = np.argsort(-means, axis=1, kind="stable")[:, :per_image]
+    votes, sums = np.zeros((classes, means.shape[1]), np.int64), np.zeros((classes, means.shape[1]))
+    labelled = np.flatnonzero(truth >= 0)
+    np.add.at(votes, (truth[labelled, None], strongest[labelled]), 1)
+    np.add.at(sums, truth[labelled], means[labelled])
+    counts = np.bincount(truth[labelled], minlength=classes)
+    return votes, sums / np.maximum(counts, 1)[:, None], counts
+
+
+def elect(votes: np.ndarray, means: np.ndarray, per_class: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """The channels that each class keeps, and those that it loses because another class lists them, too; both most votes first."""
+    channels = np.arange(votes.shape[1])
+    lists = [
+        [int(channel) for channel in np.lexsort((channels, -mean, -vote))[:per_class] if vote[channel]]
+        for vote, mean in zip(votes, means, strict=True)
+    ]
+    listed = np.bincount(np.concatenate([np.array(each, np.int64) for each in lists]), minlength=len(channels))
+    own = [tuple(channel for channel in each if listed[channel] == 1) for each in lists]
+    shared = [tuple(channel for channel in each if listed[channel] > 1) for each in lists]
+    return own, shared
+
+
+def maps_of(given: ClassMaps | Mapping[str, Sequence[int]] | None, survey: Survey, layer: str) -> dict[str, tuple[int, ...]]:
+    """The maps meant: those given, or the survey's own by the article's numbers.
+
+    Raises:
+        BadInput: The maps are of another layer, or no maps at all.
+        UnitNotFound: The layer has no such channel.
+    """
+    if given is None:
+        given = class_maps(survey, layer)
+    if isinstance(given, Result):
+        there = str(getattr(given, "layer", ""))
+        if given.technique != ClassMaps.technique or there != layer:
+            raise BadInput(f"maps: expected class maps of layer {layer}, got {given.technique} of layer {there or 'none'}")
+        given = given.maps
+    if not isinstance(given, Mapping) or not given:
+        raise BadInput(f"maps: expected class maps or {{label: channels}}, got {type(given).__name__}")
+    return {str(label): tuple(survey.units(layer, list(channels))) if len(channels) else () for label, channels in given.items()}
+
+
+def _counted(survey: Survey, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What :func:`tally` gives, from the survey's own count."""
+    table = survey.classes(layer)
+    place = {label: index for index, label in enumerate(survey.labels)}
+    rows = np.array([place[label] for label in table["label"].to_pylist()], np.int64)
+    shape = len(survey.labels), survey.layer(layer).channels
+    votes, means, counts = np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64)
+    at = rows, table["channel"].to_numpy()
+    votes[at], means[at], counts[at] = table["votes"].to_numpy(), table["mean"].to_numpy(), table["images"].to_numpy()
+    return votes, means, counts[:, 0]

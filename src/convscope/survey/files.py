@@ -1,0 +1,150 @@
+"""A survey's files: finding them on any file system, reading Parquet, and SQL over all of it by DuckDB."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from convscope.errors import BadInput, StoreConflict
+from convscope.survey.schema import MANIFEST, SCHEMAS, VALUES, VERSION
+
+_LONG = """create view "values" as select image, layer, unnest(range(len(maximum)))::integer as channel, unnest(maximum) as maximum,
+unnest(mean) as mean, unnest(y) as y, unnest(x) as x from "rows" """
+
+
+@dataclass(frozen=True)
+class Files:
+    """A folder on a file system.
+
+    Attributes:
+        system: The file system (fsspec).
+        root: The folder's path on it.
+        name: The folder as it was asked for.
+    """
+
+    system: Any
+    root: str
+    name: str
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest of a finished survey that this version reads.
+
+        Raises:
+            StoreConflict: No such folder, unfinished, no survey, or of another layout.
+        """
+        try:
+            head = json.loads(self.system.cat_file(f"{self.root}/{MANIFEST}"))
+        except FileNotFoundError:
+            if not self.system.isdir(self.root):
+                raise StoreConflict(f"{self.name}: there is no such folder") from None
+            again = "an interrupted scan goes on when it is run again"
+            raise StoreConflict(f"{self.name}: holds no finished survey ({MANIFEST} is missing; {again})") from None
+        except (OSError, ValueError) as error:
+            raise StoreConflict(f"{self.name}: {MANIFEST} cannot be read ({error})") from None
+        kind = head.get("technique") if isinstance(head, dict) else None
+        if kind != "scan":
+            what = f"a result of {kind}" if isinstance(kind, str) else "something else"
+            raise StoreConflict(f"{self.name}: is no survey, but {what}; convscope scan makes surveys")
+        if head.get("schema") != VERSION:
+            raise StoreConflict(f"{self.name}: a survey of layout {head.get('schema')}; this convscope reads layout {VERSION}: scan again")
+        return head
+
+    def table(self, name: str) -> pa.Table:
+        """One of the small tables.
+
+        Raises:
+            StoreConflict: It is missing or damaged.
+        """
+        try:
+            found = pq.read_table(f"{self.root}/{name}.parquet", filesystem=self.system)
+            return found.select(SCHEMAS[name].names).cast(SCHEMAS[name])
+        except FileNotFoundError:
+            raise StoreConflict(f"{self.name}: {name}.parquet is missing") from None
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise StoreConflict(f"{self.name}: {name}.parquet is damaged ({_line(error)})") from None
+
+    def value_files(self) -> list[str]:
+        """The shards of per-image values, in order; empty if only summaries were kept."""
+        try:
+            listed = self.system.ls(f"{self.root}/{VALUES}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(path) for path in listed if str(path).endswith(".parquet"))
+
+    def values(self, layer: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of one layer, shard by shard; other layers' row groups are not read.
+
+        Raises:
+            StoreConflict: A shard is damaged.
+        """
+        try:
+            rows = ds.dataset(self.value_files(), SCHEMAS["values"], format="parquet", filesystem=self.system)
+            yield from rows.to_batches(columns=["image", *columns], filter=ds.field("layer") == layer)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreConflict(f"{self.name}: {VALUES}/ is damaged ({_line(error)})") from None
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB in memory with a view for each table: images, skipped, layers, channels, classes, top, rows and values."""
+        connection = duckdb.connect()
+        local = "file" in ((self.system.protocol,) if isinstance(self.system.protocol, str) else self.system.protocol)
+        if not local:
+            connection.register_filesystem(self.system)
+
+        def view(name: str, paths: Sequence[str]) -> None:
+            urls = (path if local else self.system.unstrip_protocol(path) for path in paths)
+            listed = ", ".join(f"'{url.replace(chr(39), chr(39) * 2)}'" for url in urls)
+            connection.execute(f'create view "{name}" as select * from read_parquet([{listed}])')
+
+        for name in SCHEMAS.keys() - {VALUES}:
+            view(name, [f"{self.root}/{name}.parquet"])
+        shards = self.value_files()
+        if shards:
+            view("rows", shards)
+            connection.execute(_LONG)
+        return connection
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer to a query over the views.
+
+        Raises:
+            BadInput: The query is wrong.
+        """
+        try:
+            with self.connect() as connection:
+                found = connection.sql(sql)
+                if found is None:
+                    raise BadInput("query: it has no answer; a survey is for reading, e.g. select * from images")
+                return found.to_arrow_table()
+        except (duckdb.Error, RuntimeError) as error:
+            hint = ""
+            if not self.value_files() and re.search(r"\b(rows|values)\b", sql):
+                hint = "; this survey has summaries only: no views rows and values"
+            raise BadInput(f"query: {_line(error)}{hint}") from None
+
+
+def open_folder(path: str) -> Files:
+    """A folder by path or by any URL that fsspec knows.
+
+    Raises:
+        BadInput: An unknown or unavailable kind of URL.
+    """
+    try:
+        system, root = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise BadInput(f"{path}: {_line(error)}") from None
+    return Files(system, root.rstrip("/"), path)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line, without the drawing of the query."""
+    kept = [line for line in str(error).splitlines() if line.strip() and not re.match(r"LINE \d+:|\s*\^", line)]
+    return " ".join(" ".join(kept).split())

@@ -1,0 +1,288 @@
+"""A survey read back: what every image does to every channel of every layer, by name, as arrays, or by SQL."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from convscope.errors import BadInput, LayerNotFound, StoreConflict, UnitNotFound
+from convscope.survey.files import Files, open_folder
+from convscope.survey.originals import Frame, read_framed
+
+OUTPUT = "output"
+Units: TypeAlias = int | str | slice | Sequence[int | str] | None
+"""Channels of a layer: a number, a list, a slice, None for all; class names on "output"."""
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyLayer:
+    """A layer as it was scanned.
+
+    Attributes:
+        name: Its name.
+        kind: The module's class.
+        channels: How many channels it has.
+        height, width: Size of its map, 1 x 1 for the output.
+        rectified: Whether its values are those after its ReLU.
+        rows: First pixel row that each row of the map sees and one beyond the last, cut to the picture, (y 2).
+        columns: The same for columns, (x 2).
+    """
+
+    name: str
+    kind: str
+    channels: int
+    height: int
+    width: int
+    rectified: bool
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+class Survey:
+    """What a scan wrote, opened for reading. Tables are read when they are asked for.
+
+    Attributes:
+        path: The folder.
+        manifest: The network, its inputs, parameters and versions.
+        layers: The scanned layers by name, in call order; the last is "output".
+        labels: The labels found, sorted.
+    """
+
+    def __init__(self, files: Files, manifest: Mapping[str, Any]) -> None:
+        self.path = files.name
+        self.manifest = manifest
+        self.labels: tuple[str, ...] = tuple(manifest["labels"])
+        self._files = files
+        self._tables: dict[str, pa.Table] = {}
+
+    def __repr__(self) -> str:
+        network = self.manifest.get("network", {}).get("name", "")
+        kept = ", summaries only" if self.manifest["summary_only"] else ""
+        count = f"{self.manifest['images']} images of {len(self.labels)} labels, {len(self.layers)} layers{kept}"
+        return f"Survey({self.path!r}: {network}, {count})"
+
+    def __len__(self) -> int:
+        return self.images.num_rows
+
+    @cached_property
+    def layers(self) -> dict[str, SurveyLayer]:
+        """The scanned layers by name, in call order."""
+
+        def span(row: Mapping[str, Any], axis: str) -> np.ndarray:
+            return np.stack([row[f"field_{axis}0"], row[f"field_{axis}1"]], 1)
+
+        plain = ("kind", "channels", "height", "width", "rectified")
+        rows = self._files.table("layers").sort_by("position").to_pylist()
+        return {
+            row["layer"]: SurveyLayer(row["layer"], *(row[key] for key in plain), span(row, "y"), span(row, "x"))  # type: ignore[arg-type]
+            for row in rows
+        }
+
+    @cached_property
+    def frame(self) -> Frame:
+        """Size of the network's input, and how pictures are brought to it."""
+        return Frame.of(self.manifest)
+
+    @cached_property
+    def images(self) -> pa.Table:
+        """The images that were read, a row each."""
+        return self._files.table("images")
+
+    @cached_property
+    def skipped(self) -> pa.Table:
+        """The images that were not, with the reason."""
+        return self._files.table("skipped")
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """The number of each image, ascending, (n): rows of arrays are in this order."""
+        ids = self.images["image"].to_numpy()
+        if (np.diff(ids) <= 0).any():
+            raise StoreConflict(f"{self.path}: images.parquet is damaged (numbers of images do not ascend)")
+        return ids
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name of each image."""
+        return tuple(self.images["name"].to_pylist())
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """The label of each image as a place in `labels`, -1 for none, (n)."""
+        places = {label: place for place, label in enumerate(self.labels)}
+        return np.array([places.get(label, -1) for label in self.images["label"].to_pylist()], np.int64)
+
+    def layer(self, name: str) -> SurveyLayer:
+        """A layer by name.
+
+        Raises:
+            LayerNotFound: It was not scanned; near names are listed.
+        """
+        if name not in self.layers:
+            near = difflib.get_close_matches(str(name), self.layers, n=4, cutoff=0.5) or list(self.layers)[-4:]
+            raise LayerNotFound(f"no layer {name!r} in this survey; near names: {', '.join(near)}")
+        return self.layers[name]
+
+    def units(self, layer: str, asked: Units) -> list[int]:
+        """The channel numbers meant by a number, a list, a slice or None (all); class names are understood on "output".
+
+        Raises:
+            UnitNotFound: The layer has no such channel, or none is asked for.
+        """
+        count = self.layer(layer).channels
+        if isinstance(asked, slice) or asked is None:
+            chosen: list[Any] = list(range(count))[slice(None) if asked is None else asked]
+        else:
+            chosen = list(asked) if isinstance(asked, (Sequence, np.ndarray)) and not isinstance(asked, str) else [asked]
+        if layer == OUTPUT:
+            chosen = [self._class_index(unit) if isinstance(unit, str) else unit for unit in chosen]
+        for unit in chosen:
+            if isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not 0 <= unit < count:
+                raise UnitNotFound(f"layer {layer} has units 0 to {count - 1}, got {unit!r}")
+        if not chosen:
+            raise UnitNotFound(f"no unit of layer {layer} asked for: {asked!r} is empty (it has 0 to {count - 1})")
+        return [int(unit) for unit in chosen]
+
+    def unit_labels(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
+        """Names for channels: class names on the output, "" elsewhere."""
+        classes = self.manifest["inputs"]["classes"]
+        if layer != OUTPUT or not classes:
+            return ("",) * len(units)
+        return tuple(str(classes[unit]) for unit in units)
+
+    def maximum(self, layer: str) -> np.ndarray:
+        """The maximum over positions, (images channels) float32."""
+        return self._matrix(layer, {"maximum": np.float32})[0]
+
+    def mean(self, layer: str) -> np.ndarray:
+        """The mean over positions, (images channels) float32."""
+        return self._matrix(layer, {"mean": np.float32})[0]
+
+    def positions(self, layer: str) -> np.ndarray:
+        """Where the maximum is, (images channels 2): y, x on the layer's map, the first of equals in reading order."""
+        return np.stack(self._matrix(layer, {"y": np.int32, "x": np.int32}), -1)
+
+    def channels(self, layer: str) -> pa.Table:
+        """What each channel does over all images, a row each."""
+        return self._rows("channels", layer)
+
+    def classes(self, layer: str) -> pa.Table:
+        """What each channel does for each label, a row each."""
+        return self._rows("classes", layer)
+
+    def top(self, layer: str, label: str | None = None) -> pa.Table:
+        """The images that excite each channel most, over all images or those of one label."""
+        table = self._rows("top", layer)
+        return table.filter(pc.field("label").is_null() if label is None else pc.field("label") == self.known_label(label))
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer of DuckDB to a query over the survey.
+
+        Views: images, skipped, layers, channels, classes, top; rows, a row per image and layer with a list over channels; values, the
+        same with a row per image, layer and channel.
+
+        Raises:
+            BadInput: The query is wrong.
+        """
+        return self._files.query(sql)
+
+    def picture(self, image: int) -> np.ndarray:
+        """An image exactly as the network was fed it, before normalization: (3 h w) float32 in [0,1].
+
+        Raises:
+            BadInput: The survey has no image of that number.
+            BadImage: The file is not there any more, or cannot be read.
+        """
+        return read_framed(self.images["path"][self.row(image)].as_py(), self.frame)
+
+    def fields(self, layer: str, positions: np.ndarray) -> np.ndarray:
+        """What positions of a map see: (... 2) y x to (... 4) y0 x0 y1 x1 in pixels of :meth:`picture`, end exclusive, cut to it."""
+        known, (y, x) = self.layer(layer), np.moveaxis(np.asarray(positions, np.int64), -1, 0)
+        if ((y < 0) | (y >= known.height) | (x < 0) | (x >= known.width)).any():
+            raise BadInput(f"layer {layer} has a map of {known.height} x {known.width}, got positions outside it")
+        rows, columns = known.rows[y], known.columns[x]
+        return np.stack([rows[..., 0], columns[..., 0], rows[..., 1], columns[..., 1]], -1)
+
+    def row(self, image: int) -> int:
+        """The row of an image in arrays.
+
+        Raises:
+            BadInput: The survey has no image of that number.
+        """
+        place = int(np.searchsorted(self.ids, image))
+        if place == len(self.ids) or self.ids[place] != image:
+            raise BadInput(f"survey {self.path} has no image {image}")
+        return place
+
+    def known_label(self, label: str) -> str:
+        """The label itself.
+
+        Raises:
+            BadInput: No image has it.
+        """
+        if label in self.labels:
+            return label
+        known = difflib.get_close_matches(str(label), self.labels, n=4, cutoff=0.3) or self.labels[:5]
+        words = (
+            f"it has {', '.join(known)}{', ...' if len(self.labels) > len(known) else ''}" if self.labels else "its images have no labels"
+        )
+        raise BadInput(f"survey {self.path} has no label {label!r}: {words}")
+
+    def _class_index(self, name: str) -> int:
+        names = [str(each).lower() for each in self.manifest["inputs"]["classes"] or ()]
+        if names.count(name.lower()) != 1:
+            near = [each for each in names if name.lower() in each][:5]
+            raise BadInput(f"class {name!r} is {'not unique' if near else 'unknown'}{'; near names: ' + ', '.join(near) if near else ''}")
+        return names.index(name.lower())
+
+    def _rows(self, table: str, layer: str) -> pa.Table:
+        if table not in self._tables:
+            self._tables[table] = self._files.table(table)
+        return self._tables[table].filter(pc.field("layer") == self.layer(layer).name)
+
+    def _matrix(self, layer: str, columns: Mapping[str, Any]) -> list[np.ndarray]:
+        """Columns of values/ as arrays (images channels), in the order of `ids`."""
+        channels = self.layer(layer).channels
+        if self.manifest["summary_only"]:
+            raise BadInput(f"survey {self.path} holds summaries only, so not what each image does; scan without --summary-only for that")
+        found = [np.empty((len(self.ids), channels), kind) for kind in columns.values()]
+        seen = np.zeros(len(self.ids), np.int64)
+        for batch in self._files.values(layer, list(columns)):
+            images = batch["image"].to_numpy(zero_copy_only=False)
+            places = np.minimum(np.searchsorted(self.ids, images), len(self.ids) - 1)
+            lists = [batch[name] for name in columns]
+            if (self.ids[places] != images).any() or any((np.diff(each.offsets) != channels).any() for each in lists):
+                raise StoreConflict(f"{self.path}: values/ is damaged (layer {layer} does not fit images.parquet and layers.parquet)")
+            np.add.at(seen, places, 1)
+            for array, each in zip(found, lists, strict=True):
+                array[places] = each.flatten().to_numpy(zero_copy_only=False).reshape(len(places), channels)
+        if (seen != 1).any():
+            raise StoreConflict(f"{self.path}: values/ is damaged (layer {layer}: {int((seen != 1).sum())} images are missing or double)")
+        return found
+
+
+def read_survey(path: str | os.PathLike[str]) -> Survey:
+    """Opens what :func:`~convscope.scan` wrote.
+
+    Args:
+        path: The survey's folder; a local path, or any URL that fsspec knows, such as ``s3://bucket/survey``.
+
+    Returns:
+        The survey. Nothing but its manifest is read yet.
+
+    Raises:
+        StoreConflict: There is no such folder, the scan is not finished, or the folder holds something else.
+        BadInput: An unknown kind of URL.
+    """
+    text = os.fspath(path)
+    files = open_folder(str(Path(text)) if "://" not in text and "::" not in text else text)
+    return Survey(files, files.read_manifest())

@@ -1,0 +1,169 @@
+"""Whether pictures share a style, told from statistics of their feature maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from convscope.errors import BadInput
+from convscope.ops.statistics import DESCRIPTORS, normalized_distances
+from convscope.progress import task
+from convscope.result import Result, axes
+from convscope.scope import Images, Scope
+from convscope.scope.inputs import image_names
+from convscope.scope.network import large_enough
+from convscope.scope.provenance import technique
+from convscope.scope.stages import find_style_layers
+
+STATISTICS = tuple(DESCRIPTORS)
+_TILE = 96
+
+
+@dataclass(frozen=True, eq=False)
+class StyleSimilarity(Result):
+    """How alike the styles of images are, by three statistics.
+
+    Attributes:
+        similarity: 1 - distance, (statistic n other), in [0,1]; 1 is the same style. The distance is the mean over the layers.
+        layer_distance: ||d_a - d_b|| / (||d_a|| + ||d_b||) of the statistics d at each layer, (statistic layer n other).
+        auc: Probability that a pair of one group is more alike than a pair of different groups, ties counting half, (statistic); NaN where
+            no groups are given.
+        layer_auc: The same, layer by layer, (statistic layer).
+        pictures: The images, small, for showing, (n rgb h w).
+        statistics: Names along the statistic axis: "sums", "gram", "mean-std".
+        layers: The layers' names.
+        names: Names of the images.
+        groups: The group of each image, where given.
+    """
+
+    similarity: np.ndarray = axes("statistic n other", "heat", unit="similarity")
+    layer_distance: np.ndarray = axes("statistic layer n other", unit="normalized distance")
+    auc: np.ndarray = axes("statistic")
+    layer_auc: np.ndarray = axes("statistic layer")
+    pictures: np.ndarray = axes("n rgb h w", "image")
+    statistics: tuple[str, ...] = STATISTICS
+    layers: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def nearest(self, statistic: str = "sums", among: Sequence[int] | None = None) -> np.ndarray:
+        """The image whose style is nearest to each image's, (n): another one, out of `among` if given; ties by number."""
+        alike = self.similarity[self.statistics.index(statistic)].copy()
+        np.fill_diagonal(alike, -1)
+        if among is not None:
+            alike[:, np.setdiff1d(np.arange(alike.shape[1]), among)] = -1
+        return alike.argmax(1)
+
+    def summary(self) -> str:
+        """Each image's nearest, and how well the groups are told apart."""
+        lines = [f"{name}: nearest {', '.join(self._nearest_names(row))}" for row, name in enumerate(self.names)]
+        if self.groups:
+            lines.append("same group told from different ones, AUC: " + ", ".join(map("{} {:.3f}".format, self.statistics, self.auc)))
+        return "\n".join(lines)
+
+    def _nearest_names(self, row: int) -> list[str]:
+        return [f"{self.names[self.nearest(name)[row]]} ({name})" for name in self.statistics]
+
+
+@technique
+def style_similarity(
+    scope: Scope,
+    images: Images,
+    *,
+    layers: str | Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
+    size: int = 256,
+) -> StyleSimilarity:
+    """How alike the styles of images are: 1 - the mean over layers of ||d_a - d_b|| / (||d_a|| + ||d_b||).
+
+    d is a statistic of the layer's maps: their means S/M ("sums"), their Gram matrix G/M ("gram"), or their means and standard deviations
+    ("mean-std").
+
+    Args:
+        scope: The network.
+        images: Two or more images, of any sizes.
+        layers: One or several names. Default: five by depth, VGG's relu1_1 to relu5_1 and what corresponds to them elsewhere.
+        groups: Which images share a style: a name for each image, or "folder" for the folders that files are in.
+        size: Longer side of the pictures in pixels; tensors keep their size.
+
+    Returns:
+        Similarities for each pair, and, with groups, the ROC-AUC of same-group pairs against the others.
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        BadInput: Fewer than two images; groups that do not fit, or leave no pair of one or of the other kind.
+
+    Source:
+        Xia et al. 2016 (arXiv 1608.04170) claim that the distribution of the maps' energies tells whether two images share a style; Gatys
+        et al. 2016; Li et al. 2017 (1701.01036). Every layer counts alike.
+
+    Example:
+        >>> import convscope as cs, torch
+        >>> cs.style_similarity(cs.open("textures"), torch.rand(3, 3, 64, 64)).similarity.shape
+        (3, 3, 3)
+    """
+    sources = scope.inputs.sources(images)
+    if len(sources) < 2:
+        raise BadInput("style similarity needs at least two images")
+    chosen = find_style_layers(scope.layers, layers)
+    named = _groups(groups, sources)
+    seen: list[list[list[Tensor]]] = []
+    tiles: list[Tensor] = []
+    with task(f"styles of {len(sources)} images", len(sources)) as advance, scope.session("float32"), torch.no_grad():
+        for source in sources:
+            picture = scope.inputs.whole(source, size)
+            with large_enough(picture.shape[-2], picture.shape[-1]):
+                values = scope.run_maps(picture[None], chosen)
+            seen.append([[measure(values[layer])[0].cpu() for layer in chosen] for measure in DESCRIPTORS.values()])
+            tiles.append(torch.nn.functional.interpolate(picture[None].cpu(), (_TILE, _TILE), mode="bilinear", antialias=True)[0])
+            advance()
+    distance = torch.stack(
+        [
+            torch.stack([normalized_distances(torch.stack([one[row][column] for one in seen])) for column in range(len(chosen))])
+            for row in range(len(STATISTICS))
+        ]
+    )
+    whole = distance.mean(1)
+    return StyleSimilarity(
+        similarity=1 - whole,  # type: ignore[arg-type]
+        layer_distance=distance,  # type: ignore[arg-type]
+        auc=np.array([_auc(each, named) for each in whole]),
+        layer_auc=np.array([[_auc(each, named) for each in row] for row in distance]),
+        pictures=torch.stack(tiles).clamp(0, 1),  # type: ignore[arg-type]
+        layers=chosen,
+        names=image_names(sources),
+        groups=named,
+        manifest={"precision": scope.resolve("measure"), "images": list(image_names(sources))},
+    )
+
+
+def _groups(asked: str | Sequence[str] | None, sources: Sequence[object]) -> tuple[str, ...]:
+    """A group for each image; () where none are given."""
+    if asked is None:
+        return ()
+    given = [asked] if isinstance(asked, str) else [str(name) for name in asked]
+    if given == ["folder"]:
+        if not all(isinstance(source, (str, os.PathLike)) for source in sources):
+            raise BadInput("groups='folder' needs image files, so that each has a folder")
+        given = [Path(source).resolve().parent.name for source in sources]  # type: ignore[arg-type]
+    if len(given) != len(sources):
+        raise BadInput(f"groups: {len(given)} names for {len(sources)} images")
+    if not len(set(given)) < len(given) or len(set(given)) < 2:
+        raise BadInput(f"groups: there must be pairs of one group and pairs of different ones, got {', '.join(sorted(set(given)))}")
+    return tuple(given)
+
+
+def _auc(distance: Tensor, groups: Sequence[str]) -> float:
+    """How well small distances tell pairs of one group from pairs of different groups."""
+    if not groups:
+        return float("nan")
+    first, second = np.triu_indices(len(groups), 1)
+    same = [groups[a] == groups[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    return float(roc_auc_score(same, -distance.numpy()[first, second]))

@@ -1,0 +1,340 @@
+"""One picture's content in another's style, the style being a statistic of feature maps that forgets where things are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from convscope.descent import descend
+from convscope.errors import BadInput
+from convscope.image import MeanSubtracted, NormalizedPixels
+from convscope.minimizers import find_minimizer
+from convscope.ops.statistics import DESCRIPTORS, style_loss
+from convscope.progress import task
+from convscope.result import Result, axes
+from convscope.scope import Images, Inputs, Scope
+from convscope.scope.edits import average_pooling
+from convscope.scope.inputs import image_names
+from convscope.scope.network import large_enough
+from convscope.scope.provenance import describe, technique
+from convscope.scope.stages import find_style_layers, layer_after, style_depths
+from convscope.seeding import derive_seed
+
+STATISTICS = tuple(DESCRIPTORS)
+WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 3e5)}
+"""Weights of content and style: those of PMCI for sums, Gatys et al.'s ratio of 1e-3 for Gram, and about as strong for mean-std."""
+CONTENT_DEPTH = {"sums": 2, "gram": 4, "mean-std": 4}
+"""Content is compared at the layer after the so-many-eth style layer: VGG's relu2_2 (PMCI), relu4_2 (Gatys et al.)."""
+FORMS: dict[str, Callable[[Inputs], NormalizedPixels | MeanSubtracted]] = {
+    "lbfgs": partial(NormalizedPixels, start_range=(118, 138)),
+    "adam": partial(NormalizedPixels, start_range=(118, 138)),
+    "paper": MeanSubtracted,
+}
+"""How each optimizer's pictures are written."""
+
+
+@dataclass(frozen=True, eq=False)
+class StyleTransfer(Result):
+    """A picture for every content and style.
+
+    Attributes:
+        images: The pictures, (content style rgb h w) in [0,1].
+        contents: The content pictures, (content rgb h w).
+        styles: The style pictures, cut and resized to the contents' size for showing, (style rgb h w).
+        style_losses: Loss in the end by every statistic, whichever was made small, (content style statistic layer), not weighted.
+        style_losses_before: The same of the content picture itself.
+        content_errors: ||F - F_c||^2 / ||F_c||^2 at the content layer in the end, (content style).
+        losses: Weighted content and style parts in the end, (content style part).
+        history: Weighted loss at every evaluation, (content style step); NaN after an early end.
+        statistic: The one that was made small.
+        statistics: Names along the statistic axis.
+        content_layer: Where content was compared.
+        layers: Where style was compared.
+        content_names, style_names: Names of the pictures.
+    """
+
+    images: np.ndarray = axes("content style rgb h w", "image")
+    contents: np.ndarray = axes("content rgb h w", "image")
+    styles: np.ndarray = axes("style rgb h w", "image")
+    style_losses: np.ndarray = axes("content style statistic layer")
+    style_losses_before: np.ndarray = axes("content style statistic layer")
+    content_errors: np.ndarray = axes("content style")
+    losses: np.ndarray = axes("content style part")
+    history: np.ndarray = axes("content style step", "series", unit="loss")
+    statistic: str = "sums"
+    statistics: tuple[str, ...] = STATISTICS
+    content_layer: str = ""
+    layers: tuple[str, ...] = ()
+    content_names: tuple[str, ...] = ()
+    style_names: tuple[str, ...] = ()
+
+    def remaining(self) -> np.ndarray:
+        """Share of the content picture's own style loss that is left, mean over the layers, (content style statistic)."""
+        return (self.style_losses / np.maximum(self.style_losses_before, 1e-30)).mean(-1)
+
+    def summary(self) -> str:
+        """What is left of each statistic's loss."""
+        left = self.remaining()
+        lines = [
+            f"{content} as {style}: content error {self.content_errors[row, column]:.3g}; style loss left: "
+            + ", ".join(f"{name} {100 * left[row, column, place]:.3g} %" for place, name in enumerate(self.statistics))
+            for row, content in enumerate(self.content_names)
+            for column, style in enumerate(self.style_names)
+        ]
+        return "\n".join(lines)
+
+
+@technique
+def style_transfer(
+    scope: Scope,
+    content: Images,
+    style: Images,
+    *,
+    statistic: str = "sums",
+    content_layer: str | None = None,
+    style_layers: str | Sequence[str] | None = None,
+    content_weight: float | None = None,
+    style_weight: float | None = None,
+    optimizer: str = "lbfgs",
+    steps: int | None = None,
+    start: str | None = None,
+    pooling: str = "average",
+    size: int = 256,
+    seed: int = 0,
+) -> StyleTransfer:
+    """One picture's content in another's style: argmin over x of alpha content(x) + beta * sum over layers of style(x).
+
+    content is 1 / (2M) ||F - F_c||^2 for "sums" and 1/2 ||F - F_c||^2 for the others; style is, with C channels, M positions, Gram G:
+    "sums": 1 / (2CM) ||S - S_s||^2; "gram": 1 / (4 C^2 M^2) ||G - G_s||^2 / layers;
+    "mean-std": 1 / C (||mean - mean_s||^2 + ||std - std_s||^2) / layers.
+
+    Args:
+        scope: The network.
+        content: One or several pictures of one size.
+        style: One or several pictures of any sizes; statistics are compared per position.
+        statistic: "sums" (PMCI), "gram" (Gatys et al.) or "mean-std"; the losses of all three are reported for each.
+        content_layer: Default: by depth, VGG's relu2_2 for "sums", relu4_2 otherwise, and what corresponds to it elsewhere.
+        style_layers: One or several names. Default: five by depth, VGG's relu1_1 to relu5_1 and what corresponds to them elsewhere.
+        content_weight: alpha; default 10 for "sums", 1 otherwise.
+        style_weight: beta; default 1 for "sums", 1000 for "gram", 3e5 for "mean-std". Networks differ in scale: look, and change it.
+        optimizer: "lbfgs", "adam", or "paper": clipped gradient descent with momentum, and its stop rule.
+        steps: Evaluations of the network for each picture, at most; default 200, 300 and 1000.
+        start: "content" (default), or "noise" (default with optimizer "paper").
+        pooling: "average" in place of max pooling, as in both papers, or "own".
+        size: Longer side of the pictures in pixels; tensors keep their size.
+        seed: Seed of the noise.
+
+    Returns:
+        A picture per content and style, with losses re-measured in float32 on the clipped picture.
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        BadInput: Unknown statistic, optimizer or start, no steps, weights that are not positive; contents of different sizes.
+
+    Source:
+        Xia et al. 2016 (arXiv 1608.04170), PMCI; Gatys et al. 2016; Li et al. 2017 (1701.01036). Deviation: pictures of different sizes are
+        compared per position instead of after resizing.
+
+    Example:
+        >>> import convscope as cs, torch
+        >>> made = cs.style_transfer(cs.open("textures"), torch.rand(3, 64, 64), torch.rand(3, 48, 80), steps=2)
+        >>> made.images.shape
+        (1, 1, 3, 64, 64)
+    """
+    plan = _plan(optimizer, steps, start)
+    contents = scope.inputs.batch([scope.inputs.whole(one, size) for one in scope.inputs.sources(content)])
+    styles = [scope.inputs.whole(one, size) for one in scope.inputs.sources(style)]
+    goal = _Goal.of(scope, statistic, content_layer, style_layers, content_weight, style_weight, pooling)
+    goal = goal.towards(contents, styles)
+    pictures, trace = _descend(goal, contents, len(styles), plan, seed)
+    before, _ = goal.measure(contents.repeat_interleave(len(styles), 0))
+    after, errors = goal.measure(pictures)
+    history = torch.full((len(trace), max(map(len, trace))), torch.nan)
+    for row, turns in enumerate(trace):
+        history[row, : len(turns)] = torch.tensor([sum(turn.values()) for turn in turns])
+    count = len(contents), len(styles)
+    return StyleTransfer(
+        images=pictures.unflatten(0, count),  # type: ignore[arg-type]
+        contents=contents,  # type: ignore[arg-type]
+        styles=torch.stack([_cut(one, contents.shape[-2], contents.shape[-1]) for one in styles]),  # type: ignore[arg-type]
+        style_losses=after.unflatten(0, count),  # type: ignore[arg-type]
+        style_losses_before=before.unflatten(0, count),  # type: ignore[arg-type]
+        content_errors=errors.unflatten(0, count),  # type: ignore[arg-type]
+        losses=torch.tensor([list(turns[-1].values()) for turns in trace]).unflatten(0, count),  # type: ignore[arg-type]
+        history=history.unflatten(0, count),  # type: ignore[arg-type]
+        statistic=statistic,
+        content_layer=goal.content_layer,
+        layers=goal.layers,
+        content_names=image_names(scope.inputs.sources(content)),
+        style_names=image_names(scope.inputs.sources(style)),
+        manifest={"precision": scope.resolve("optimize"), "weights": [goal.alpha, goal.beta], "plan": describe(plan)},
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How pictures are optimized: the optimizer, where it starts, evaluations at most, further numbers."""
+
+    optimizer: str
+    start: str
+    steps: int
+    numbers: Mapping[str, float]
+
+
+PLANS = {
+    "lbfgs": _Plan("lbfgs", "content", 200, {}),
+    "adam": _Plan("adam", "content", 300, {"rate": 0.05}),
+    "paper": _Plan("paper", "noise", 1000, {"weight_decay": 5e-3}),
+}
+
+
+def _plan(optimizer: str, steps: int | None, start: str | None) -> _Plan:
+    """The optimizer's plan with what the caller wants otherwise."""
+    if optimizer not in PLANS:
+        raise BadInput(f"optimizer must be one of {', '.join(PLANS)}, got {optimizer!r}")
+    if start not in (None, "content", "noise"):
+        raise BadInput(f"start must be content or noise, got {start!r}")
+    plan = PLANS[optimizer]
+    plan = replace(plan, start=start or plan.start, steps=plan.steps if steps is None else steps)
+    find_minimizer(plan.optimizer, plan.steps)
+    return plan
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What the pictures are to become; item = content times the number of styles + style."""
+
+    scope: Scope
+    statistic: str
+    content_layer: str
+    layers: tuple[str, ...]
+    alpha: float
+    beta: float
+    pooling: Callable[[], AbstractContextManager[Any]]
+    codes: Tensor = field(default_factory=lambda: torch.empty(0))
+    descriptors: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        scope: Scope,
+        statistic: str,
+        content_layer: str | None,
+        style_layers: str | Sequence[str] | None,
+        content_weight: float | None,
+        style_weight: float | None,
+        pooling: str,
+    ) -> _Goal:
+        if statistic not in STATISTICS:
+            raise BadInput(f"statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
+        if pooling not in ("own", "average"):
+            raise BadInput(f"pooling must be own or average, got {pooling!r}")
+        weights = [
+            default if given is None else given for given, default in zip((content_weight, style_weight), WEIGHTS[statistic], strict=True)
+        ]
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+            raise BadInput(f"content_weight and style_weight must be at least 0, and not both 0; got {weights[0]} and {weights[1]}")
+        layers = find_style_layers(scope.layers, style_layers)
+        default = (
+            layer_after(scope.layers, style_depths(scope.layers), CONTENT_DEPTH[statistic]) if content_layer is None else content_layer
+        )
+        (known,) = find_style_layers(scope.layers, default)
+        return cls(scope, statistic, known, layers, weights[0], weights[1], average_pooling if pooling == "average" else nullcontext)
+
+    def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Goal:
+        """The same, with the contents' codes and the styles' descriptors."""
+        with torch.no_grad(), self.scope.session("float32"):
+            with large_enough(contents.shape[-2], contents.shape[-1]):
+                codes = torch.cat(list(self.scope.in_batches(contents, lambda part: self.values(part)[self.content_layer])))
+            seen: list[dict[str, Tensor]] = []
+            for style in styles:
+                with large_enough(style.shape[-2], style.shape[-1]):
+                    seen.append(self.values(style[None]))
+        maps = [torch.stack([measure(each[layer])[0] for each in seen]) for measure in DESCRIPTORS.values() for layer in self.layers]
+        count = len(self.layers)
+        descriptors = {name: maps[place * count : (place + 1) * count] for place, name in enumerate(DESCRIPTORS)}
+        return replace(self, codes=codes, descriptors=descriptors)
+
+    def values(self, pictures: Tensor) -> dict[str, Tensor]:
+        """The maps of the content layer and the style layers, units first."""
+        names = [*dict.fromkeys([self.content_layer, *self.layers])]
+        with self.pooling():
+            return self.scope.run_maps(pictures, names)
+
+    def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """The weighted parts of the loss: see :class:`~convscope.descent.Loss`."""
+        values = self.values(pictures)
+        own = values[self.content_layer]
+        squares = (own - self._code(items)).square().flatten(1).sum(1) / 2
+        style = torch.stack(self._style_losses(values, self.statistic, items)).sum(0)
+        share = 1 if self.statistic == "sums" else 1 / len(self.layers)
+        positions = own[0, 0].numel() if self.statistic == "sums" else 1
+        return {"content": self.alpha / positions * squares, "style": self.beta * share * style}
+
+    def measure(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all items' pictures, in float32: style losses (n statistic layer), content errors (n)."""
+        items = range(len(pictures))
+
+        def work(part: slice) -> tuple[Tensor, Tensor]:
+            values = self.values(pictures[part].to(self.scope.device))
+            losses = [torch.stack(self._style_losses(values, name, items[part]), 1) for name in STATISTICS]
+            code = self._code(items[part])
+            error = (values[self.content_layer] - code).square().flatten(1).sum(1) / code.square().flatten(1).sum(1)
+            return torch.stack(losses, 1).cpu(), error.cpu()
+
+        at_once = self.scope.fitting(pictures.shape[-2] * pictures.shape[-1])
+        with torch.no_grad(), self.scope.session("float32"):
+            losses, errors = zip(*self.scope.in_parts(len(pictures), at_once, work), strict=True)
+        return torch.cat(losses), torch.cat(errors)
+
+    def _code(self, items: Sequence[int]) -> Tensor:
+        styles = len(self.descriptors[self.statistic][0])
+        return self.codes[[item // styles for item in items]]
+
+    def _style_losses(self, values: Mapping[str, Tensor], statistic: str, items: Sequence[int]) -> list[Tensor]:
+        known = self.descriptors[statistic]
+        places = [item % len(known[0]) for item in items]
+        return [style_loss(statistic, values[layer], own[places]) for layer, own in zip(self.layers, known, strict=True)]
+
+
+def _descend(goal: _Goal, contents: Tensor, styles: int, plan: _Plan, seed: int) -> tuple[Tensor, list[list[dict[str, float]]]]:
+    """A picture per item, clipped, and every item's parts of the loss at every evaluation."""
+    form = FORMS[plan.optimizer](goal.scope.inputs)
+    height, width = contents.shape[-2:]
+    count = len(contents) * styles
+    if plan.start == "content":
+        starts = form.numbers(contents).repeat_interleave(styles, 0)
+    else:
+        starts = form.start(height, width, [Generator().manual_seed(derive_seed(seed, "style_transfer", "start")) for _ in range(count)])
+    with task(f"{count} pictures by {goal.statistic}", count * plan.steps) as advance:
+        made = descend(
+            goal.scope,
+            form,
+            (height, width),
+            starts,
+            goal.loss,
+            find_minimizer(plan.optimizer, plan.steps, **plan.numbers),
+            precision=goal.scope.resolve("optimize"),
+            advance=advance,
+        )
+    with torch.no_grad():
+        pictures = torch.cat([form.picture(numbers[None], height, width) for numbers in made.numbers])
+    return pictures.float().clamp(0, 1).cpu(), made.history
+
+
+def _cut(picture: Tensor, height: int, width: int) -> Tensor:
+    """The middle of a picture (3 h w) in the wanted proportions and size."""
+    scale = max(height / picture.shape[-2], width / picture.shape[-1])
+    size = [max(height, round(scale * picture.shape[-2])), max(width, round(scale * picture.shape[-1]))]
+    larger = F.interpolate(picture[None].cpu(), size=size, mode="bilinear", antialias=True)[0]
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return larger[:, top : top + height, left : left + width].clamp(0, 1)

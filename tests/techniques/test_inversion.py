@@ -1,0 +1,276 @@
+"""Inversion against its formula and on photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convscope as cs
+import hand_built
+from convscope.errors import BadInput, LayerNotFound
+from convscope.image import MeanSubtracted
+from convscope.objectives import find_prior, natural_norm, natural_variation
+from convscope.scope import Inputs, Scope
+from convscope.seeding import derive_seed
+from hand_built import draws
+
+PHOTO = draws(1, 3, 24, 24, seed=7)
+
+
+@pytest.fixture
+def exact(small: nn.Module) -> Scope:
+    """The small network in float64, so that rounding does not grow on the way."""
+    return Scope(small.double(), Inputs(size=24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), precision="float32", name="small")
+
+
+def code_of(model: nn.Module, scope: Scope, pictures: Tensor, until: int) -> Tensor:
+    """The value after module `until` of a sequential network, in evaluation mode."""
+    with torch.no_grad():
+        values = scope.inputs.normalize(pictures)
+        for module in list(model.eval())[: until + 1]:
+            values = module(values)
+    return values
+
+
+def test_errors_are_those_of_the_pictures(small: nn.Module, scope: Scope) -> None:
+    images = draws(2, 3, 24, 24)
+    made = cs.inversion(scope, images, "5", edit=[None, cs.FeatureMap(2), cs.Reallocate(1)], steps=6)
+    assert made.images.shape == (2, 3, 3, 24, 24) and made.history.shape == (2, 3, 6)
+    assert made.edits == ("own code", "map 2", "reallocated, seed 1") and made.names == ("image 0", "image 1")
+    for row in (0, 1):
+        code = code_of(small, scope, images[row : row + 1], 5)[0]
+        alive = code.sum((1, 2)) > 0
+        targets = [code, cs.FeatureMap(2)(code), cs.Reallocate(1)(code)]
+        assert bool(alive.any())
+        for column, target in enumerate(targets):
+            seen = code_of(small, scope, torch.tensor(made.images[row, column][None]), 5)[0]
+            expected = float((seen - target).square().sum() / target.square().sum())
+            assert made.error[row, column] == pytest.approx(expected, rel=1e-4)
+            assert made.losses[row, column, 0] == pytest.approx(expected, rel=1e-3)  # a Fourier picture needs no clipping
+            assert made.history[row, column].min() <= made.history[row, column, 0]
+
+
+def test_input_gives_the_image_itself(scope: Scope) -> None:
+    made = cs.inversion(scope, PHOTO, "input")
+    assert (made.images[:, 0] == PHOTO.numpy()).all() and made.error.item() == 0 and made.evaluations.item() == 1
+
+
+def test_input_among_layers_and_with_a_prior(exact: Scope) -> None:
+    made = cs.inversion(exact, PHOTO.double(), ["input", "2"], steps=80)
+    assert made.layers == ("input", "2") and made.layer_errors.shape == (1, 1, 2)
+    assert made.error.item() == pytest.approx(made.layer_errors.mean(), rel=1e-6) and made.error.item() < 0.01
+    assert np.corrcoef(made.images.ravel(), PHOTO.ravel())[0, 1] > 0.98
+    smooth = cs.inversion(exact, PHOTO.double(), "input", prior=1000 * natural_variation(), steps=40)
+    assert smooth.images.std() < 0.3 * made.images.std(), "a strong prior flattens"
+
+
+def test_one_gradient_step_of_half_returns_the_image() -> None:
+    """Phi = identity and no prior: x - 1/2 * d/dx ||x - x0||^2 = x0."""
+    start = draws(3, 4, 4, dtype=torch.float64).requires_grad_()
+    (slope,) = torch.autograd.grad((start - PHOTO[0, :, :4, :4]).square().sum(), start)
+    torch.testing.assert_close(start.detach() - slope / 2, PHOTO[0, :, :4, :4].double())
+
+
+def test_an_injective_linear_code_has_one_inverse() -> None:
+    model = hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 12, 3, padding=1))).double()
+    scope = Scope(model, Inputs(size=12), precision="float32")
+    image = 0.2 + 0.6 * draws(1, 3, 12, 12, seed=2, dtype=torch.float64)
+    for written in ("fourier", "normalized"):
+        made = cs.inversion(scope, image, "0", image=written, steps=400)
+        np.testing.assert_allclose(made.images[0, 0], image[0], atol=2e-3)
+        assert made.error.item() < 1e-5
+
+
+def enlarge(small: nn.Module) -> None:
+    """Values as large as a trained network's: the paper's learning rate depends on them."""
+    with torch.no_grad():
+        small[4].weight *= 300  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "written"), [("lbfgs", "pixels"), ("lbfgs", "mean-subtracted"), ("adam", "fourier"), ("paper", None)]
+)
+def test_every_way_lowers_the_error(small: nn.Module, scope: Scope, optimizer: str, written: str | None) -> None:
+    enlarge(small)
+    made = cs.inversion(scope, PHOTO, "5", optimizer=optimizer, image=written, steps=30)
+    history = made.history[0, 0][np.isfinite(made.history[0, 0])]
+    assert history[-1] < 0.7 * history[0]
+    assert made.images.min() >= 0 and made.images.max() <= 1
+
+
+def test_the_papers_preset_by_hand(small: nn.Module, scope: Scope) -> None:
+    """Half the squared error in 0..255 minus the mean colour, clipped momentum descent from U(-0.1, 0.1)."""
+    enlarge(small)
+    made = cs.inversion(scope, PHOTO, "5", optimizer="paper", steps=5)
+    mean = torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1)
+    target = code_of(small, scope, PHOTO, 5)
+    stream = torch.Generator().manual_seed(derive_seed(0, "inversion", "start"))
+    numbers = MeanSubtracted(scope.inputs).start(24, 24, [stream])
+    assert -0.1 <= float(numbers.min()) < -0.09 and 0.09 < float(numbers.max()) <= 0.1
+    speed, history = torch.zeros_like(numbers), []
+    for _ in range(5):
+        free = numbers.clone().requires_grad_()
+        values = scope.inputs.normalize((free + mean) / 255)
+        for module in list(small.eval())[:6]:
+            values = module(values)
+        loss = (values - target).square().sum() / 2
+        history.append(2 * loss.item() / target.square().sum().item())
+        (slope,) = torch.autograd.grad(loss, free)
+        speed = 0.9 * speed - 0.1 * (slope.clamp(-10, 10) + 5e-4 * numbers)
+        numbers = numbers + speed
+    np.testing.assert_allclose(made.history[0, 0], history, rtol=1e-3)
+    np.testing.assert_allclose(made.images[0, 0], ((numbers + mean) / 255).clamp(0, 1)[0], atol=1e-3)
+
+
+def test_an_item_does_not_depend_on_its_batch(exact: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draws(2, 3, 24, 24, dtype=torch.float64)
+    edits = [cs.FeatureMap(1), None, cs.Reallocate(0)]
+    whole = cs.inversion(exact, images, "5", edit=edits, steps=25)
+    for row in (0, 1):
+        for column, edit in enumerate(edits):
+            alone = cs.inversion(exact, images[row], "5", edit=edit, steps=25)
+            np.testing.assert_allclose(alone.history[0, 0], whole.history[row, column], rtol=1e-6)
+            np.testing.assert_allclose(alone.images[0, 0], whole.images[row, column], atol=1e-5)
+    monkeypatch.setattr(exact, "fitting", lambda _pixels: 2)
+    np.testing.assert_allclose(cs.inversion(exact, images, "5", edit=edits, steps=25).images, whole.images, atol=1e-5)
+
+
+def test_running_out_of_memory_halves_the_batch(exact: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = draws(4, 3, 24, 24, dtype=torch.float64)
+    whole = cs.inversion(exact, images, "5", optimizer="adam", jitter=3, steps=4)
+    run = exact.run
+
+    def narrow(pictures: Tensor, layers: object) -> dict[str, Tensor]:
+        if len(pictures) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("not enough memory")
+        return run(pictures, layers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exact, "run", narrow)
+    np.testing.assert_allclose(cs.inversion(exact, images, "5", optimizer="adam", jitter=3, steps=4).images, whole.images, atol=1e-6)
+
+
+def test_jitter_one_is_none_and_more_moves(scope: Scope) -> None:
+    still = cs.inversion(scope, PHOTO, "5", optimizer="adam", steps=5)
+    assert (cs.inversion(scope, PHOTO, "5", optimizer="adam", jitter=1, steps=5).images == still.images).all()
+    moved = cs.inversion(scope, PHOTO, "5", optimizer="adam", jitter=4, steps=60)
+    assert moved.images.shape == still.images.shape and not np.allclose(moved.images, still.images)
+    assert moved.error.item() < 1
+
+
+def test_average_pooling(small: nn.Module, scope: Scope) -> None:
+    """The target is taken, and the picture measured, through averages."""
+    made = cs.inversion(scope, PHOTO, "5", pooling="average", steps=3)
+    small[3] = nn.AvgPool2d(2)
+    target, seen = code_of(small, scope, PHOTO, 5), code_of(small, scope, torch.from_numpy(made.images[0].copy()), 5)
+    assert made.error.item() == pytest.approx(float((seen - target).square().sum() / target.square().sum()), rel=1e-4)
+
+
+def test_vector_layers(scope: Scope) -> None:
+    made = cs.inversion(scope, PHOTO, "output", edit=[None, lambda code: 2 * code], steps=40)
+    assert made.edits[1] == "<lambda>" and made.error[0, 0] < 0.05
+
+
+def test_priors_by_hand() -> None:
+    pictures = draws(2, 3, 5, 6, dtype=torch.float64)
+    x = (255 * pictures - torch.tensor([123.68, 116.779, 103.939], dtype=torch.float64).view(3, 1, 1)).numpy()
+    norm, variation, sixth = np.zeros(2), np.zeros(2), np.zeros(2)
+    for image in range(2):
+        for v in range(5):
+            for u in range(6):
+                norm[image] += (x[image, :, v, u] ** 2).sum() ** 3 / 80**6 / 30
+                sixth[image] += (x[image, :, v, u] ** 6).sum() / 30
+                for channel in range(3):
+                    down = x[image, channel, v + 1, u] - x[image, channel, v, u] if v < 4 else 0
+                    across = x[image, channel, v, u + 1] - x[image, channel, v, u] if u < 5 else 0
+                    variation[image] += (down**2 + across**2) / 30
+    np.testing.assert_allclose(natural_norm().score({}, pictures), norm, rtol=1e-9)
+    np.testing.assert_allclose(natural_variation().score({}, pictures), variation * (6.5 / 80) ** 2, rtol=1e-9)
+    ijcv, cvpr = find_prior("ijcv2016", 0.3), find_prior("cvpr2015*0.5", 0.3)
+    assert ijcv is not None and cvpr is not None and find_prior("none", 0.1) is None
+    np.testing.assert_allclose(ijcv.score({}, pictures), norm + variation * (6.5 / 80) ** 2, rtol=1e-9)
+    np.testing.assert_allclose(cvpr.score({}, pictures), 0.5 * (4e-10 * sixth + 10 / 2 * variation) / 9961, rtol=1e-9)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_variation(power: float) -> None:
+    prior = natural_variation(power)
+    pictures = draws(1, 3, 5, 6, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: prior.score({}, x), pictures)
+    assert float(prior.score({}, torch.full((1, 3, 5, 6), 0.3))) == 0, "constant pictures are its optimum"
+    torch.testing.assert_close(prior.score({}, pictures + 0.2), prior.score({}, pictures))
+    flat = torch.full((1, 3, 5, 6), 0.3, requires_grad=True)
+    assert bool(torch.isfinite(torch.autograd.grad(prior.score({}, flat).sum(), flat)[0]).all())
+
+
+def test_seeds(scope: Scope) -> None:
+    made = [cs.inversion(scope, PHOTO, "5", steps=3, seed=seed).images for seed in (0, 0, 1)]
+    assert (made[0] == made[1]).all() and not np.allclose(made[0], made[2])
+
+
+def test_what_is_said(scope: Scope) -> None:
+    made = cs.inversion(scope, PHOTO, "5", edit="map=3", steps=4)
+    assert made.summary() == f"image 0, map 3: normalized error {made.error.item():.3g} after 4 evaluations"
+    assert made.manifest["plan"]["optimizer"] == "lbfgs" and made.parts == ("code",)
+    assert cs.inversion(scope, PHOTO, "5", prior="ijcv2016", steps=1).parts == ("code", "prior")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"layer": "9"}, LayerNotFound, "no layer '9'"),
+        ({"layer": []}, BadInput, "no layer asked for"),
+        ({"steps": 0}, BadInput, "steps must be a whole number of at least 1, got 0"),
+        ({"optimizer": "sgd"}, BadInput, "optimizer must be one of lbfgs, adam, paper"),
+        ({"image": "jpeg"}, BadInput, "image must be one of fourier"),
+        ({"prior": "l2"}, BadInput, "prior must be none, ijcv2016"),
+        ({"prior": "cvpr2015*x"}, BadInput, "prior must be none, ijcv2016"),
+        ({"pooling": "max"}, BadInput, "pooling must be own or average"),
+        ({"jitter": 4}, BadInput, "optimizer='adam'"),
+        ({"jitter": 0, "optimizer": "adam"}, BadInput, "jitter must be 1"),
+        ({"edit": "maps"}, BadInput, "edit: expected own"),
+        ({"edit": cs.FeatureMap(8)}, BadInput, r"FeatureMap\(8\): the layer has maps 0 to 7"),
+        ({"edit": lambda code: code[:2]}, BadInput, "not a finite code of that shape"),
+        ({"edit": lambda code: code / 0}, BadInput, "not a finite code of that shape"),
+        ({"edit": torch.zeros_like}, BadInput, "zero everywhere"),
+        ({"layer": ["2", "5"], "optimizer": "paper"}, BadInput, "code of one layer"),
+        ({"images": [draws(3, 24, 24), draws(3, 20, 24)]}, BadInput, "different sizes"),
+        ({"images": draws(1, 3, 24, 24) * 255}, BadInput, "divide by 255"),
+        ({"images": draws(1, 3, 1, 1)}, BadInput, "too small"),
+    ],
+)
+def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        cs.inversion(scope, **({"images": PHOTO, "layer": "5"} | wrong))  # type: ignore[arg-type]
+
+
+def test_photographs_are_found_again(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
+    """Quick: 40 evaluations at 128 px; the bounds at full size are tested among the slow ones."""
+    photo = squeezenet.inputs.whole(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
+    made = cs.inversion(squeezenet, photo, "features.3", steps=40)
+    assert made.error.item() < 0.03
+    assert np.corrcoef(made.images.ravel(), photo.numpy().ravel())[0, 1] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layer", "most"), [("features.3", 0.005), ("features.7", 0.05), ("features.12", 0.13)])
+def test_errors_on_a_photograph(squeezenet: Scope, shared: Callable[[str], Path], layer: str, most: float) -> None:
+    made = cs.inversion(squeezenet, shared("images/inversion-paper/content-golden-gate.jpg"), layer)
+    assert made.error.item() <= most
+
+
+@pytest.mark.slow
+def test_one_filters_texture_is_alike_on_both_photographs(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
+    photos = [
+        squeezenet.inputs.whole(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104]
+        for name in ("golden-gate", "tubingen")
+    ]
+    made = cs.inversion(squeezenet, torch.stack(photos), "features.3", edit="map=0-7", steps=60, pooling="average")
+    pictures = [torch.tensor(one) for one in made.images.reshape(-1, *made.images.shape[2:])]
+    alike = cs.style_similarity(squeezenet, pictures, layers="features.7")
+    nearest = alike.nearest("gram", among=range(8, 16))[:8] - 8
+    assert (nearest == np.arange(8)).sum() >= 6, "chance is 1"

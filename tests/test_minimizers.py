@@ -1,0 +1,139 @@
+"""Minimizers on functions with known minima."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from convscope.errors import BadInput
+from convscope.minimizers import MINIMIZERS, Minimizer, adam, clipped_sgd, find_minimizer, lbfgs
+from hand_built import draws
+
+Function = Callable[[Tensor], tuple[float, Tensor]]
+
+
+def drive(minimizer: Minimizer, function: Function) -> tuple[Tensor, list[tuple[Tensor, float]]]:
+    """Lets a minimizer run; its result and every place it asked for with the loss there."""
+    asked: list[tuple[Tensor, float]] = []
+    point = next(minimizer)
+    while True:
+        loss, gradient = function(point)
+        asked.append((point, loss))
+        try:
+            point = minimizer.send((loss, gradient))
+        except StopIteration as done:
+            return done.value, asked
+
+
+def quadratic(point: Tensor) -> tuple[float, Tensor]:
+    """Condition number 100, minimum at 1."""
+    scales = torch.logspace(0, 2, point.numel(), dtype=point.dtype).view_as(point)
+    return float((scales * (point - 1).square()).sum() / 2), scales * (point - 1)
+
+
+def rosenbrock(point: Tensor) -> tuple[float, Tensor]:
+    free = point.clone().requires_grad_()
+    loss = (100 * (free[1:] - free[:-1] ** 2).square() + (1 - free[:-1]).square()).sum()
+    return loss.item(), torch.autograd.grad(loss, free)[0]
+
+
+@pytest.mark.parametrize(("function", "size", "evaluations"), [(quadratic, (4, 5), 80), (rosenbrock, (10,), 150)])
+def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int) -> None:
+    found, asked = drive(lbfgs(torch.zeros(size, dtype=torch.float64), evaluations), function)
+    assert float((found - 1).abs().max()) < 1e-4
+    assert len(asked) <= evaluations
+
+
+def test_lbfgs_is_about_as_good_as_scipys() -> None:
+    from scipy.optimize import minimize
+
+    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = rosenbrock(torch.tensor(x))
+        return loss, gradient.numpy()
+
+    theirs = minimize(function, np.zeros(30), jac=True, method="L-BFGS-B", options={"maxcor": 10, "ftol": 1e-12, "gtol": 1e-8})
+    _, asked = drive(lbfgs(torch.zeros(30, dtype=torch.float64), 400), rosenbrock)
+    ours = next(place for place, (_, loss) in enumerate(asked) if loss <= max(theirs.fun, 1e-10))
+    assert ours <= 1.5 * theirs.nfev
+
+
+def test_lbfgs_never_ends_higher_and_asks_no_more_than_it_may() -> None:
+    def bumpy(point: Tensor) -> tuple[float, Tensor]:
+        return float((point.square() / 10 + 1 - torch.cos(3 * point)).sum()), point / 5 + 3 * torch.sin(3 * point)
+
+    for evaluations in (1, 2, 3, 7, 40):
+        start = 4 * draws(6, dtype=torch.float64) - 2
+        found, asked = drive(lbfgs(start, evaluations), bumpy)
+        assert bumpy(found)[0] <= asked[0][1]
+        assert len(asked) <= evaluations
+    assert len(drive(lbfgs(start, 1), bumpy)[1]) == 1
+
+
+def test_lbfgs_survives_a_wall() -> None:
+    def wall(point: Tensor) -> tuple[float, Tensor]:
+        """Not a number beyond 2, with the minimum at 1."""
+        loss = float((point - 1).square().sum())
+        return (math.nan if float(point.max()) > 2 else loss), 2 * (point - 1)
+
+    found, _ = drive(lbfgs(torch.full((3,), -30.0, dtype=torch.float64), 60), wall)
+    assert float((found - 1).abs().max()) < 1e-5
+
+
+def test_lbfgs_stops_where_nothing_is_to_be_gained() -> None:
+    start = torch.ones(4, dtype=torch.float64)
+    found, asked = drive(lbfgs(start, 50), quadratic)
+    assert torch.equal(found, start) and len(asked) == 1
+
+
+def test_adam_is_torchs() -> None:
+    start = draws(3, 2, dtype=torch.float64)
+    found, asked = drive(adam(start, 20, rate=0.1), quadratic)
+    theirs = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([theirs], lr=0.1)
+    for point, _ in asked:
+        torch.testing.assert_close(point, theirs.detach())
+        theirs.grad = quadratic(theirs.detach())[1]
+        optimizer.step()
+    torch.testing.assert_close(found, theirs.detach())
+
+
+def test_the_papers_descent() -> None:
+    """MXNet's SGD: momentum on rate * (clipped gradient + weight decay), the rate times 0.9 after every 10 updates."""
+    start = 30 * draws(4, dtype=torch.float64) - 15
+    found, asked = drive(clipped_sgd(start, 25, still=0.0), quadratic)
+    point, speed = start.numpy().copy(), np.zeros(4)
+    for turn, (seen, _) in enumerate(asked):
+        np.testing.assert_allclose(seen, point, rtol=1e-12)
+        gradient = np.clip(quadratic(torch.tensor(point))[1].numpy(), -10, 10)
+        speed = 0.9 * speed - 0.1 * 0.9 ** (turn // 10) * (gradient + 5e-4 * point)
+        point = point + speed
+    np.testing.assert_allclose(found, point, rtol=1e-12)
+    assert len(asked) == 25
+
+
+def test_the_papers_stop_rule() -> None:
+    _, asked = drive(clipped_sgd(torch.full((4,), 100.0), 1000), lambda point: (0.0, torch.zeros_like(point)))
+    assert len(asked) == 1  # weight decay alone moves the numbers by less than 0.5 %
+    _, asked = drive(clipped_sgd(torch.full((4,), 1.0), 9), lambda point: (0.0, torch.ones_like(point)))
+    assert len(asked) == 9
+
+
+def test_minimizers_do_not_touch_their_start() -> None:
+    for name in MINIMIZERS:
+        start = draws(5)
+        before = start.clone()
+        drive(find_minimizer(name, 5)(start), lambda point: (float(point.sum()), torch.ones_like(point)))
+        assert torch.equal(start, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluations", "words"), [("newton", 5, "lbfgs, adam, paper"), ("lbfgs", 0, "at least 1"), ("adam", 2.5, "whole number")]
+)
+def test_wrong_questions(name: str, evaluations: object, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        find_minimizer(name, evaluations)  # type: ignore[arg-type]
