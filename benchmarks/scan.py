@@ -1,6 +1,7 @@
 """The scan of a data set against the bare forward of the same network: same precision, batch and threads, but no decoding, no statistics.
 
     python benchmarks/scan.py                          # rates, bar by network
+    python benchmarks/scan.py --clock cpu              # CPU seconds of all processes instead: for a machine that is not idle
     python benchmarks/scan.py --memory 20000           # peak memory at 1,000 images and at so many
     python benchmarks/scan.py --crp                    # zennit-crp's feature visualization beside it (extra `bench`)
 
@@ -30,7 +31,7 @@ from convscope.scope.memory import kept_memory
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "imagenet-sample"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BARS = {"vgg16_bn": (0.85, 256), "resnet50": (0.75, 512), "squeezenet1_0": (0.6, 1000)}
+BARS = {"vgg16_bn": (0.85, 128), "resnet50": (0.75, 256), "squeezenet1_0": (0.6, 1000)}
 """{network: (share of the bare forward's rate that the scan must reach, images of a round)}"""
 
 
@@ -47,13 +48,19 @@ def photographs(count: int) -> list[str]:
     return [files[index % len(files)] for index in range(count)]
 
 
-def timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def timed(work: Callable[[], object], clock: str = "wall") -> float:
+    """Seconds: of the clock on the wall, or of CPU time in this process and those that it started (and that have ended)."""
+
+    def now() -> float:
+        own, started = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return time.perf_counter() if clock == "wall" else own.ru_utime + own.ru_stime + started.ru_utime + started.ru_stime
+
+    begun = now()
     work()
-    return time.perf_counter() - begun
+    return now() - begun
 
 
-def bare(model: torch.nn.Module, batch: int, images: int, tuned: bool) -> float:
+def bare(model: torch.nn.Module, batch: int, images: int, tuned: bool, clock: str) -> float:
     """Images a second of a forward alone."""
     values = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     rounds = max(2, images // batch // 8)
@@ -65,24 +72,24 @@ def bare(model: torch.nn.Module, batch: int, images: int, tuned: bool) -> float:
     with torch.no_grad():
         if not tuned:
             model(values)
-            return rounds * batch / timed(forwards)
+            return rounds * batch / timed(forwards, clock)
         values = values.contiguous(memory_format=torch.channels_last)
         with kept_memory():
             model(values)
-            return rounds * batch / timed(forwards)
+            return rounds * batch / timed(forwards, clock)
 
 
-def scanned(model: torch.nn.Module, name: str, batch: int, images: int) -> float:
+def scanned(model: torch.nn.Module, name: str, batch: int, images: int, clock: str) -> float:
     """Images a second of a scan of all convolutions, from listing the files to the finished tables."""
     scope = cs.Scope(model, cs.Inputs(224, MEAN, STD), name=name)
     _ = scope.layers
     with tempfile.TemporaryDirectory() as folder:
-        return images / timed(lambda: cs.scan(scope, photographs(images), f"{folder}/survey", batch_size=batch))
+        return images / timed(lambda: cs.scan(scope, photographs(images), f"{folder}/survey", batch_size=batch), clock)
 
 
-def rates(names: list[str], rounds: int, batch: int) -> None:
+def rates(names: list[str], rounds: int, batch: int, clock: str) -> None:
     """The table of rates."""
-    print(f"{torch.get_num_threads()} threads, float32, batch {batch}, images/s, median of {rounds} rounds\n")
+    print(f"{torch.get_num_threads()} threads, float32, batch {batch}, images per second of {clock} time, median of {rounds} rounds\n")
     print("| network | images | bare forward | bare, tuned | scan | scan / bare | bar | scan / tuned |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in names:
@@ -90,9 +97,9 @@ def rates(names: list[str], rounds: int, batch: int) -> None:
         model = network(name)
         found: dict[str, list[float]] = {"bare": [], "tuned": [], "scan": []}
         for _ in range(rounds):
-            found["bare"].append(bare(model, batch, images, tuned=False))
-            found["tuned"].append(bare(model, batch, images, tuned=True))
-            found["scan"].append(scanned(model, name, batch, images))
+            found["bare"].append(bare(model, batch, images, tuned=False, clock=clock))
+            found["tuned"].append(bare(model, batch, images, tuned=True, clock=clock))
+            found["scan"].append(scanned(model, name, batch, images, clock))
         plain, tuned, own = (statistics.median(found[key]) for key in ("bare", "tuned", "scan"))
         verdict = "" if own >= bar * plain else " (missed)"
         print(
@@ -124,20 +131,52 @@ def memory_of(images: int) -> None:
     print(f"| {images:,} | {seconds:.0f} | {peak:.0f} |")
 
 
+def crp(images: int, batch: int, clock: str) -> None:
+    """zennit-crp's feature visualization (activation and relevance maxima of every convolution) beside a scan, SqueezeNet 1.0."""
+    from crp.attribution import CondAttribution
+    from crp.concepts import ChannelConcept
+    from crp.helper import get_layer_names
+    from crp.visualization import FeatureVisualization
+    from zennit.composites import EpsilonPlusFlat
+
+    model, inputs = network("squeezenet1_0"), cs.Inputs(224, MEAN, STD)
+
+    class Photographs(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+        """The photographs as that library wants them."""
+
+        def __len__(self) -> int:
+            return images
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return inputs(photographs(index + 1)[index]), 0
+
+    own = scanned(model, "squeezenet1_0", batch, images, clock)
+    layers = dict.fromkeys(get_layer_names(model, [torch.nn.Conv2d]), ChannelConcept())
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = FeatureVisualization(CondAttribution(model), Photographs(), layers, preprocess_fn=inputs.normalize, path=folder)
+        rate = images / timed(lambda: theirs.run(EpsilonPlusFlat(), 0, images, batch, images), clock)
+    print(f"| | images per second of {clock} time |\n|---|---:|")
+    print(f"| scan | {own:.1f} |\n| zennit-crp, activation and relevance maxima | {rate:.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--networks", nargs="*", default=list(BARS), choices=list(BARS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--crp", action="store_true")
     parser.add_argument("--memory", type=int, metavar="IMAGES")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.memory_of:
         memory_of(given.memory_of)
+    elif given.crp:
+        crp(200, given.batch, given.clock)
     elif given.memory:
         memory(given.memory)
     else:
-        rates(given.networks, given.rounds, given.batch)
+        rates(given.networks, given.rounds, given.batch, given.clock)
 
 
 if __name__ == "__main__":

@@ -126,8 +126,6 @@ def scan(
         )
         plan.agreed(place, finished)
         if finished is None:
-            for folder in ("", parts.FOLDER, VALUES):
-                place.clean(folder)
             if ray is None:
                 _here(scope, plan, place, listing, decoders)
             else:
@@ -208,11 +206,13 @@ def scanning(scope: Scope, plan: Plan, place: Place, processes: int) -> Generato
 
 
 def _finish(scope: Scope, plan: Plan, place: Place, images: Any) -> None:
-    """Makes the tables, then the manifest."""
+    """Makes the tables, clears away what killed processes left half written, and writes the manifest."""
     read, skipped, labels = write_tables(scope, plan, place)
     if not read:
         first = next(reason for table in parts.all_images(place, plan.shards) for reason in table["reason"].to_pylist())
         raise BadImage(f"none of the {plan.images} images can be read; the first: {first}")
+    for folder in ("", VALUES):
+        place.clean(folder)
     parameters = {"images": describe(images), "layers": list(plan.layers), "draft": plan.draft}
     place.write_json(
         MANIFEST,
