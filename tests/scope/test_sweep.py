@@ -96,6 +96,20 @@ def test_verifying_says_how_far_apart_the_methods_are(wide: Scope) -> None:
         assert math.isnan(swept(wide, incremental=False).verify(CHECKS, lambda values: values))
 
 
+def test_what_cannot_be_run_again_after_all_is_run_in_full(
+    wide: Scope, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(self: Rerun, batch: Batch, source: Tensor) -> Tensor:
+        raise RuntimeError("shape is\ninvalid")
+
+    monkeypatch.setattr(Rerun, "run", failing)
+    with torch.no_grad(), wide.session():
+        sweep = swept(wide)
+        assert math.isnan(sweep.verify(CHECKS, lambda values: values[:, 0]))
+        assert sweep.method == "full" and "incremental inference fails on this network (shape is invalid)" in caplog.text
+        torch.testing.assert_close(collected(sweep), expected(wide), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("wrong", [1.01, math.nan])
 def test_a_wrong_incremental_result_is_found_and_not_used(
     wide: Scope, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wrong: float

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.scope.network import out_of_memory
 from convscope.scope.precision import wide
 from convscope.scope.rerun import Batch, NotRepeatable, Rerun, rerun
 from convscope.scope.scope import Scope
@@ -77,7 +78,15 @@ class Sweep:
         """
         if self._again is None or not len(checks):
             return math.nan
-        want, got = self._full(checks), wide(self._again.run(self._again.batch(self.boxes, checks), self._fed))
+        want = self._full(checks)
+        try:
+            got = wide(self._again.run(self._again.batch(self.boxes, checks), self._fed))
+        except (RuntimeError, TypeError) as error:
+            if out_of_memory(error):
+                raise
+            _log.warning("incremental inference fails on this network (%s), so full inference is used", " ".join(str(error).split()))
+            self._again = None
+            return math.nan
         difference = float((read(want) - read(got)).abs().max())
         if not (want - got).abs().max() <= _AGREE[self._again.precision] * want.abs().max():  # NaN does not agree, either
             _log.warning("incremental inference does not reproduce this network (off by %.3g), so full inference is used", difference)
@@ -87,7 +96,13 @@ class Sweep:
     def _ready(self) -> Rerun | None:
         try:
             again = rerun(self.scope, self.picture, self.layer, precision=self.scope.resolve("measure"))
-        except NotRepeatable as error:
+        except (
+            NotRepeatable,
+            RuntimeError,
+            TypeError,
+        ) as error:  # an operation may refuse what it never met; full inference is always right
+            if out_of_memory(error):
+                raise
             _log.info("full inference: %s", error)
             return None
         self._batches = again.batches(self.boxes, self._at_once)
