@@ -39,6 +39,7 @@ bench: $(VENV)/installed-dev
 	$(PIP) install -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/feature_visualization.py
 	$(BIN)/python benchmarks/deconvnet.py
+	$(BIN)/python benchmarks/occlusion.py
 	for part in error batch style; do $(BIN)/python benchmarks/inversion.py $$part; done
 
 clean:
