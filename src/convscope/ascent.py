@@ -80,7 +80,7 @@ def ascend(
     sides = recipe.sides(max(scope.inputs.height, scope.inputs.width))
     numbers = form.start(sides[0], sides[0], [climber.start for climber in climbers]).to(scope.device)
     history: list[Tensor] = []
-    with kept_memory(), scope.session(scope.resolve("optimize"), scaled=True):
+    with kept_memory(), scope.session(scope.resolve("optimize"), lean=not redirect):
         for stage, side in enumerate(sides):
             if stage:
                 numbers = form.enlarge(numbers, side, recipe.blur)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,12 +24,20 @@ _SIGMA = 9961.0
 
 
 class Values(Mapping[str, Tensor]):
-    """What a pass gave, {layer: (n c ...)} in float32 (or the network's own wider type), units on axis 1."""
+    """What a pass gave, {layer: (n c ...)} in float32 (or the network's own wider type), units on axis 1.
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
+    Args:
+        values: The values.
+        units: Of layers that did not come whole, the units that did, in order.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], units: Mapping[str, Sequence[int]] | None = None) -> None:
         self._values = dict(values)
+        self._units = dict(units or {})
 
     def __getitem__(self, layer: str) -> Tensor:
+        if layer in self._units:
+            raise KeyError(f"only units {self._units[layer]} of {layer} were asked for: an objective on all of it must not name units")
         return wide(self._values[layer])
 
     def __iter__(self) -> Iterator[str]:
@@ -41,6 +49,8 @@ class Values(Mapping[str, Tensor]):
     def chosen(self, layer: str, units: int | Sequence[int]) -> Tensor:
         """One unit's value for each picture, (n ...); only these are widened, and only their gradients are."""
         value = self._values[layer]
+        if layer in self._units:
+            units = [self._units[layer].index(unit) for unit in _as_list(units)]
         index = torch.as_tensor(units, device=value.device).expand(len(value))
         return wide(value[torch.arange(len(value), device=value.device), index])
 
@@ -52,22 +62,33 @@ class Objective:
     Attributes:
         layers: The layers whose values it looks at.
         score: (values {layer: (n c ...)}, pictures (n 3 h w)) -> (n,). Values come with their units on axis 1.
+        units: Of layers that it does not look at as a whole, the units that it takes by :meth:`Values.chosen`.
     """
 
     layers: frozenset[str]
     score: Callable[[Values, Tensor], Tensor]
+    units: Mapping[str, frozenset[int]] = field(default_factory=dict[str, frozenset[int]])
 
     def __call__(self, scope: Scope, pictures: Tensor) -> Tensor:
         """(n,) scores of pictures (n 3 h w), differentiable."""
-        raw = scope.run(pictures, sorted(self.layers), widen=False) if self.layers else {}
-        return self.score(Values({name: scope.layers[name].channels_first(value) for name, value in raw.items()}), pictures)
+        units = {layer: sorted(asked) for layer, asked in self.units.items()}
+        raw = scope.run(pictures, sorted(self.layers), units=units, widen=False) if self.layers else {}
+        return self.score(Values({name: scope.layers[name].channels_first(value) for name, value in raw.items()}, units), pictures)
 
     def __add__(self, other: Objective | float) -> Objective:
         other = _objective(other)
-        return Objective(self.layers | other.layers, lambda values, pictures: self.score(values, pictures) + other.score(values, pictures))
+        parts = self, other
+        units = {
+            layer: frozenset[int]().union(*(part.units.get(layer, ()) for part in parts))
+            for layer in self.units.keys() | other.units.keys()
+            if all(layer in part.units for part in parts if layer in part.layers)
+        }
+        return Objective(
+            self.layers | other.layers, lambda values, pictures: self.score(values, pictures) + other.score(values, pictures), units
+        )
 
     def __mul__(self, factor: float) -> Objective:
-        return Objective(self.layers, lambda values, pictures: factor * self.score(values, pictures))
+        return Objective(self.layers, lambda values, pictures: factor * self.score(values, pictures), self.units)
 
     def __sub__(self, other: Objective | float) -> Objective:
         return self + -1.0 * _objective(other)
@@ -99,12 +120,12 @@ def unit(layer: str, units: int | Sequence[int], *, reduce: str = "mean") -> Obj
             return value if value.ndim == 1 else value[(slice(None), *(length // 2 for length in value.shape[1:]))]
         return value.flatten(1).mean(1) if reduce == "mean" else value.flatten(1).sum(1)
 
-    return Objective(frozenset([layer]), score)
+    return Objective(frozenset([layer]), score, {layer: frozenset(_as_list(units))})
 
 
 def neuron(layer: str, units: int | Sequence[int], y: int, x: int) -> Objective:
     """The value of one unit at one position (y down, x right)."""
-    return Objective(frozenset([layer]), lambda values, _: values.chosen(layer, units)[:, y, x])
+    return Objective(frozenset([layer]), lambda values, _: values.chosen(layer, units)[:, y, x], {layer: frozenset(_as_list(units))})
 
 
 def direction(layer: str, vector: Tensor, *, cosine_power: float = 0.0) -> Objective:
@@ -236,6 +257,10 @@ def sameness(layer: str) -> Objective:
         return (alike.sum(1) - alike.diagonal()) / max(1, len(gram) - 1)
 
     return Objective(frozenset([layer]), score)
+
+
+def _as_list(units: int | Sequence[int]) -> list[int]:
+    return [units] if isinstance(units, int) else list(units)
 
 
 def _objective(value: Objective | float) -> Objective:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convscope.errors import BadInput
-from convscope.scope import Inputs, Scope
 from convscope.scope.edits import RELUS, average_pooling, redirected_relu
-from hand_built import draws, seeded, state_of, unsettle
+from hand_built import draws
 
 SPELLINGS = {
     "module": nn.ReLU(),
@@ -62,71 +61,6 @@ def test_the_edit_ends_with_its_block() -> None:
     (-F.relu(numbers).sum()).backward()
     assert (numbers.grad == 0).all()
     assert len(RELUS) == 6
-
-
-class Shared(nn.Module):
-    """A convolution used twice with different batch norms, one whose own value is read elsewhere, and one that is plain."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.twice = nn.Conv2d(3, 3, 3, padding=1)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
-        self.read, self.plain = nn.Conv2d(3, 3, 3, bias=False), nn.Conv2d(3, 3, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        values = self.norms[1](self.twice(self.norms[0](self.twice(images)).relu())).relu()
-        read = self.read(values)
-        return self.norms[3](self.plain((self.norms[2](read) + read).relu())).mean((2, 3))
-
-
-def normed() -> Scope:
-    model = seeded(Shared).double()
-    for number, norm in enumerate(model.norms):
-        norm.running_mean.copy_(0.3 * draws(3, seed=number).double() - 0.1)
-        norm.running_var.copy_(0.5 + draws(3, seed=10 + number).double())
-        norm.weight.data.copy_(0.5 + draws(3, seed=20 + number).double())
-        norm.bias.data.copy_(draws(3, seed=30 + number).double() - 0.5)
-    return Scope(model, Inputs(12), name="shared")
-
-
-@pytest.mark.parametrize("layer", ["output", "plain", "norms.3", "read", "norms.1"])
-def test_scaled_kernels_change_no_value_and_no_derivative(layer: str) -> None:
-    scope, images = normed(), draws(2, 3, 12, 12).double()
-    plain = images.clone().requires_grad_()
-    before = scope.run(plain, layer)[layer]
-    (gradient,) = torch.autograd.grad(before.square().sum(), plain)
-    with scope.session(scaled=True):
-        after = scope.run(plain, layer)[layer]
-        (again,) = torch.autograd.grad(after.square().sum(), plain)
-    torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(again, gradient, rtol=1e-10, atol=1e-12)
-
-
-def test_scaled_kernels_spare_the_batch_norms_and_end_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    scope, images = normed(), draws(1, 3, 12, 12).double()
-    assert scope.layers
-    calls: list[object] = []
-    native = torch.batch_norm
-    monkeypatch.setattr(torch, "batch_norm", lambda *arguments: (calls.append(arguments), native(*arguments))[1])
-
-    def counted(scaled: bool, layer: str) -> int:
-        calls.clear()
-        with scope.session(scaled=scaled):
-            scope.run(images, layer)
-        return len(calls)
-
-    assert counted(True, "output") == 3  # all but the last, whose convolution is its own and read by nobody else
-    assert counted(True, "plain") == 3
-    assert counted(False, "output") == 4
-
-
-def test_scaled_kernels_leave_the_network_alone() -> None:
-    scope = normed()
-    unsettle(scope.model)
-    before = state_of(scope.model)
-    with scope.session(scaled=True):
-        scope.run(draws(1, 3, 12, 12).double(), "output")
-    assert state_of(scope.model) == before
 
 
 class Pools(nn.Module):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,8 +13,6 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from convscope.errors import BadInput
-from convscope.scope.graph import Graph
-from convscope.scope.replay import scaled_convolutions
 
 RELUS: tuple[Callable[..., Tensor], ...] = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 """Every spelling of ReLU. nn.ReLU calls F.relu, so an edit of these sees modules and functional calls alike."""
@@ -75,39 +72,6 @@ class replaced_functions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         return self.replacements.get(func, func)(*args, **(kwargs or {}))
-
-
-class scaled_kernels(TorchFunctionMode):
-    """Within the block, batch norms with fixed statistics are multiplied into the kernels of the convolutions before them.
-
-    The values of all layers stay the same up to rounding, but for those convolutions, whose value becomes that of their batch norm.
-
-    Args:
-        graph: The network's.
-        spared: Nodes whose own value is wanted.
-    """
-
-    def __init__(self, graph: Graph, spared: Collection[int] = ()) -> None:
-        super().__init__()
-        self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
-        self._passing: set[int] = set()
-        pairs = scaled_convolutions(graph, graph.readers(), spared)
-        norms = {index: graph.nodes[index].arguments[3] for index in pairs}
-        uses = Counter(id(item) for node in graph.nodes if node.place == 0 for item in node.arguments if isinstance(item, Tensor))
-        for index, kernel in pairs.items():
-            weight = graph.nodes[graph.nodes[index].edges[0].node].arguments[1]
-            if uses[id(weight)] == 1 == uses[id(norms[index])]:  # shared ones mean different things in different places
-                self._kernels[id(weight)] = kernel
-                self._passing.add(id(norms[index]))
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is torch.conv2d and len(args) == 7 and id(args[1]) in self._kernels:
-            return func(args[0], *self._kernels[id(args[1])], *args[3:])
-        if func is F.batch_norm and len(args) > 1 and id(args[1]) in self._passing:
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def redirected_relu() -> replaced_functions:

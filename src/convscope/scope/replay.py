@@ -22,7 +22,7 @@ MULTIPLYING = frozenset(["convolution", "addmm", "mm"])
 FRESH = frozenset(["convolution", "add", "cat", "addmm", "_native_batch_norm_legit_no_training", "native_batch_norm"])
 """Operations whose result shares no memory with anything else."""
 _ADAPTIVE = frozenset(["_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"])
-_MAX_POOLS = frozenset(["max_pool2d", "max_pool2d_with_indices"])
+MAX_POOLS = frozenset(["max_pool2d", "max_pool2d_with_indices"])
 _BATCH_NORMS = frozenset(["native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"])
 Scaled = tuple[Tensor, Tensor]
 """Kernels and biases of a convolution with the batch norm after it multiplied in."""
@@ -120,7 +120,7 @@ def local(node: Node) -> bool:
         return True
     if node.operation == "convolution":
         return not node.arguments[6] and not isinstance(node.arguments[1], Reference)
-    if node.operation in _MAX_POOLS:
+    if node.operation in MAX_POOLS:
         return node.place == 0
     if node.operation == "avg_pool2d":
         _, _, padding, ceil, include, divisor = (*node.arguments[1:], *[None] * 6)[:6]
@@ -142,7 +142,7 @@ def beyond(node: Node) -> float:
     """What a sliding operation finds beyond the ends of the map."""
     if node.operation == "constant_pad_nd":
         return float(node.arguments[2]) if len(node.arguments) > 2 else 0.0
-    return -math.inf if node.operation in _MAX_POOLS else 0.0
+    return -math.inf if node.operation in MAX_POOLS else 0.0
 
 
 def unpadded(node: Node, read: Tensor, scaled: Scaled | None = None) -> Tensor:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from convscope.errors import BadInput, asking
 from convscope.scope.bounds import Bounds, bounds_of
-from convscope.scope.edits import prepared, scaled_kernels
+from convscope.scope.edits import prepared
 from convscope.scope.graph import Graph
 from convscope.scope.inputs import Images, Inputs
 from convscope.scope.layers import OUTPUT, Layer, Layers, record_layers
+from convscope.scope.lean import lean_pass
 from convscope.scope.network import check_finite, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, own_modes, resolve_precision, wide
 from convscope.scope.stop import forward_until
@@ -84,7 +85,7 @@ class Scope:
         self.weights = weights
         self.forwards = 0
         self._running_in: str | None = None
-        self._scaled: dict[frozenset[int], scaled_kernels] | None = None
+        self._lean: dict[object, lean_pass] | None = None
         self._lock = threading.RLock()
         resolve_precision(precision, self.device, "measure")
         self._hashed: tuple[object, str] | None = None
@@ -196,53 +197,53 @@ class Scope:
         return {name: None if layer.node is None or layer.of_input else found[layer.node] for name, layer in wanted.items()}
 
     @contextmanager
-    def session(self, precision: str | None = None, *, scaled: bool = False) -> Generator[None]:
+    def session(self, precision: str | None = None, *, lean: bool = False) -> Generator[None]:
         """The state in which the network is run; reentrant. Long work enters it once, single calls enter it by themselves.
 
         Args:
             precision: "float32" or "bfloat16" for the passes inside; None keeps the surrounding session's, or resolves "auto".
-            scaled: Multiply batch norms into the convolutions before them: the same values up to rounding, in less time.
+            lean: Let :meth:`run` leave out what the wanted values do not need: the same values up to rounding, in less time.
         """
         with self._lock, ExitStack() as stack:
-            outer = self._running_in
-            if scaled:
-                stack.enter_context(self._scaling())
+            outer, outer_lean = self._running_in, self._lean
             if outer is None:
                 stack.enter_context(own_modes(self.device))
                 stack.enter_context(prepared(self.model))
             self._running_in = precision or outer or self.resolve("measure")
+            self._lean = {} if lean else outer_lean
             try:
                 yield
             finally:
-                self._running_in = outer
+                self._running_in, self._lean = outer, outer_lean
 
-    @contextmanager
-    def _scaling(self) -> Generator[None]:
-        before, self._scaled = self._scaled, {}
-        try:
-            yield
-        finally:
-            self._scaled = before
-
-    def _kernels(self, wanted: Sequence[Layer]) -> AbstractContextManager[Any]:
-        """Batch norms multiplied into convolutions, where the session asks for it."""
-        if self._scaled is None:
-            return nullcontext()
-        spared = frozenset(layer.node for layer in wanted if layer.node is not None)
-        if spared not in self._scaled:
-            self._scaled[spared] = scaled_kernels(self.graph, spared)
-        return self._scaled[spared]
+    def _leaner(self, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
+        """What a pass to these layers may leave out, where the session asks for it."""
+        if self._lean is None:
+            return None
+        key = tuple(layer.name for layer in wanted), tuple((name, tuple(asked)) for name, asked in units.items())
+        if key not in self._lean:
+            nodes = {layer.name: layer.node for layer in wanted if layer.node is not None}
+            some = {
+                nodes[layer.name]: units[layer.name]
+                for layer in wanted
+                if layer.name in nodes.keys() & units.keys() and not layer.channel_axis
+            }
+            self._lean[key] = lean_pass(self.graph, set(nodes.values()), some)
+        return self._lean[key]
 
     def resolve(self, purpose: Literal["measure", "optimize"]) -> str:
         """The number format that this scope uses for a purpose: "float32" or "bfloat16"."""
         return resolve_precision(self.precision, self.device, purpose)
 
-    def run(self, images: Tensor, layers: str | Sequence[str], *, widen: bool = True) -> dict[str, Tensor]:
+    def run(
+        self, images: Tensor, layers: str | Sequence[str], *, units: Mapping[str, Sequence[int]] | None = None, widen: bool = True
+    ) -> dict[str, Tensor]:
         """One pass over one batch, differentiable, values of any range: what optimization calls in its loop.
 
         Args:
             images: (n 3 h w) in pixel space; values outside [0,1] are let through.
             layers: Names of the layers wanted.
+            units: Of some layers, the units that suffice; their values come in this order. A lean session computes no others.
             widen: Whether half-precision values are brought to float32.
 
         Returns:
@@ -255,9 +256,15 @@ class Scope:
         names = [layers] if isinstance(layers, str) else list(layers)
         if not names:
             raise BadInput("no layer asked for")
-        wanted = [self.layers[name] for name in names]
+        wanted, some = [self.layers[name] for name in names], units or {}
         with self.session(), asking(network=self.name, input=tuple(images.shape)):
-            values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted)
+            leaner = self._leaner(wanted, some)
+            values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted, leaner)
+        for layer in wanted:
+            if layer.name in some:
+                asked = list(range(len(some[layer.name]))) if leaner and layer.node in leaner.narrow else list(some[layer.name])
+                index = torch.tensor(asked, device=self.device)
+                values[layer.name] = values[layer.name].index_select(layer.channel_axis + 1, index)
         return {name: wide(value) for name, value in values.items()} if widen else values
 
     def run_maps(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -312,10 +319,10 @@ class Scope:
 
         return value.detach(), pull
 
-    def _forward(self, normalized: Tensor, wanted: Sequence[Layer]) -> dict[str, Tensor]:
+    def _forward(self, normalized: Tensor, wanted: Sequence[Layer], leaner: lean_pass | None = None) -> dict[str, Tensor]:
         """The values of layers for a normalized batch, as computed; within a session."""
         precision = self._running_in or "float32"
-        with computing_in(precision, self.device), self._kernels(wanted):
+        with computing_in(precision, self.device), leaner or nullcontext():
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             self.forwards += 1
