@@ -31,7 +31,7 @@ from convscope.recipes import RECIPES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SQUEEZENET = Path(__file__).resolve().parents[2] / "shared" / "weights" / "squeezenet1_0-imagenet.safetensors"
-LUCENT_SIDE, LUCENT_STEPS = 224, 32
+LUCENT_SIDE = 224
 
 
 def network(case: str) -> tuple[torch.nn.Module, str]:
@@ -79,7 +79,7 @@ def article(case: str, filters: list[int]) -> np.ndarray:
     return np.stack(pictures)
 
 
-def lucent(case: str, filters: list[int]) -> np.ndarray:
+def lucent(case: str, filters: list[int], steps: int) -> np.ndarray:
     """Lucent with its own defaults, but for the picture's side and the number of steps."""
     warnings.simplefilter("ignore")
     from lucent.optvis import objectives, param, render, transform
@@ -93,7 +93,7 @@ def lucent(case: str, filters: list[int]) -> np.ndarray:
             objectives.channel(layer.replace(".", "_"), number),
             param_f=lambda: param.image(LUCENT_SIDE, fft=True, decorrelate=True),
             transforms=list(transform.standard_transforms),
-            thresholds=(LUCENT_STEPS,),
+            thresholds=(steps,),
             show_image=False,
             progress=False,
         )
@@ -101,9 +101,9 @@ def lucent(case: str, filters: list[int]) -> np.ndarray:
     return np.stack(pictures)
 
 
-def ours(case: str, filters: list[int], recipe: str, precision: str) -> np.ndarray:
+def ours(case: str, filters: list[int], recipe: str, precision: str, steps: int) -> np.ndarray:
     scope, layer = scope_of(case, precision)
-    numbers = {"size": LUCENT_SIDE, "steps": LUCENT_STEPS} if recipe == "fourier" else {}
+    numbers = {"size": LUCENT_SIDE, "steps": steps} if recipe == "fourier" else {}
     return cs.feature_visualization(scope, layer, filters, recipe=recipe, **numbers).images
 
 
@@ -130,30 +130,30 @@ def peak(precision: str) -> float:
     return best
 
 
-def work(case: str, recipe: str) -> float:
-    """GFLOP of the convolutions for one filter: forward to the layer, and back to the picture (which costs as much)."""
+def work(case: str, recipe: str, steps: int) -> float:
+    """GFLOP of the whole convolutions for one filter: forward to the layer, and back to the picture (which costs as much)."""
     scope, layer = scope_of(case)
     last = scope.layers[layer].position
     at_224 = sum(one.macs for one in scope.layers.of_kind("Conv2d").values() if one.position <= last)
     if recipe == "fourier":
-        return 4 * at_224 * LUCENT_STEPS * (LUCENT_SIDE + 12) ** 2 / 224**2 / 1e9
+        return 4 * at_224 * steps * (LUCENT_SIDE + 12) ** 2 / 224**2 / 1e9
     plan = RECIPES[recipe]
     return sum(4 * at_224 * plan.steps * side**2 / 224**2 for side in plan.sides(224)) / 1e9
 
 
 CONTENDERS = {
-    "article": lambda case, filters: article(case, filters),
-    "ours float32": lambda case, filters: ours(case, filters, "multiscale", "float32"),
-    "ours bfloat16": lambda case, filters: ours(case, filters, "multiscale", "bfloat16"),
-    "Lucent": lambda case, filters: lucent(case, filters),
-    "ours fourier float32": lambda case, filters: ours(case, filters, "fourier", "float32"),
-    "ours fourier bfloat16": lambda case, filters: ours(case, filters, "fourier", "bfloat16"),
+    "article": lambda case, filters, _steps: article(case, filters),
+    "ours float32": lambda case, filters, steps: ours(case, filters, "multiscale", "float32", steps),
+    "ours bfloat16": lambda case, filters, steps: ours(case, filters, "multiscale", "bfloat16", steps),
+    "Lucent": lambda case, filters, steps: lucent(case, filters, steps),
+    "ours fourier float32": lambda case, filters, steps: ours(case, filters, "fourier", "float32", steps),
+    "ours fourier bfloat16": lambda case, filters, steps: ours(case, filters, "fourier", "bfloat16", steps),
 }
 
 
-def child(name: str, case: str, filters: list[int], out: str) -> None:
+def child(name: str, case: str, filters: list[int], steps: int, out: str) -> None:
     """One contender in its own process: writes its pictures."""
-    np.save(out, CONTENDERS[name](case, filters))
+    np.save(out, CONTENDERS[name](case, filters, steps))
 
 
 def main() -> None:
@@ -162,19 +162,20 @@ def main() -> None:
     parser.add_argument("--filters", type=int, default=8)
     parser.add_argument("--reference-filters", type=int, default=3, help="how many of them the slow references make")
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("--steps", type=int, default=64, help="steps of Lucent and of `fourier`; Lucent's own default is 512")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     options = parser.parse_args()
     filters = list(range(options.filters))
     if options.child:
-        child(options.child, options.cases[0], filters, options.out)
+        child(options.child, options.cases[0], filters, options.steps, options.out)
         return
     peaks = {kind: peak(kind) for kind in ("float32", "bfloat16")}
     measured = ", ".join(f"{kind} {value:.0f} GFLOP/s" for kind, value in peaks.items())
     print(f"{torch.get_num_threads()} threads; convolution peak: {measured}")
     common = min(options.filters, options.reference_filters)
     print(f"{options.filters} filters ({common} of them by the references, one by one), whose objectives are compared")
-    print(f"multiscale as in the article; Lucent and fourier: {LUCENT_SIDE} px, {LUCENT_STEPS} steps\n")
+    print(f"multiscale as in the article; Lucent and fourier: {LUCENT_SIDE} px, {options.steps} steps\n")
     print("| case | contender | s per filter | objective | faster than its reference | objective / reference | of peak |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for case in options.cases:
@@ -183,7 +184,20 @@ def main() -> None:
             count = common if name in ("article", "Lucent") else options.filters
             with tempfile.TemporaryDirectory() as folder:
                 out = str(Path(folder) / "pictures.npy")
-                command = [sys.executable, __file__, "--cases", case, "--filters", str(count), "--child", name, "--out", out]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--cases",
+                    case,
+                    "--filters",
+                    str(count),
+                    "--steps",
+                    str(options.steps),
+                    "--child",
+                    name,
+                    "--out",
+                    out,
+                ]
                 begun = time.perf_counter()
                 done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
                 seconds = (time.perf_counter() - begun) / count
@@ -194,7 +208,7 @@ def main() -> None:
             against = "Lucent" if "fourier" in name or name == "Lucent" else "article"
             reference.setdefault(against, (seconds, score))
             kind = "bfloat16" if "bfloat16" in name else "float32"
-            share = work(case, "fourier" if against == "Lucent" else "multiscale") / seconds / peaks[kind]
+            share = work(case, "fourier" if against == "Lucent" else "multiscale", options.steps) / seconds / peaks[kind]
             first, base = reference[against]
             cells = f"{seconds:.2f} | {score:.4f} | {first / seconds:.2f}x | {score / base:.3f} | {share:.0%}"
             print(f"| {case} | {name} | {cells} |", flush=True)

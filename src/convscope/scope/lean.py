@@ -47,8 +47,9 @@ class lean_pass(TorchFunctionMode):
         self._unrectified: Tensor | None = None
         if graph.decisions:  # on another picture, what follows may be something else
             return
-        self._graph, self._readers = graph, graph.readers()
-        self._end = max(wanted, default=0)
+        self._graph, self._end = graph, max(wanted, default=0)
+        before_end = {node: [one for one in readers if one <= self._end] for node, readers in graph.readers().items()}
+        self._readers = {node: readers for node, readers in before_end.items() if readers}
         uses = Counter(id(item) for node in graph.nodes if node.place == 0 for item in node.arguments if isinstance(item, Tensor))
         self._once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things in different places
         scaled = scaled_convolutions(graph, self._readers, wanted)
@@ -98,7 +99,7 @@ class lean_pass(TorchFunctionMode):
     def _only_reader(self, node: int) -> int | None:
         """The one node that reads a node's value before the forward ends."""
         nodes = self._graph.nodes
-        found = {one for one in self._readers.get(node, []) if one <= self._end and nodes[one].place == 0}
+        found = {one for one in self._readers.get(node, []) if nodes[one].place == 0}
         return found.pop() if len(found) == 1 else None
 
     def _find_late(self, wanted: Collection[int]) -> None:
@@ -121,7 +122,7 @@ class lean_pass(TorchFunctionMode):
     def _narrow(self, node: int, asked: Sequence[int]) -> None:
         """Leaves only some channels of the convolution before a node, if nothing else needs the others."""
         nodes, way = self._graph.nodes, [node]
-        if node != self._end or self._readers_before_the_end(node):
+        if node != self._end or node in self._readers:
             return
         while nodes[way[-1]].operation in _POSITION_BY_POSITION or way[-1] in self._norms:
             before = nodes[way[-1]].edges[0].node
@@ -135,6 +136,3 @@ class lean_pass(TorchFunctionMode):
         kernels, bias = self._kernels.get(id(weight), (weight, nodes[way[-1]].arguments[2]))
         self._kernels[id(weight)] = kernels[some], None if bias is None else bias[some]
         self.narrow.add(node)
-
-    def _readers_before_the_end(self, node: int) -> bool:
-        return any(one <= self._end for one in self._readers.get(node, []))
