@@ -194,7 +194,7 @@ def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(BadInput, match=r"got SqueezeNet; a network that exists already goes into convscope.Scope\(model, inputs\)"):
         load(build("squeezenet1_1"))  # pyright: ignore
-    with pytest.raises(BadInput, match="weights: expected 'pretrained', the path of a weights file, or None, got dict"):
+    with pytest.raises(BadInput, match="weights: expected 'pretrained', 'random', the path of a weights file, or None, got dict"):
         load("squeezenet1_1", {})  # pyright: ignore
 
 

@@ -59,3 +59,8 @@ def test_only_names_of_networks() -> None:
 def test_importing_the_zoo_is_light() -> None:
     heavy = "import convscope.zoo, sys; print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_random_weights_have_one_name_here_and_on_the_command_line() -> None:
+    none, random = (convscope.open("squeezenet1_1", weights=weights) for weights in (None, "random"))
+    assert none.weights_hash == random.weights_hash and none.weights == random.weights is None

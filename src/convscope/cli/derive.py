@@ -115,7 +115,7 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
         out: Path | None = values["out"]
         with progress():
             scope = open_network(
-                values["network"], weights=weights(values["weights"]), device=values["device"], precision=values["precision"]
+                values["network"], weights=values["weights"] or "pretrained", device=values["device"], precision=values["precision"]
             )
             if name not in SAVERS:
                 check_free(out)
@@ -178,11 +178,6 @@ def _save_scan(scope: Scope, folder: str | Path, images: str, **arguments: Any) 
 
 SAVERS: dict[str, Callable[..., tuple[str, list[tuple[Path, str]]]]] = {"feature-visualization": _save_gallery, "scan": _save_scan}
 """Techniques that write, and resume, a folder of their own kind."""
-
-
-def weights(given: str | None) -> str | None:
-    """What --weights means: not given: pretrained; "random": none; otherwise a path."""
-    return "pretrained" if given is None else None if given == "random" else given
 
 
 def check_free(out: Path | None) -> None:

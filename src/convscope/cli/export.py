@@ -21,7 +21,6 @@ def export(
 
     With --network, from images in [0,1] to scores and alarms; without, from the layer's map after its ReLU. Needs the extra `onnx`.
     """
-    from convscope.cli.derive import weights as meant
     from convscope.pipeline.export import detector_module, detector_network, detector_onnx
     from convscope.store import load
     from convscope.survey.detector import Detector
@@ -36,7 +35,7 @@ def export(
         if network is None:
             written = detector_onnx(detector_module(loaded, method), path)
         else:
-            scope = open_network(network, weights=meant(weights))
+            scope = open_network(network, weights=weights or "pretrained")
             size = scope.inputs.height, scope.inputs.width
             written = detector_onnx(detector_network(loaded, scope, method), path, size=size)
     takes = f"the map of {loaded.layer}" if network is None else "images (n 3 h w) in [0,1]"

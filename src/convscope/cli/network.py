@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from convscope.cli.derive import weights as meant
 from convscope.cli.show import print_table
 from convscope.zoo import open as open_network
 
@@ -18,7 +17,7 @@ def layers(
 
     Every name in it can be given to the other commands. A module that runs several times has a row for each call.
     """
-    scope = open_network(network, weights=None if weights == "random" else meant(None if weights == "pretrained" else weights))
+    scope = open_network(network, weights=weights)
     table = scope.layers.of_kind(kind) if kind else scope.layers
     rows = table.rows()
     if not rows:

@@ -31,7 +31,7 @@ def open(
             - ``"textures"``: the small network bundled with convscope, which needs no download
         weights: ``"pretrained"``: those published with the network, downloaded on first use (a file of yours: as its function made it).
             A path: that .safetensors, .pth, .pt, .bin or .ckpt file; nothing in it is ever run. Weights of a network with another number
-            of classes get a network with that many. None: random weights, the same at every call.
+            of classes get a network with that many. ``"random"`` or None: random weights, the same at every call.
         device: "auto" (the GPU if there is one), "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 

@@ -21,6 +21,9 @@ from convscope.zoo.weights import class_count, put_weights
 PRETRAINED = "pretrained"
 """The value of `weights` that means: those published with the network."""
 
+RANDOM = "random"
+"""The value of `weights` that means none, as None does."""
+
 FORMS = "a torchvision classifier (vgg16_bn), timm:NAME, path/to/file.py:function, or textures"
 """What a name may be, for error messages."""
 
@@ -62,7 +65,9 @@ def load(name: str, weights: str | Path | None = PRETRAINED) -> Loaded:
         hint = "; a network that exists already goes into convscope.Scope(model, inputs)" if isinstance(name, nn.Module) else ""
         raise BadInput(f"expected the name of a network, got {type(name).__name__}{hint}")
     if weights is not None and not isinstance(weights, (str, Path)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise BadInput(f"weights: expected 'pretrained', the path of a weights file, or None, got {type(weights).__name__}")
+        raise BadInput(f"weights: expected 'pretrained', 'random', the path of a weights file, or None, got {type(weights).__name__}")
+    if weights == RANDOM:
+        weights = None
     with _fixed_seed():
         loaded = _loader(name)(name, weights)
     return replace(loaded, name=name, weights=None if weights is None else str(weights))
