@@ -24,6 +24,7 @@ import torch
 import torchvision
 
 import convscope as cs
+from convscope.ops.patches import patches
 from convscope.scope.rerun import rerun
 from convscope.scope.sweep import Sweep
 
@@ -108,16 +109,14 @@ def facts(name: str, stride: int) -> dict[str, float]:
     picture = picture_for(scope)
     grid = cs.occlusion(scope, picture, patch=PATCH, stride=64, method="full", score="logit")
     again = cs.occlusion(scope, picture, patch=PATCH, stride=64, score="logit")
-    from convscope.techniques.occlusion import patches
-
     boxes = patches((scope.inputs.height, scope.inputs.width), (PATCH, PATCH), (stride, stride), "cover").reshape(-1, 4)
     with torch.no_grad(), scope.session("float32"):
         ready = rerun(scope, picture, "output")
         sweep = Sweep(scope, picture, torch.full_like(picture, 0.5), boxes, "output")
-        parts = ready.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]))
+        parts = ready.planner.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]))
     planned = sum(part.cost * len(part.members) for part in parts) / len(boxes)
     return {
-        "least": 1 / float(ready.least(boxes).mean()),
+        "least": 1 / float(ready.planner.least(boxes).mean()),
         "planned": 1 / planned,
         "difference": float(np.abs(grid.map - again.map).max() / np.abs(grid.base).max()),
         "incremental": float(sweep.method == "incremental"),

@@ -17,8 +17,8 @@ import convscope
 import hand_built
 from convscope.cli import main
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
+from convscope.ops.patches import positions
 from convscope.scope import Inputs, Scope
-from convscope.techniques.occlusion import positions
 from convscope.zoo.textures.generator import CLASSES, SHAPES, indexed
 from hand_built import draws
 
@@ -336,7 +336,8 @@ def test_batches_do_not_matter(wide: Scope, picture: Tensor, monkeypatch: pytest
 def test_running_out_of_memory_halves_the_batch(
     wide: Scope, picture: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from convscope.scope.rerun import Batch, Rerun
+    from convscope.scope.planner import Batch
+    from convscope.scope.rerun import Rerun
 
     whole = convscope.occlusion(wide, picture, 1, patch=5, stride=3, verify=0)
     begin = Rerun.begin
@@ -384,7 +385,7 @@ def test_a_network_that_mixes_the_pictures_of_a_batch_is_run_in_full(picture: Te
         ({"stride": 0}, BadInput, "stride must be a whole number of pixels, at least 1"),
         ({"stride": (4, -1)}, BadInput, "stride must be a whole number"),
         ({"stride": (4, 4, 4)}, BadInput, "stride must be a whole number"),
-        ({"fill": "fog"}, BadInput, "fill must be gray, mean, black, white, blur"),
+        ({"fill": "fog"}, BadInput, "fill must be gray, median, mean, black, white, blur"),
         ({"fill": "#12345"}, BadInput, "fill must be gray"),
         ({"fill": 128}, BadInput, r"fill must lie in \[0,1\], got 128"),
         ({"fill": (0.1, 0.2)}, BadInput, "a colour is"),
