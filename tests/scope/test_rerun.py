@@ -464,6 +464,10 @@ def test_bfloat16_stays_close(name: str) -> None:
     with torch.no_grad(), scope.session("bfloat16"):
         usual = scope.run(replaced(picture, source, boxes), "output")["output"]
     assert 0 < off(rough.float(), exact) < max(0.01, 2 * off(usual, exact)), "rougher than full inference in bfloat16"
+    near = picture + 0.01 * (source - picture)
+    exactly, roughly = (run(rerun(scope, picture, "output", precision=precision), boxes, near) for precision in ("float32", "bfloat16"))
+    ratio = float((roughly - exactly).abs().max() / (rough - exact).abs().max())
+    assert ratio < 0.05, "of a change a hundred times as small, a hundredth is rounded away: what is rounded is the change, not the value"
     assert scope.model is model and all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 

@@ -51,7 +51,7 @@ EXAMPLES = {
     ),
     "occlusion": (
         "convscope occlusion squeezenet1_0 photo.jpg",
-        "convscope occlusion resnet50 photos/ --target 207 --patch 32 --stride 4 --fill blur",
+        "convscope occlusion resnet50 photos/ --target 207 --patch 32,48 --stride 4 --fill median",
         "convscope occlusion squeezenet1_0 photo.jpg --layer features.12 --target 40",
     ),
     "deconvnet": (

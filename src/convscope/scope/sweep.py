@@ -51,6 +51,10 @@ class Sweep:
     def method(self) -> str:
         return "full" if self._again is None else "incremental"
 
+    def base(self) -> Tensor:
+        """The layer's value for the unchanged picture, (1 ...), by the method that the others are computed with."""
+        return self.scope.run(self.picture, self.layer)[self.layer] if self._again is None else wide(self._again.base)
+
     def values(self) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(numbers of boxes, (n ...) values of the layer), batch by batch, in no particular order of boxes."""
         again = self._again

@@ -251,10 +251,9 @@ def _hide(
 ) -> _Hidden:
     """The scores of one picture (1 3 h w) with each box replaced by the same box of `source`; `checks` are the boxes to verify."""
     with scope.session(scope.resolve("measure")):
-        plain = scope.run(picture, watched.layer)[watched.layer]
         if target is None and not watched.classes:
             raise BadInput(f"layer {watched.layer} has no predicted class: say which unit is the target")
-        unit = int(plain.argmax(1)) if target is None else target
+        unit = int(scope.run(picture, watched.layer)[watched.layer].argmax(1)) if target is None else target
         sweep = Sweep(scope, picture, source, boxes, watched.layer, incremental=method == "incremental")
         difference = sweep.verify(checks, lambda values: watched.read(values, unit))
         scores, label = np.empty(len(boxes)), np.full(len(boxes), -1)
@@ -263,7 +262,7 @@ def _hide(
             if watched.classes:
                 label[part] = values.argmax(1).cpu().numpy()
             advance(len(part))
-        base = float(watched.read(plain, unit)[0])
+        base = float(watched.read(sweep.base(), unit)[0])
     return _Hidden(scores, label, base, unit, sweep.method, len(checks) if not math.isnan(difference) else 0, difference)
 
 
