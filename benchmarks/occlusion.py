@@ -7,8 +7,8 @@ Random weights (they do not change the arithmetic), one picture, patch 16, every
 process of its own, and those of a network follow one another. Timed is the map alone, without opening the network; a warm-up on few
 positions comes before. Captum runs with as many perturbations at once (1, 8 or 32) as the bare forward is fastest with. Where a
 whole map would take longer than --longest seconds, full inference and Captum are timed on a coarser grid and scaled by the number of
-positions, which all cost them the same; such times carry a `~`. `(full)`: what is chosen for the network. Largest difference: of the
-logit, as a share of the map's spread. Needs the extra `bench` for Captum.
+positions, which all cost them the same; such times carry a `~`. `(full)`: what is chosen for the network. Largest difference: of a
+logit at 12 positions, as a share of the largest change of it. Needs the extra `bench` for Captum.
 """
 
 from __future__ import annotations
@@ -135,18 +135,19 @@ def facts(name: str, stride: int) -> dict[str, float]:
     scope = scope_of(name, "float32")
     awaken(scope.model, scope.inputs.height)
     picture = picture_for(scope)
-    grid = cs.occlusion(scope, picture, patch=PATCH, stride=64, method="full", score="logit")
-    again = cs.occlusion(scope, picture, patch=PATCH, stride=64, score="logit")
     boxes = patches((scope.inputs.height, scope.inputs.width), (PATCH, PATCH), (stride, stride), "cover").reshape(-1, 4)
     with torch.no_grad(), scope.session("float32"):
         ready = rerun(scope, picture, "output")
         sweep = Sweep(scope, picture, torch.full_like(picture, 0.5), boxes, "output")
-        parts = ready.planner.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]))
+        full: list[torch.Tensor] = []
+        checks = np.random.default_rng(0).choice(len(boxes), 12, replace=False)
+        difference = sweep.verify(checks, lambda values: full.append(values) or values[:, 0])
+        parts = ready.planner.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]), ready.kept)
     planned = sum(part.cost * len(part.members) for part in parts) / len(boxes)
     return {
         "least": 1 / float(ready.planner.least(boxes).mean()),
         "planned": 1 / planned,
-        "difference": float(np.abs(grid.map - again.map).max() / np.ptp(grid.map)),
+        "difference": difference / float((full[0][:, 0] - sweep.base()[:, 0]).abs().max()) if full else 0.0,
         "incremental": float(sweep.method == "incremental"),
     }
 

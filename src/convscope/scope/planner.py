@@ -22,8 +22,9 @@ _CALL_COST = {"cpu": 8e6, "cuda": 3e8}
 _MOST = 128
 """Larger batches are no faster."""
 _VIEWS = frozenset("view _unsafe_view reshape expand alias detach contiguous permute transpose".split())
-_IN_PLACE = _VIEWS | {"relu", "relu_"}
-"""Operations whose result takes the memory of an input that nothing else reads."""
+"""Operations whose result is their input, seen otherwise."""
+_IN_PLACE = frozenset(["relu", "relu_"])
+"""Operations that an incremental run does in the memory of an input that nothing else reads."""
 Spans = Mapping[int, tuple[Span, Span] | None]
 
 
@@ -148,7 +149,7 @@ class Planner:
         for index, node in self.nodes.items():
             places = None if plan is None else plan[index]
             alive[index] = int(np.prod(batched(node, 1, places)))
-            if plan is not None and (index in self._joined or node.operation in _IN_PLACE):
+            if node.operation in _VIEWS or (plan is not None and (index in self._joined or node.operation in _IN_PLACE)):
                 source = max((edge.node for edge in node.edges), key=alive.__getitem__)
                 if self._reads[source] == 1:
                     alive[source] = 0

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.scope.memory import give_back_beyond, resident
 from convscope.scope.network import out_of_memory
 from convscope.scope.planner import Batch
 from convscope.scope.precision import wide
@@ -63,9 +64,11 @@ class Sweep:
             yield from self.scope.in_parts(len(everyone), self._at_once, lambda piece: (everyone[piece], self._full(everyone[piece])))
             return
         waiting: list[tuple[np.ndarray, Tensor]] = []
+        most = resident() + self._at_once * again.planner.in_memory() * again.base.element_size()
         for number, batch in enumerate(self._batches, 1):
             work = lambda piece, batch=batch: self._begun(again, batch, piece)  # noqa: E731 - called at once
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), work)
+            give_back_beyond(most)
             if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= _TOGETHER:
                 members, begun = np.concatenate([members for members, _ in waiting]), torch.cat([begun for _, begun in waiting])
                 waiting = []
