@@ -7,7 +7,8 @@ Random weights (they do not change the arithmetic), one picture, patch 16, every
 process of its own, and those of a network follow one another. Timed is the map alone, without opening the network; a warm-up on few
 positions comes before. Captum runs with as many perturbations at once (1, 8 or 32) as the bare forward is fastest with. Where a
 whole map would take longer than --longest seconds, full inference and Captum are timed on a coarser grid and scaled by the number of
-positions, which all cost them the same; such times carry a `~`. Needs the extra `bench` for Captum.
+positions, which all cost them the same; such times carry a `~`. `(full)`: what is chosen for the network. Largest difference: of a
+logit at 12 positions, as a share of the largest change of it. Needs the extra `bench` for Captum.
 """
 
 from __future__ import annotations
@@ -24,12 +25,27 @@ import torch
 import torchvision
 
 import convscope as cs
+from convscope.ops.patches import patches
 from convscope.scope.rerun import rerun
 from convscope.scope.sweep import Sweep
 
 NETWORKS = "vgg16 resnet18 resnet50 inception_v3 squeezenet1_0 densenet121 mobilenet_v2 efficientnet_b0 convnext_tiny".split()
 CONTENDERS = ["captum", "full", "incremental", "incremental bfloat16"]
 PATCH = 16
+COLUMNS = [
+    "network",
+    "stride",
+    "Captum, s",
+    "full, s",
+    "incremental, s",
+    "bfloat16, s",
+    "faster than full",
+    "than Captum",
+    "MAC ratio, least / planned",
+    "share of it",
+    "memory, full / incremental, GB",
+    "largest difference",
+]
 
 
 def scope_of(name: str, precision: str) -> cs.Scope:
@@ -38,6 +54,18 @@ def scope_of(name: str, precision: str) -> cs.Scope:
     size = 299 if name == "inception_v3" else 224
     inputs = cs.Inputs(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     return cs.Scope(torchvision.models.get_model(name, weights=None, **options).eval(), inputs, precision=precision, name=name)
+
+
+def awaken(model: torch.nn.Module, side: int) -> None:
+    """Sets the statistics of batch norms to those of what they see: in a deep network with random ones nothing arrives at the output."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        model(torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(1)))
+    for norm in norms:
+        norm.eval()
 
 
 def picture_for(scope: cs.Scope) -> torch.Tensor:
@@ -105,21 +133,21 @@ def coarser(side: int, stride: int, seconds: float, longest: float) -> tuple[int
 def facts(name: str, stride: int) -> dict[str, float]:
     """The least and the planned share of arithmetic, which method is chosen, and the largest difference and rank correlation."""
     scope = scope_of(name, "float32")
+    awaken(scope.model, scope.inputs.height)
     picture = picture_for(scope)
-    grid = cs.occlusion(scope, picture, patch=PATCH, stride=64, method="full", score="logit")
-    again = cs.occlusion(scope, picture, patch=PATCH, stride=64, score="logit")
-    from convscope.techniques.occlusion import patches
-
     boxes = patches((scope.inputs.height, scope.inputs.width), (PATCH, PATCH), (stride, stride), "cover").reshape(-1, 4)
     with torch.no_grad(), scope.session("float32"):
         ready = rerun(scope, picture, "output")
         sweep = Sweep(scope, picture, torch.full_like(picture, 0.5), boxes, "output")
-        parts = ready.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]))
+        full: list[torch.Tensor] = []
+        checks = np.random.default_rng(0).choice(len(boxes), 12, replace=False)
+        difference = sweep.verify(checks, lambda values: full.append(values) or values[:, 0])
+        parts = ready.planner.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]), ready.kept)
     planned = sum(part.cost * len(part.members) for part in parts) / len(boxes)
     return {
-        "least": 1 / float(ready.least(boxes).mean()),
+        "least": 1 / float(ready.planner.least(boxes).mean()),
         "planned": 1 / planned,
-        "difference": float(np.abs(grid.map - again.map).max() / np.abs(grid.base).max()),
+        "difference": difference / float((full[0][:, 0] - sweep.base()[:, 0]).abs().max()) if full else 0.0,
         "incremental": float(sweep.method == "incremental"),
     }
 
@@ -137,28 +165,38 @@ def main() -> None:
         done = facts(name, int(stride)) if contender == "facts" else contend(name, contender, int(stride), options.longest)
         print(json.dumps(done))
         return
-    print("| network | stride | contender | seconds | faster than full | than Captum | MAC ratio, ideal / planned | share of it | memory |")
-    print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|---|" + "---:|" * (len(COLUMNS) - 1))
     for name in options.networks:
         for stride in options.strides:
             known = child(name, "facts", stride, options.longest)
-            seconds: dict[str, float] = {}
-            for contender in options.contenders:
-                done = child(name, contender, stride, options.longest)
-                seconds[contender] = done["seconds"]
-                against = [f"{seconds[other] / seconds[contender]:.2f}x" if other in seconds else "" for other in ("full", "captum")]
-                share = (
-                    f"{seconds['full'] / seconds[contender] / known['least']:.0%}"
-                    if "incremental" in contender and "full" in seconds
-                    else ""
-                )
-                macs = f"{known['least']:.2f} / {known['planned']:.2f}" if "incremental" in contender else ""
-                how = f"{contender} ({done['at_once']} at once)" if contender == "captum" else contender
-                if contender == "incremental" and not known["incremental"]:
-                    how += " (chooses full)"
-                row = [name, str(stride), how, f"{'~' if done['scaled'] else ''}{done['seconds']:.1f}", *against, macs, share]
-                print("|", " | ".join([*row, f"{done['memory']:.2f} GB"]), "|", flush=True)
-            print(f"| {name} | {stride} | largest difference of the logit, relative | {known['difference']:.1e} | | | | | |", flush=True)
+            done = {contender: child(name, contender, stride, options.longest) for contender in options.contenders}
+            print("| " + " | ".join([name, str(stride), *row(known, done)]) + " |", flush=True)
+
+
+def row(known: dict[str, float], done: dict[str, dict[str, float]]) -> list[str]:
+    """What is to be said of one network at one stride."""
+
+    def seconds(contender: str) -> str:
+        return f"{'~' if done[contender]['scaled'] else ''}{done[contender]['seconds']:.1f}" if contender in done else ""
+
+    def faster(contender: str) -> str:
+        return f"{done[contender]['seconds'] / done['incremental']['seconds']:.2f}x" if {contender, "incremental"} <= done.keys() else ""
+
+    method = "" if known["incremental"] else " (full)"
+    both = {"full", "incremental"} <= done.keys()
+    return [
+        seconds("captum"),
+        seconds("full"),
+        seconds("incremental") + method,
+        seconds("incremental bfloat16"),
+        faster("full"),
+        faster("captum"),
+        f"{known['least']:.2f} / {known['planned']:.2f}",
+        f"{done['full']['seconds'] / done['incremental']['seconds'] / known['least']:.0%}" if both else "",
+        " / ".join(f"{done[contender]['memory']:.2f}" for contender in ("full", "incremental") if contender in done),
+        f"{known['difference']:.0e}",
+    ]
 
 
 def child(name: str, contender: str, stride: int, longest: float) -> dict[str, float]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import hand_built
 from convscope.scope import Inputs, Scope
-from convscope.scope.rerun import Batch, Rerun
+from convscope.scope.planner import Batch
+from convscope.scope.rerun import Rerun
 from convscope.scope.sweep import Sweep
 from hand_built import draws
 

@@ -51,7 +51,7 @@ EXAMPLES = {
     ),
     "occlusion": (
         "convscope occlusion squeezenet1_0 photo.jpg",
-        "convscope occlusion resnet50 photos/ --target 207 --patch 32 --stride 4 --fill blur",
+        "convscope occlusion resnet50 photos/ --target 207 --patch 32,48 --stride 4 --fill median",
         "convscope occlusion squeezenet1_0 photo.jpg --layer features.12 --target 40",
     ),
     "deconvnet": (
@@ -101,14 +101,15 @@ def add_technique(app: typer.Typer, name: str) -> None:
     order = sorted((item for item in arguments if item is not None), key=_place)
     epilog = "Examples:\n\n" + "\n\n".join(EXAMPLES[name])
     lists = {item.name for item in signature.parameters.values() if _names_several(item)}
+    pairs = {item.name for item in signature.parameters.values() if _takes_pair(item)}
     given = {item.name for item in order}
-    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists)
+    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists, pairs)
     common = [item for item in _common(name) if item.name == "out" or not reads]
     run.__signature__ = inspect.Signature([*front, *order, *common])  # type: ignore[attr-defined]
     app.command(name, help=described, epilog=epilog)(run)
 
 
-def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str]) -> Callable[..., None]:
+def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str], pairs: set[str]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         from convscope.zoo import open as open_network
 
@@ -129,6 +130,8 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
                 arguments["unit"] = int(arguments["unit"])
             for key in lists & arguments.keys():
                 arguments[key] = [part.strip() for part in arguments[key].split(",")]
+            for key in pairs & arguments.keys():
+                arguments[key] = _pair(key, arguments[key])
             if isinstance(arguments.get("units"), list):
                 arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
             elif "units" in arguments:
@@ -267,6 +270,10 @@ def _argument(item: inspect.Parameter, helps: dict[str, str], several_image_sets
         return _parameter("units", str, typer.Option("all", "--units", help="Units such as 0,3,8-11, all, or class names on output."))
     if item.default is inspect.Parameter.empty:
         return _parameter(item.name, str, typer.Argument(help=words))
+    if _takes_pair(item):
+        one = "N or N,N" if isinstance(item.default, int) else "N,N"
+        default = None if item.default is None else str(item.default)
+        return _parameter(item.name, str, typer.Option(default, f"--{item.name}", metavar=one, help=words))
     number = item.default is None and next((plain for plain in (int, float) if kind == plain | None), None)
     if not isinstance(item.default, Simple) and not number and not (item.default is None and "str" in str(kind)):
         return None
@@ -288,6 +295,20 @@ def _joined(layers: str | list[str]) -> str:
 def _names_several(item: inspect.Parameter) -> bool:
     """Whether a parameter takes a list of names, written with commas."""
     return "Sequence[str]" in str(item.annotation) and "Image" not in str(item.annotation) and item.name != "units"
+
+
+def _takes_pair(item: inspect.Parameter) -> bool:
+    """Whether a parameter is one whole number for each axis."""
+    return "tuple[int, int]" in str(item.annotation)
+
+
+def _pair(name: str, text: str) -> int | tuple[int, ...]:
+    """`16`, or `16,32`."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise BadInput(f"--{name} {text}: expected a whole number, or two such as 16,32 (down, across)") from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _unit_of_layer(text: str) -> tuple[str, int]:

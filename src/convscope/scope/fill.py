@@ -24,7 +24,8 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
     """The picture that parts are replaced from, (3 h w), in pixel space.
 
     Args:
-        fill: "gray", "mean", "black", "white", "blur" (a Gaussian of half a patch), a grey value, a colour, or an image of the same size.
+        fill: "gray", "median" (of each channel of the picture), "mean", "black", "white", "blur" (a Gaussian of half a patch), a grey
+            value, a colour, or an image of the same size.
         picture: What is hidden, (3 h w) in [0,1].
         inputs: For its mean colour, and to read images.
         patch: Height and width of what is hidden at once.
@@ -40,6 +41,9 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
         return gaussian_blur(picture, kernel[::-1], sigmas[::-1])
     if isinstance(fill, str) and fill == "mean":
         fill = inputs.mean[0], inputs.mean[1], inputs.mean[2]
+    if isinstance(fill, str) and fill == "median":
+        red, green, blue = picture.flatten(1).median(1).values.tolist()
+        fill = red, green, blue
     colour = _colour(fill)
     if colour is not None:
         if not all(0 <= value <= 1 for value in colour):  # also false for NaN
@@ -47,7 +51,7 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
         return plain_picture(colour, picture)
     if isinstance(fill, str) and not Path(fill).is_file():
         raise BadInput(
-            f"fill must be gray, mean, black, white, blur, a grey value, a colour such as #808080, or an image file; got {fill!r}"
+            f"fill must be gray, median, mean, black, white, blur, a grey value, a colour such as #808080, or an image file; got {fill!r}"
         )
     image = inputs(fill).to(picture)  # type: ignore[arg-type]
     if image.shape != picture.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from convscope.scope.operations import Spatial
 
+Corner = tuple[Tensor, Tensor]
+"""First rows and columns of windows, (batch), on the device."""
 Span = tuple[np.ndarray, np.ndarray]
 """First and last position of an interval, inclusive, for each picture of a batch; they may lie outside the map."""
 
@@ -42,70 +45,25 @@ class Frame:
     Attributes:
         value: What is in the windows, (batch ...) with `places` height and width.
         places: Where they are.
-        y, x: Their first rows and columns once more, (batch), on the device of `value`, where nothing has to wait for them.
+        corner: Their first rows and columns once more, on the device of `value`, where nothing has to wait for them.
     """
 
     value: Tensor
     places: Places
-    y: Tensor
-    x: Tensor
+    corner: Corner
 
 
-def windows(first: np.ndarray, last: np.ndarray, length: int) -> tuple[np.ndarray, int]:
-    """Intervals cut to 0 .. length-1 and widened to one size: (starts, size); empty ones get any place inside."""
-    first, last = np.maximum(first, 0), np.minimum(last, length - 1)
-    size = int(np.max(last - first, initial=0)) + 1
-    return np.clip(first, 0, length - size), size
-
-
-def lengths(span: Span, length: int) -> np.ndarray:
-    """How much of each interval lies in 0 .. length-1, (batch)."""
-    return np.maximum(np.minimum(span[1], length - 1) - np.maximum(span[0], 0) + 1, 0)
-
-
-def together(sides: np.ndarray, weights: np.ndarray, batch_cost: float) -> np.ndarray:
-    """Which windows to run together along one axis, where all that run together get the size of the largest: merges the cheapest pair
-    of groups for as long as a batch less is worth it.
-
-    Args:
-        sides: Length of each picture's window at each operation, (picture operation).
-        weights: What one position costs at each operation, (operation).
-        batch_cost: What a batch costs besides.
-
-    Returns:
-        The number of each picture's group, (picture).
-    """
-    kinds, kind, count = np.unique(sides, axis=0, return_inverse=True, return_counts=True)
-    members = [[number] for number in range(len(kinds))]
-    tops, counts = kinds.astype(float), count.astype(float)
-    while len(members) > 1:
-        joint = np.maximum(tops[:, None], tops[None]) @ weights * (counts[:, None] + counts[None])
-        alone = tops @ weights * counts
-        gain = joint - alone[:, None] - alone[None] - batch_cost
-        gain[np.tril_indices(len(members))] = np.inf
-        first, second = np.unravel_index(gain.argmin(), gain.shape)
-        if gain[first, second] >= 0:
-            break
-        members[first] += members.pop(second)
-        tops[first], counts[first] = np.maximum(tops[first], tops[second]), counts[first] + counts[second]
-        tops, counts = np.delete(tops, second, 0), np.delete(counts, second)
-    group = np.zeros(len(kinds), int)
-    for number, kinds_in_it in enumerate(members):
-        group[kinds_in_it] = number
-    return group[kind.ravel()]
-
-
-def cut(kept: Tensor, spatial: Spatial | None, places: Places, y: Tensor, x: Tensor) -> Tensor:
-    """Windows of a value (1 ...), (batch ...); y and x are where they begin in it."""
+def cut(kept: Tensor, spatial: Spatial | None, places: Places, corner: Corner) -> Tensor:
+    """Windows of a value (1 ...), (batch ...); `corner` is where they begin in it."""
     cells, restore = _cells(kept, spatial, 1)
     _, rows, columns, *rest = cells.shape
-    index = _index(y, x, places.height, places.width, columns)
+    index = _index(*corner, places.height, places.width, columns)
     read = cells.reshape(rows * columns, -1).index_select(0, index.flatten())
-    return restore(read.view(len(y), places.height, places.width, *rest))
+    return restore(read.view(len(places.y), places.height, places.width, *rest))
 
 
 def laid_over(
-    kept: Tensor, spatial: Spatial | None, frame: Frame, places: Places, corner: tuple[Tensor, Tensor], shift: tuple[int, int]
+    kept: Tensor, spatial: Spatial | None, frame: Frame, places: Places, corner: Corner, shift: tuple[int, int] = (0, 0)
 ) -> Tensor:
     """Windows of a kept value (1 ...) with those of a frame laid over them, (batch ...).
 
@@ -119,23 +77,36 @@ def laid_over(
     """
     cells, restore = _cells(kept, spatial, 1)
     _, rows, columns, *rest = cells.shape
-    batch, height, width = len(places.y), places.height, places.width
     table = cells.reshape(rows * columns, -1)
-    index = _index(corner[0] + shift[0], corner[1] + shift[1], height, width, columns)
-    count = batch * height * width
-    fresh, now = _cells(frame.value, spatial, batch)[0].reshape(-1, table.shape[1]), frame.places
-    top, left = frame.y - corner[0], frame.x - corner[1]
-    outside = _sticks_out(now, places)
-    read = table.new_empty(count + outside, table.shape[1])  # one row more, into which goes what lies outside
-    torch.index_select(table, 0, index.flatten(), out=read[:count])
+    index = _index(corner[0] + shift[0], corner[1] + shift[1], places.height, places.width, columns)
+    read = table.new_empty(index.numel() + 1, table.shape[1])  # one row more, into which goes what lies outside
+    torch.index_select(table, 0, index.flatten(), out=read[:-1])
+    _lay(read, frame, spatial, places, corner)
+    return restore(read[:-1].view(len(places.y), places.height, places.width, *rest))
+
+
+def alone(spatial: Spatial | None, frame: Frame, places: Places, corner: Corner) -> Tensor:
+    """Windows that are zero outside of a frame, (batch ...); arguments as for :func:`laid_over`."""
+    cells, restore = _cells(frame.value, spatial, len(places.y))
+    batch, _, _, *rest = cells.shape
+    count = batch * places.height * places.width
+    read = frame.value.new_zeros(count + 1, math.prod(rest))
+    _lay(read, frame, spatial, places, corner)
+    return restore(read[:-1].view(batch, places.height, places.width, *rest))
+
+
+def _lay(read: Tensor, frame: Frame, spatial: Spatial | None, places: Places, corner: Corner) -> None:
+    """Writes a frame into windows, given cell by cell, (batch * height * width + 1, ...); what lies outside of them, into the last row."""
+    now, height, width = frame.places, places.height, places.width
+    fresh = _cells(frame.value, spatial, len(places.y))[0].reshape(-1, read.shape[1])
+    top, left, count = frame.corner[0] - corner[0], frame.corner[1] - corner[1], len(read) - 1
     target = _index(top, left, now.height, now.width, width) + torch.arange(0, count, height * width, device=read.device)[:, None, None]
-    if outside:
+    if _sticks_out(now, places):
         row = top[:, None] + torch.arange(now.height, device=read.device)
         column = left[:, None] + torch.arange(now.width, device=read.device)
         hit = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
         target = torch.where(hit, target, count)
     read.index_copy_(0, target.flatten(), fresh)
-    return restore(read[:count].view(batch, height, width, *rest))
 
 
 def _index(y: Tensor, x: Tensor, height: int, width: int, columns: int) -> Tensor:

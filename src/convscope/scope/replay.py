@@ -17,9 +17,8 @@ from convscope.scope.graph import Graph, Node, Reference
 
 LAID_OUT = frozenset(["view", "_unsafe_view", "reshape", "expand"])
 """Operations that are told the shape of their result."""
-MULTIPLYING = frozenset(["convolution", "addmm", "mm"])
-"""Operations whose weights are worth keeping in the number format that they are computed in."""
-FRESH = frozenset(["convolution", "add", "cat", "addmm", "_native_batch_norm_legit_no_training", "native_batch_norm"])
+_MULTIPLYING = frozenset(["convolution", "addmm", "mm"])
+_FRESH = frozenset(["convolution", "add", "cat", "addmm", "_native_batch_norm_legit_no_training", "native_batch_norm"])
 """Operations whose result shares no memory with anything else."""
 _ADAPTIVE = frozenset(["_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"])
 MAX_POOLS = frozenset(["max_pool2d", "max_pool2d_with_indices"])
@@ -30,6 +29,100 @@ Scaled = tuple[Tensor, Tensor]
 
 class NotRepeatable(Exception):
     """A network that cannot be run again from the record of its operations; full inference still can."""
+
+
+class Replay:
+    """The operations that a node's value is computed from, each ready to be run again on other values.
+
+    Args:
+        graph: What one forward recorded.
+        last: The node.
+        precision: In "bfloat16", `linear` is not empty.
+
+    Attributes:
+        nodes: Those that are needed, by number, in order; node 0 is the picture.
+        readers: The nodes among them that are computed from each.
+        joined: Batch norms that are multiplied into the convolutions before them, whose values they pass on.
+        linear: Products with weights that are run on changes of their input, in bfloat16.
+
+    Raises:
+        NotRepeatable: An operation decides on values, draws, or mixes the pictures of a batch.
+    """
+
+    def __init__(self, graph: Graph, last: int, *, precision: str = "float32") -> None:
+        if graph.decisions:
+            raise NotRepeatable(f"the network decides on values ({graph.decisions[0]}), so its operations may be others on another picture")
+        self.nodes = {index: graph.nodes[index] for index in _needed(graph, last)}
+        self.readers: dict[int, list[int]] = {}
+        for index, node in self.nodes.items():
+            if index:
+                check_apart(graph.nodes, index)
+            for edge in node.edges:
+                self.readers.setdefault(edge.node, []).append(index)
+        scaled = scaled_convolutions(graph, self.readers, [last])
+        self.joined = frozenset(scaled)
+        self._scaled = {self.nodes[index].edges[0].node: pair for index, pair in scaled.items()}
+        self.linear = frozenset(index for index, node in self.nodes.items() if precision == "bfloat16" and _is_linear(node))
+        self._weights = {index: self._weight(index).bfloat16() for index in self.linear}
+
+    def whole(self, index: int, value_of: Callable[[int], Tensor], shape: tuple[int, ...], *, overwrites: bool = True) -> Tensor:
+        """The value of a node, or of windows of it where it does not slide.
+
+        Args:
+            index: Its number.
+            value_of: The values of the nodes that it is computed from.
+            shape: Of the result, for operations that are told it.
+            overwrites: Whether a ReLU may work in the memory of an input that nothing else reads.
+        """
+        node = self.nodes[index]
+        if index in self._scaled:
+            _, _, _, stride, padding, dilation, _, _, groups = node.arguments
+            return F.conv2d(value_of(node.edges[0].node), *self._scaled[index], stride, padding, dilation, groups)
+        if index in self.joined:
+            return value_of(node.edges[0].node)
+        spent = all(self.readers[edge.node] == [index] and self.nodes[edge.node].operation in _FRESH for edge in node.edges)
+        return repeated(node, value_of, shape, overwrites=overwrites and spent)
+
+    def slid(self, index: int, read: Tensor) -> Tensor:
+        """The value of a sliding operation in windows that hold all it reads, padding included."""
+        return unpadded(self.nodes[index], read, self._scaled.get(index))
+
+    def changed(self, index: int, change: Tensor, *, padded: bool) -> Tensor:
+        """How much the value of a `linear` node changes with its input, in bfloat16.
+
+        Args:
+            index: Its number.
+            change: Of its input.
+            padded: Whether that holds all it reads, padding included.
+        """
+        node, change = self.nodes[index], change.bfloat16()
+        if node.operation != "convolution":
+            return change @ self._weights[index]
+        _, _, _, stride, padding, dilation, _, _, groups = node.arguments
+        return F.conv2d(change, self._weights[index], None, stride, 0 if padded else padding, dilation, groups)
+
+    def _weight(self, index: int) -> Tensor:
+        node = self.nodes[index]
+        return self._scaled[index][0] if index in self._scaled else node.arguments[-1 if node.operation != "convolution" else 1]
+
+
+def _needed(graph: Graph, last: int) -> list[int]:
+    """The nodes that the last one is computed from, in order, and itself."""
+    wanted = {0, last}
+    for index in range(last, 0, -1):
+        if index in wanted:
+            wanted |= {edge.node for edge in graph.nodes[index].edges}
+    return sorted(wanted)
+
+
+def _is_linear(node: Node) -> bool:
+    """Whether a node is its input times weights, plus what does not depend on the picture."""
+    if node.operation == "convolution":
+        return isinstance(node.arguments[0], Reference) and isinstance(node.arguments[1], Tensor) and not node.arguments[6]
+    if node.operation not in _MULTIPLYING or node.keywords:
+        return False
+    *offset, source, weight = node.arguments
+    return isinstance(source, Reference) and isinstance(weight, Tensor) and not any(isinstance(item, Reference) for item in offset)
 
 
 def repeated(node: Node, value_of: Callable[[int], Tensor], shape: Sequence[int], *, overwrites: bool) -> Tensor:
@@ -131,7 +224,7 @@ def local(node: Node) -> bool:
 
 def _has_own_map(node: Node) -> bool:
     """Whether it joins in a constant that is not the same everywhere, such as coordinates."""
-    if node.spatial is None or node.operation in _BATCH_NORMS or node.operation in MULTIPLYING:
+    if node.spatial is None or node.operation in _BATCH_NORMS or node.operation in _MULTIPLYING:
         return False
     places = [len(node.shape) - axis for axis in ((0,) if node.spatial.rows else (node.spatial.y, node.spatial.x))]
     constants = [item for item in tree_leaves((node.arguments, node.keywords)) if isinstance(item, Tensor)]

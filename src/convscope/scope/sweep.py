@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.scope.memory import give_back_beyond, resident
 from convscope.scope.network import out_of_memory
+from convscope.scope.planner import Batch
 from convscope.scope.precision import wide
-from convscope.scope.rerun import Batch, NotRepeatable, Rerun, rerun
+from convscope.scope.rerun import NotRepeatable, Rerun, rerun
 from convscope.scope.scope import Scope
 
 WORTH = 0.9
@@ -50,6 +52,10 @@ class Sweep:
     def method(self) -> str:
         return "full" if self._again is None else "incremental"
 
+    def base(self) -> Tensor:
+        """The layer's value for the unchanged picture, (1 ...), by the method that the others are computed with."""
+        return self.scope.run(self.picture, self.layer)[self.layer] if self._again is None else wide(self._again.base)
+
     def values(self) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(numbers of boxes, (n ...) values of the layer), batch by batch, in no particular order of boxes."""
         again = self._again
@@ -58,13 +64,16 @@ class Sweep:
             yield from self.scope.in_parts(len(everyone), self._at_once, lambda piece: (everyone[piece], self._full(everyone[piece])))
             return
         waiting: list[tuple[np.ndarray, Tensor]] = []
+        most = resident() + self._at_once * again.planner.in_memory() * again.base.element_size()
         for number, batch in enumerate(self._batches, 1):
             work = lambda piece, batch=batch: self._begun(again, batch, piece)  # noqa: E731 - called at once
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), work)
+            give_back_beyond(most)
             if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= _TOGETHER:
-                values = again.finish(torch.cat([begun for _, begun in waiting]))
-                yield np.concatenate([members for members, _ in waiting]), wide(values)
+                members, begun = np.concatenate([members for members, _ in waiting]), torch.cat([begun for _, begun in waiting])
                 waiting = []
+                finish = lambda piece, members=members, begun=begun: (members[piece], wide(again.finish(begun[piece])))  # noqa: E731
+                yield from self.scope.in_parts(len(members), len(members), finish)
 
     def verify(self, checks: np.ndarray, read: Callable[[Tensor], Tensor]) -> float:
         """Computes some boxes by both methods; more than rounding between them leads to full inference for all.
@@ -80,7 +89,7 @@ class Sweep:
             return math.nan
         want = self._full(checks)
         try:
-            got = wide(self._again.run(self._again.batch(self.boxes, checks), self._fed))
+            got = wide(self._again.run(self._again.planner.batch(self.boxes, checks), self._fed))
         except (RuntimeError, TypeError) as error:
             if out_of_memory(error):
                 raise
@@ -105,14 +114,14 @@ class Sweep:
                 raise
             _log.info("full inference: %s", error)
             return None
-        self._batches = again.batches(self.boxes, self._at_once)
+        self._batches = again.planner.batches(self.boxes, self._at_once, again.kept)
         cost = sum(batch.cost * len(batch.members) for batch in self._batches) / len(self.boxes)
         return again if cost < WORTH else None
 
     def _begun(self, again: Rerun, batch: Batch, piece: slice) -> tuple[np.ndarray, Tensor]:
         """A batch, or the part of it that memory suffices for."""
         members = batch.members[piece]
-        part = batch if len(members) == len(batch.members) else again.batch(self.boxes, members)
+        part = batch if len(members) == len(batch.members) else again.planner.batch(self.boxes, members)
         return members, again.begin(part, self._fed)
 
     def _full(self, part: np.ndarray) -> Tensor:

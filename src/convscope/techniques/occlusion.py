@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
+from convscope.ops.patches import patches, per_pixel
 from convscope.progress import task
 from convscope.result import Result, axes
 from convscope.scope import OUTPUT, Images, Scope
@@ -112,8 +113,9 @@ def occlusion(
             probability on the output and mean elsewhere.
         patch: Side of the patch in pixels, or (height, width).
         stride: Pixels between positions, or (down, across).
-        fill: What hides: "gray" (0.5), "mean" (the mean colour that the network was trained with), "black", "white", "blur" (the picture
-            itself out of focus), a grey value, a colour (r, g, b) in [0,1] or "#rrggbb", or an image (path, array, tensor).
+        fill: What hides: "gray" (0.5), "median" (the picture's own median colour, most often that of its background), "mean" (the mean
+            colour that the network was trained with), "black", "white", "blur" (the picture itself out of focus), a grey value, a colour
+            (r, g, b) in [0,1] or "#rrggbb", or an image (path, array, tensor).
         grid: "cover": the last patch is cut at the border, so that every pixel is hidden at least once if stride <= patch; "valid": only
             whole patches.
         compat: The article's own grid (patches that touch the far border are left out), orientation (transposed) and fill (0.5 after
@@ -142,8 +144,9 @@ def occlusion(
     batch = scope.inputs.batch(images)
     watched = _watch(scope, layer, score)
     sides, steps = _pair("patch", patch), _pair("stride", stride)
-    _check(grid, method, verify, sides, (batch.shape[-2], batch.shape[-1]))
-    boxes = patches((batch.shape[-2], batch.shape[-1]), sides, steps, "article" if compat else grid)
+    size = (batch.shape[-2], batch.shape[-1])
+    _check(grid, method, verify, sides, size)
+    boxes = patches(size, sides, steps, "article" if compat else grid)
     names = image_names(scope.inputs.sources(images))
     asked = None if target is None else scope.units(layer, int(target) if isinstance(target, str) and target.isdigit() else target)[0]
     parts: list[_Hidden] = []
@@ -166,7 +169,7 @@ def occlusion(
     return Occlusion(
         map=scores.transpose(turned),
         base=base,
-        drop=_drop(base, scores, boxes, (batch.shape[-2], batch.shape[-1])),
+        drop=per_pixel(base[:, None, None] - scores, boxes, size),
         label=found.transpose(turned),
         boxes=boxes.transpose(1, 0, 2) if compat else boxes,
         images=batch,  # type: ignore[arg-type]
@@ -248,10 +251,9 @@ def _hide(
 ) -> _Hidden:
     """The scores of one picture (1 3 h w) with each box replaced by the same box of `source`; `checks` are the boxes to verify."""
     with scope.session(scope.resolve("measure")):
-        plain = scope.run(picture, watched.layer)[watched.layer]
         if target is None and not watched.classes:
             raise BadInput(f"layer {watched.layer} has no predicted class: say which unit is the target")
-        unit = int(plain.argmax(1)) if target is None else target
+        unit = int(scope.run(picture, watched.layer)[watched.layer].argmax(1)) if target is None else target
         sweep = Sweep(scope, picture, source, boxes, watched.layer, incremental=method == "incremental")
         difference = sweep.verify(checks, lambda values: watched.read(values, unit))
         scores, label = np.empty(len(boxes)), np.full(len(boxes), -1)
@@ -260,38 +262,8 @@ def _hide(
             if watched.classes:
                 label[part] = values.argmax(1).cpu().numpy()
             advance(len(part))
-        base = float(watched.read(plain, unit)[0])
+        base = float(watched.read(sweep.base(), unit)[0])
     return _Hidden(scores, label, base, unit, sweep.method, len(checks) if not math.isnan(difference) else 0, difference)
-
-
-def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, int]]:
-    """Where patches begin and end along an axis, (first, end).
-
-    Args:
-        size: Pixels along the axis.
-        patch, stride: In pixels.
-        grid: "cover": up to the end, the last patch cut; "valid": whole patches only; "article": ceil((size - patch) / stride) whole
-            patches, none of which touches the end.
-    """
-    steps = -(-max(0, size - patch) // stride)
-    count = {"cover": steps + 1, "valid": (size - patch) // stride + 1, "article": steps}[grid]
-    return [(first, min(first + patch, size)) for first in range(0, count * stride, stride) if first < size]
-
-
-def patches(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], grid: str) -> np.ndarray:
-    """The patches of a picture, (y x 4): y0 x0 y1 x1, end exclusive."""
-    rows, columns = (positions(size[axis], patch[axis], stride[axis], grid) for axis in (0, 1))
-    return np.array([[(y0, x0, y1, x1) for x0, x1 in columns] for y0, y1 in rows], dtype=int).reshape(len(rows), len(columns), 4)
-
-
-def _drop(base: np.ndarray, scores: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """base - score for each pixel, the mean over the boxes that cover it, (n h w); NaN where none does."""
-    loss, covered = np.zeros((len(base), *size)), np.zeros(size)
-    for (y, x), lost in zip(np.ndindex(*boxes.shape[:2]), (base[:, None, None] - scores).reshape(len(base), -1).T, strict=True):
-        y0, x0, y1, x1 = boxes[y, x]
-        loss[:, y0:y1, x0:x1] += lost[:, None, None]
-        covered[y0:y1, x0:x1] += 1
-    return np.divide(loss, covered, out=np.full_like(loss, np.nan), where=covered > 0)
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

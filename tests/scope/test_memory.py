@@ -1,0 +1,24 @@
+"""Freed memory is kept for the next pass, but not beyond a limit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from convscope.scope.memory import _glibc, give_back_beyond, kept_memory, resident
+
+LARGE = 64 * 2**20
+
+
+@pytest.mark.skipif(_glibc() is None, reason="memory is kept with glibc only")
+def test_what_is_kept_beyond_a_limit_is_given_back() -> None:
+    with kept_memory():
+        values = torch.ones(LARGE)
+        behind = torch.ones(1000)  # what lives behind it does not hold it back
+        del values
+        held = resident()
+        give_back_beyond(held + LARGE)
+        assert resident() > held - LARGE, "below the limit it is kept"
+        give_back_beyond(held - LARGE)
+        assert resident() < held - 3 * LARGE
+        assert behind.sum() == 1000
