@@ -2,8 +2,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from convscope import render
+from convscope.render import words
 from convscope.render.panels import Bars, Group, Heat, Image, Panel, Signed, Table
 from convscope.result import Result, axes
 
@@ -111,3 +113,18 @@ def test_long_tables_and_sheets_say_what_they_leave_out():
     view = render.view(Long(np.zeros((1200, 3, 1, 1)), np.zeros(1200)))
     assert "the first 1000 of 1200 are shown" in view.note
     assert of_kind(view.flat(), Table)[0].title == "first 20 of 1200"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("examples/ants_bees/networks.py:binary", "networks.py:binary"),
+        ("/home/someone/a.py", "a.py"),
+        ("D:\\nets\\mine.py:build", "mine.py:build"),
+        ("mine.py:build", "mine.py:build"),
+        ("timm:hf-hub:timm/resnet18.a1", "timm:hf-hub:timm/resnet18.a1"),
+        ("squeezenet1_0", "squeezenet1_0"),
+    ],
+)
+def test_of_a_network_from_a_file_the_subtitle_names_the_file(name: str, shown: str) -> None:
+    assert words.provenance(every_kind(manifest={"network": {"name": name}})) == shown

@@ -99,6 +99,46 @@ def test_summaries_are_enough_for_their_own_number_of_votes(tmp_path: Path) -> N
         cs.class_maps(short, "layer")
 
 
+def test_a_split_votes_alone(tmp_path: Path) -> None:
+    maps, labels = drawn(24, 16, 2, 2), ["a", "b", "c"] * 8
+    splits = ["train" if row < 15 else "val" for row in range(24)]
+    survey = made(tmp_path / "all", {"layer": maps}, labels, splits=splits, votes_per_image=3)
+    part = made(tmp_path / "train", {"layer": maps[:15]}, labels[:15], votes_per_image=3)
+    restricted = cs.class_maps(survey, "layer", per_image=3, per_class=5, split="train")
+    expected = cs.class_maps(part, "layer", per_image=3, per_class=5)
+    assert restricted.maps == expected.maps != cs.class_maps(survey, "layer", per_image=3, per_class=5).maps
+    np.testing.assert_array_equal(restricted.votes, expected.votes)
+    np.testing.assert_allclose(restricted.means, expected.means, rtol=1e-6)
+    assert restricted.counts.tolist() == [5, 5, 5]
+    with pytest.raises(BadInput, match="has no image of split 'test': train, val"):
+        cs.class_maps(survey, "layer", split="test")
+
+
+def test_a_label_outside_the_split_is_left_out_unless_asked_for(tmp_path: Path) -> None:
+    splits = ["train", "train", "val", "train", "train", "val"]
+    survey = made(tmp_path / "s", {"layer": drawn(6, 9, 2, 2)}, ["a", "b", "c"] * 2, splits=splits)
+    assert cs.class_maps(survey, "layer", split="train").classes == ("a", "b")
+    with pytest.raises(BadInput, match="no image of split 'train' has label 'c'"):
+        cs.class_maps(survey, "layer", split="train", classes=["a", "c"])
+
+
+def test_a_background_neither_gets_maps_nor_takes_any_away(tmp_path: Path) -> None:
+    maps, labels = drawn(24, 16, 2, 2), ["a", "b", "other"] * 8
+    survey = made(tmp_path / "all", {"layer": maps}, labels, votes_per_image=3)
+    kept = [row for row, label in enumerate(labels) if label != "other"]
+    alone = made(tmp_path / "two", {"layer": maps[kept]}, [labels[row] for row in kept], votes_per_image=3)
+    expected = cs.class_maps(alone, "layer", per_image=3, per_class=5).maps
+    for per_image, votes_kept in ((3, True), (3, False)):  # by the survey's own count, and by a fresh one
+        again = survey if votes_kept else made(tmp_path / "fresh", {"layer": maps}, labels, votes_per_image=7)
+        found = cs.class_maps(again, "layer", per_image=per_image, per_class=5, classes=["b", "a"])
+        assert found.classes == ("a", "b") and found.votes.shape == (2, 16) and found.maps == expected
+    assert {label: cs.class_maps(survey, "layer", per_image=3, per_class=5).maps[label] for label in "ab"} != expected
+    with pytest.raises(BadInput, match="has no label 'spoon'"):
+        cs.class_maps(survey, "layer", classes=["spoon"])
+    with pytest.raises(BadInput, match="at least one label"):
+        cs.class_maps(survey, "layer", classes=[])
+
+
 def test_wrong_questions(tmp_path: Path) -> None:
     survey = made(tmp_path / "1", {"a": drawn(4, 3, 2, 2), "b": drawn(4, 3, 2, 2)}, ["x", "y"] * 2)
     with pytest.raises(BadInput, match="its images have no labels"):

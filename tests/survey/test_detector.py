@@ -180,6 +180,25 @@ def test_maps_are_chosen_on_the_fitting_part(tmp_path: Path) -> None:
     assert cs.class_maps(survey, "layer").maps != cs.class_maps(half, "layer").maps
 
 
+def test_a_background_label_gets_no_maps_and_no_alarm(tmp_path: Path) -> None:
+    maps, labels = drawn(90, 70, 3, 3), ["gun", "knife", "other"] * 30
+    for row in range(90):
+        maps[row, 20 * (row % 3) : 20 * (row % 3) + 15] += 1
+    splits = ["val" if row >= 45 else "train" for row in range(90)]
+    survey = made(tmp_path / "s", {"layer": maps}, labels, splits=splits)
+    detector = cs.detector(survey, "layer", classes=["gun", "knife"], split="val", draws=9)
+    assert detector.classes == ("gun", "knife") and detector.truths == ("gun", "knife", "other")
+    expected = cs.class_maps(survey, "layer", classes=["gun", "knife"], split="train").maps
+    assert dict(detector.maps) == dict(expected)
+    assert len(detector.truth) == 45 and (detector.truth == 2).sum() == 15, "backgrounds count as false alarms"
+    assert cs.detector(survey, "layer", split="val", draws=9).classes == ("gun", "knife", "other")
+    assert detector.evaluate(survey).recall.shape[-1] == 2
+    one = cs.detector(survey, "layer", expected, classes=["knife"], split="val", draws=9)
+    assert dict(one.maps) == {"knife": expected["knife"]}
+    with pytest.raises(BadInput, match="maps have none for class 'other'; they are for gun, knife"):
+        cs.detector(survey, "layer", expected, classes=["other"], draws=9)
+
+
 def test_the_probe_is_a_logistic_regression(train: cs.Survey, xray: cs.Survey) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -323,7 +342,9 @@ def test_evaluation_in_a_loaded_detector(train: cs.Survey, xray: cs.Survey, tmp_
         ({"mode": "max"}, BadInput, "mode must be mean or sum or standardized, got 'max'"),
         ({"own": "tanh"}, BadInput, "own must be softmax or sigmoid"),
         ({"share": 1.5}, BadInput, "share and confidence must be in"),
-        ({"split": "val"}, BadInput, "at least 2 images of each label to choose thresholds; 'benign' has 0"),
+        ({"split": "val"}, BadInput, "has no image of split 'val': its images have no split"),
+        ({"share": 0.01}, BadInput, "at least 2 images of each label to choose thresholds; 'benign' has 0"),
+        ({"classes": ["spoon"]}, BadInput, "has no label 'spoon': it has"),
         ({"outputs": {"gun": 0}}, BadInput, "outputs: no output for knife"),
         ({"maps": {"spoon": [1]}}, BadInput, "has no label 'spoon': it has"),
         ({"maps": {"gun": []}}, BadInput, "class 'gun' has no map of its own"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from convscope.render.panels import Heat, number
 from convscope.result import Result
 
 _WIDEST = 1200
+_IN_FILE = re.compile(r"^.*[/\\](?=[^/\\]+\.py\b)")
+"""The folders of a network that comes from a file, FOLDERS/FILE.py:FUNCTION."""
 
 
 def axis_names(result: Result, axis: str, length: int) -> list[str]:
@@ -44,7 +47,7 @@ def title(result: Result) -> str:
 
 
 def provenance(result: Result) -> str:
-    """Network, layer, seed and precision, as far as the result knows them, in one line."""
+    """Network, layer, seed and precision, as far as the result knows them, in one line; of a network's path, the file's name."""
     extras, manifest = result.extras(), result.manifest
     parameters = manifest.get("parameters")
     parameters = parameters if isinstance(parameters, Mapping) else {}
@@ -52,6 +55,8 @@ def provenance(result: Result) -> str:
     for key in ("network", "layer", "seed", "precision"):
         value = next((each[key] for each in (extras, manifest, parameters) if key in each), None)
         value = value.get("name") if isinstance(value, Mapping) else value
+        if key == "network" and isinstance(value, str):
+            value = _IN_FILE.sub("", value)
         if isinstance(value, (str, int)) and value != "":
             parts.append(f"{key} {value}" if key in ("layer", "seed") else str(value))
     return " · ".join(parts)

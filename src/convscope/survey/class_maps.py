@@ -56,7 +56,15 @@ class ClassMaps(Result):
 
 
 @reader
-def class_maps(survey: Survey, layer: str, *, per_image: int = PER_IMAGE, per_class: int = PER_CLASS) -> ClassMaps:
+def class_maps(
+    survey: Survey,
+    layer: str,
+    *,
+    classes: Sequence[str] | None = None,
+    split: str | None = None,
+    per_image: int = PER_IMAGE,
+    per_class: int = PER_CLASS,
+) -> ClassMaps:
     """The maps of a layer that belong to a class: chosen by most of its images and by no other class.
 
     Each image votes for its `per_image` channels of highest mean activation; a class lists the `per_class` channels with most votes;
@@ -68,6 +76,8 @@ def class_maps(survey: Survey, layer: str, *, per_image: int = PER_IMAGE, per_cl
     Args:
         survey: The survey; its images need labels.
         layer: Layer name; the article takes the last convolution after its ReLU.
+        classes: Labels that maps are for; others (a background) neither get maps nor take any away. None: all labels.
+        split: Only images of this split vote, so that others stay unseen; None: all images.
         per_image: Votes of an image (the article's N1).
         per_class: Channels of a class before removal (its N2).
 
@@ -76,7 +86,8 @@ def class_maps(survey: Survey, layer: str, *, per_image: int = PER_IMAGE, per_cl
 
     Raises:
         LayerNotFound: Unknown layer.
-        BadInput: No labels; a survey of summaries with another number of votes for each image.
+        BadInput: No labels; an unknown label or split, or a label without an image in the split; a survey of summaries with another
+            number of votes for each image, or asked about a split.
 
     Source:
         Shin 2020 (S2, section 1). Deviations: ties are declared; channels without a vote are dropped, where the code fills lists with
@@ -92,13 +103,19 @@ def class_maps(survey: Survey, layer: str, *, per_image: int = PER_IMAGE, per_cl
         raise BadInput(f"per_image and per_class must be at least 1, got {per_image} and {per_class}")
     if not survey.labels:
         raise BadInput(f"survey {survey.path}: its images have no labels, so there are no classes to find maps of")
-    if per_image == survey.manifest["votes_per_image"]:
+    names = survey.chosen_labels(classes)
+    if split is not None:
+        votes, means, counts = tally(survey.mean(layer), np.where(survey.in_split(split), survey.truth, -1), len(survey.labels), per_image)
+        names = _present(names, survey, counts, split, asked=classes is not None)
+    elif per_image == survey.manifest["votes_per_image"]:
         votes, means, counts = _counted(survey, layer)
     elif survey.manifest["summary_only"]:
         kept = survey.manifest["votes_per_image"]
         raise BadInput(f"survey {survey.path} holds summaries only, with {kept} votes for each image; got per_image={per_image}")
     else:
         votes, means, counts = tally(survey.mean(layer), survey.truth, len(survey.labels), per_image)
+    rows = [survey.labels.index(label) for label in names]
+    votes, means, counts = votes[rows], means[rows], counts[rows]
     own, shared = elect(votes, means, per_class)
     return ClassMaps(
         votes=votes,
@@ -106,10 +123,10 @@ def class_maps(survey: Survey, layer: str, *, per_image: int = PER_IMAGE, per_cl
         means=means,
         counts=counts,
         layer=layer,
-        classes=survey.labels,
+        classes=names,
         labels=survey.unit_labels(layer, range(votes.shape[1])),
-        maps=dict(zip(survey.labels, own, strict=True)),
-        shared=dict(zip(survey.labels, shared, strict=True)),
+        maps=dict(zip(names, own, strict=True)),
+        shared=dict(zip(names, shared, strict=True)),
         per_image=per_image,
         per_class=per_class,
     )
@@ -163,6 +180,19 @@ def maps_of(given: ClassMaps | Mapping[str, Sequence[int]] | None, survey: Surve
     if not isinstance(given, Mapping) or not given:
         raise BadInput(f"maps: expected class maps or {{label: channels}}, got {type(given).__name__}")
     return {str(label): tuple(survey.units(layer, list(channels))) if len(channels) else () for label, channels in given.items()}
+
+
+def _present(names: tuple[str, ...], survey: Survey, counts: np.ndarray, split: str, *, asked: bool) -> tuple[str, ...]:
+    """The labels that have an image in the split.
+
+    Raises:
+        BadInput: None has, or one that was asked for has not.
+    """
+    present = tuple(label for label in names if counts[survey.labels.index(label)])
+    missing = [label for label in names if label not in present]
+    if not present or (asked and missing):
+        raise BadInput(f"survey {survey.path}: no image of split {split!r} has label {missing[0]!r}, so it has no votes")
+    return present
 
 
 def _counted(survey: Survey, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

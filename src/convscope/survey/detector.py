@@ -134,6 +134,7 @@ def detector(
     layer: str,
     maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
     *,
+    classes: Sequence[str] | None = None,
     rule: str = "fpr",
     fpr: float = 0.05,
     beta: float = 1.0,
@@ -156,6 +157,8 @@ def detector(
         layer: Layer name.
         maps: Class maps, or {label: channels}; None: chosen on the fitting part by the article's numbers. Maps that were chosen on all
             images make the validation look better than it is.
+        classes: Labels that alarms are for; all others are background, whose images only count as false alarms. None: the labels of
+            `maps`, or all labels.
         rule: "fpr" (lowest threshold with at most that false positive rate), "youden" or "fbeta".
         fpr: Target false positive rate of the rule "fpr".
         beta: How much more recall weighs than precision in the rule "fbeta".
@@ -173,7 +176,7 @@ def detector(
 
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or channel.
-        BadInput: No labels, too few images of a class, a class without maps, an unknown rule, mode or output; summaries only.
+        BadInput: No labels, too few images of a class, a class without maps, an unknown label, split, rule, mode or output; summaries only.
 
     Source:
         Shin 2020 (S2, sections 4.4 and 5.6), without a rule for thresholds and without a comparison; both are here. The probe: logistic
@@ -193,7 +196,7 @@ def detector(
         raise BadInput(f"share and confidence must be in (0, 1) and draws at least 1, got {share}, {confidence} and {draws}")
     fit, validation = _parts(survey, split, share, seed)
     means, values, truth = survey.mean(layer).astype(np.float64), survey.maximum(OUTPUT), survey.truth
-    chosen = _maps(survey, layer, maps, means[fit], truth[fit])
+    chosen = _maps(survey, layer, maps, classes, means[fit], truth[fit])
     positive = truth[:, None] == [survey.labels.index(label) for label in chosen]
     own = own if values.shape[1] > 1 else "sigmoid"
     channels, signs = own_outputs(survey, outputs, tuple(chosen), values[fit], positive[fit], own)
@@ -249,15 +252,22 @@ def _maps(
     survey: Survey,
     layer: str,
     given: ClassMaps | Mapping[str, Sequence[int]] | None,
+    classes: Sequence[str] | None,
     means: np.ndarray,
     truth: np.ndarray,
 ) -> dict[str, tuple[int, ...]]:
-    """The maps of each class: those given, or what the fitting part votes for."""
+    """The maps of each class: those given, or what the fitting part votes for; a background has none and votes for none."""
+    names = survey.chosen_labels(classes)
     if given is None:
         votes, mean, _ = tally(means, truth, len(survey.labels), PER_IMAGE)
-        chosen = dict(zip(survey.labels, elect(votes, mean, PER_CLASS)[0], strict=True))
+        rows = [survey.labels.index(label) for label in names]
+        chosen = dict(zip(names, elect(votes[rows], mean[rows], PER_CLASS)[0], strict=True))
     else:
         chosen = maps_of(given, survey, layer)
+        if classes is not None:
+            if missing := [label for label in names if label not in chosen]:
+                raise BadInput(f"maps have none for class {missing[0]!r}; they are for {', '.join(chosen)}")
+            chosen = {label: chosen[label] for label in names}
     for label, channels in chosen.items():
         survey.known_label(label)
         if not channels:
@@ -271,8 +281,7 @@ def _parts(survey: Survey, split: str | None, share: float, seed: int) -> tuple[
     if len(survey.labels) < 2:
         raise BadInput(f"survey {survey.path}: a detector takes images of at least two labels, found {', '.join(survey.labels) or 'none'}")
     if split is not None:
-        splits = np.array([each == split for each in survey.images["split"].to_pylist()])
-        chosen = splits & (truth >= 0)
+        chosen = survey.in_split(split) & (truth >= 0)
     else:
         chosen = np.zeros(len(truth), bool)
         for place, label in enumerate(survey.labels):

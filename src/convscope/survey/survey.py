@@ -223,6 +223,31 @@ class Survey:
             raise BadInput(f"survey {self.path} has no image {image}")
         return place
 
+    def in_split(self, split: str) -> np.ndarray:
+        """Whether each image is of a split, (n).
+
+        Raises:
+            BadInput: No image is.
+        """
+        splits = self.images["split"].to_pylist()
+        if split not in splits:
+            known = sorted({each for each in splits if each is not None})
+            raise BadInput(f"survey {self.path} has no image of split {split!r}: {', '.join(known) or 'its images have no split'}")
+        return np.array([each == split for each in splits])
+
+    def chosen_labels(self, asked: Sequence[str] | None) -> tuple[str, ...]:
+        """The labels asked for, each once, in the order of `labels`; None: all.
+
+        Raises:
+            BadInput: No image has one of them, or none is asked for.
+        """
+        if asked is None:
+            return self.labels
+        wanted = {self.known_label(label) for label in ([asked] if isinstance(asked, str) else asked)}
+        if not wanted:
+            raise BadInput("classes: expected at least one label, got none")
+        return tuple(label for label in self.labels if label in wanted)
+
     def known_label(self, label: str) -> str:
         """The label itself.
 
