@@ -13,6 +13,7 @@ import typer
 
 import convscope
 from convscope.cli import reading
+from convscope.cli.order import check_order
 from convscope.cli.show import print_written, progress
 from convscope.errors import BadInput, StoreConflict
 
@@ -102,13 +103,14 @@ def add_technique(app: typer.Typer, name: str) -> None:
     epilog = "Examples:\n\n" + "\n\n".join(EXAMPLES[name])
     lists = {item.name for item in signature.parameters.values() if _names_several(item)}
     given = {item.name for item in order}
-    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists)
+    usage = " ".join(["convscope", name, *(item.name.upper() for item in [*front, *order] if _place(item) < 2)])
+    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists, usage)
     common = [item for item in _common(name) if item.name == "out" or not reads]
     run.__signature__ = inspect.Signature([*front, *order, *common])  # type: ignore[attr-defined]
     app.command(name, help=described, epilog=epilog)(run)
 
 
-def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str]) -> Callable[..., None]:
+def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str], usage: str) -> Callable[..., None]:
     def run(**values: Any) -> None:
         from convscope.zoo import open as open_network
 
@@ -129,6 +131,7 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
                 arguments["unit"] = int(arguments["unit"])
             for key in lists & arguments.keys():
                 arguments[key] = [part.strip() for part in arguments[key].split(",")]
+            check_order(usage, scope, arguments)
             if isinstance(arguments.get("units"), list):
                 arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
             elif "units" in arguments:
