@@ -1,4 +1,4 @@
-"""The study behind every-filter-a-texture.md: python docs/studies/every_filter_a_texture.py (about 15 minutes on 2 cores).
+"""The study behind every-filter-a-texture.md: python docs/studies/every_filter_a_texture.py (18 minutes for five depths on 2 busy cores).
 
 Feature map inversions of two photographs at five depths of SqueezeNet; are those of one filter alike, whatever the photograph? Writes the
 figures beside this file and its numbers to out/every-filter-a-texture.json. Uses real weights and photographs from ../shared.
@@ -125,7 +125,7 @@ def inversions(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dict[s
         }
         print(layer, json.dumps(numbers[layer]), flush=True)
         for photo in tiles:
-            tiles[photo] += [Tile(made.images[photo, one], f"{layer.partition('.')[2]}: map {one}") for one in range(5)]
+            tiles[photo] += [Tile(made.images[photo, one], f"{layer} map {one}") for one in range(5)]
     rows = [tile for row in range(len(layers)) for photo in (0, 1) for tile in tiles[photo][5 * row : 5 * row + 5]]
     write(rows, 10, "every-filter-3.png", "Feature map inversion: left the gate, right Tübingen; a row per depth, the first five maps", 104)
     return numbers

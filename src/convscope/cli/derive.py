@@ -13,6 +13,7 @@ import typer
 
 import convscope
 from convscope.cli import reading
+from convscope.cli.order import check_order
 from convscope.cli.show import print_written, progress
 from convscope.errors import BadInput, StoreConflict
 
@@ -103,13 +104,14 @@ def add_technique(app: typer.Typer, name: str) -> None:
     lists = {item.name for item in signature.parameters.values() if _names_several(item)}
     pairs = {item.name for item in signature.parameters.values() if _takes_pair(item)}
     given = {item.name for item in order}
-    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists, pairs)
+    usage = " ".join(["convscope", name, *filter(None, map(_required, [*front, *order]))])
+    run = reading.runner(name, function, given) if reads else _runner(name, function, given, lists, pairs, usage)
     common = [item for item in _common(name) if item.name == "out" or not reads]
     run.__signature__ = inspect.Signature([*front, *order, *common])  # type: ignore[attr-defined]
     app.command(name, help=described, epilog=epilog)(run)
 
 
-def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str], pairs: set[str]) -> Callable[..., None]:
+def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set[str], pairs: set[str], usage: str) -> Callable[..., None]:
     def run(**values: Any) -> None:
         from convscope.zoo import open as open_network
 
@@ -132,6 +134,7 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
                 arguments[key] = [part.strip() for part in arguments[key].split(",")]
             for key in pairs & arguments.keys():
                 arguments[key] = _pair(key, arguments[key])
+            check_order(usage, scope, arguments)
             if isinstance(arguments.get("units"), list):
                 arguments["units"] = dict(map(_unit_of_layer, arguments["units"]))
             elif "units" in arguments:
@@ -338,6 +341,13 @@ def _place(item: inspect.Parameter) -> int:
     if isinstance(item.default, typer.models.ArgumentInfo):
         return 1 if item.annotation == list[Path] else 0
     return 2
+
+
+def _required(item: inspect.Parameter) -> str:
+    """How what cannot be left out is written: "LAYER", "--content CONTENT"; nothing for the rest."""
+    if isinstance(item.default, typer.models.ArgumentInfo):
+        return item.name.upper()
+    return f"--{item.name} {item.name.upper()}" if item.default.default is ... else ""
 
 
 def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
