@@ -1,6 +1,6 @@
 """Inversion and style transfer against the papers' optimizers, and many filters at once against one by one.
 
-    python benchmarks/inversion.py error      # time to the error at which the paper's optimizer stops (about 3 minutes on 2 cores)
+    python benchmarks/inversion.py error      # time to the error at which the paper's optimizer stops
     python benchmarks/inversion.py batch      # 16 filters at once against 16 single runs
     python benchmarks/inversion.py style      # style transfer at 512 px: seconds to the reference loss
 
@@ -73,19 +73,19 @@ def papers(layer: str, photo: torch.Tensor, average: bool) -> tuple[float, int, 
     return seconds, steps, float(error)
 
 
-def error(layers: list[str]) -> None:
-    print("| layer | pooling | paper: error, steps, s | its preset here, s | L-BFGS: evaluations, s | share of the paper's time |")
+def error(layers: list[str], poolings: list[str], optimizer: str, limit: int) -> None:
+    print("| layer | pooling | paper: error, steps, s | its preset here, s | evaluations, s | share of the paper's time |")
     print("|---|---|---|---:|---|---:|")
     scope = network()
     photo = scope.inputs(PHOTO)
     for layer in layers:
-        for pooling in ("average", "own"):
-            cs.inversion(scope, photo, layer, steps=3, pooling=pooling)
+        for pooling in poolings:
+            cs.inversion(scope, photo, layer, optimizer=optimizer, steps=3, pooling=pooling)
             papers_seconds, steps, aim = papers(layer, photo[None], pooling == "average")
             begun = time.perf_counter()
             cs.inversion(scope, photo, layer, optimizer="paper", pooling=pooling)
             preset = time.perf_counter() - begun
-            history = cs.inversion(scope, photo, layer, pooling=pooling, steps=400).history[0, 0]
+            history = cs.inversion(scope, photo, layer, pooling=pooling, optimizer=optimizer, steps=limit).history[0, 0]
             reached = np.flatnonzero(history <= aim)
             if not len(reached):
                 print(f"| {layer} | {pooling} | {aim:.4f}, {steps}, {papers_seconds:.2f} | {preset:.2f} | not reached | - |", flush=True)
@@ -93,7 +93,7 @@ def error(layers: list[str]) -> None:
             evaluations = int(reached[0]) + 1
             while True:  # a run of its own to there; rounding may ask for a little more
                 begun = time.perf_counter()
-                made = cs.inversion(scope, photo, layer, pooling=pooling, steps=evaluations)
+                made = cs.inversion(scope, photo, layer, pooling=pooling, optimizer=optimizer, steps=evaluations)
                 seconds = time.perf_counter() - begun
                 if made.error.item() <= aim:
                     break
@@ -176,12 +176,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=["error", "batch", "style"])
     parser.add_argument("--layers", nargs="*", default=["features.3", "features.7", "features.12"])
+    parser.add_argument("--poolings", nargs="*", default=["average", "own"])
+    parser.add_argument("--optimizer", default="lbfgs", choices=["lbfgs", "adam"])
+    parser.add_argument("--limit", type=int, default=400, help="evaluations at most to reach the error")
     parser.add_argument("--layer", default="features.7")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--singles", type=int, default=16)
     chosen = parser.parse_args()
     if chosen.part == "error":
-        error(chosen.layers)
+        error(chosen.layers, chosen.poolings, chosen.optimizer, chosen.limit)
     elif chosen.part == "batch":
         batch(chosen.layer, chosen.steps, chosen.singles)
     else:
