@@ -157,8 +157,8 @@ def test_pictures_in_tar_shards_and_in_memory(survey: cs.Survey, tmp_path: Path)
     np.testing.assert_array_equal(read_framed(f"{tmp_path}/odd [1].tar::a/y.png", survey.frame), survey.picture(4))
     with pytest.raises(BadImage, match="the shard has no such member"):
         read_framed(f"{tmp_path}/odd [1].tar::a/z.png", survey.frame)
-    fsspec.filesystem("memory").pipe("/pictures/y.png", Path(path).read_bytes())
-    np.testing.assert_array_equal(read_framed("memory://pictures/y.png", survey.frame), survey.picture(4))
+    fsspec.filesystem("memory").pipe("/framed/y.png", Path(path).read_bytes())
+    np.testing.assert_array_equal(read_framed("memory://framed/y.png", survey.frame), survey.picture(4))
 
 
 def test_pictures_that_are_gone(survey: cs.Survey, tmp_path: Path) -> None:
