@@ -92,8 +92,10 @@ def inverted(scope: cs.Scope, photographs: Path) -> None:
     named = [next((photographs / "imagenet-sample").glob(f"*_{name}.jpg")) for name in ("goldfish", "macaw")]
     shown = [*contents, *named]
     tiles: list[Tile] = []
-    for layer in ("features.3", "features.7", "features.12"):
-        made = cs.inversion(scope, shown, layer, prior="cvpr2015*0.05")
+    shallow = {"prior": "cvpr2015*0.05"}
+    deep = {"prior": "cvpr2015*0.02", "optimizer": "adam", "jitter": 4, "steps": 600}
+    for layer, numbers in (("features.3", shallow), ("features.7", shallow), ("features.12", deep)):
+        made = cs.inversion(scope, shown, layer, **numbers)  # type: ignore[arg-type]
         tiles += [Tile(made.images[row, 0], layer if row == 0 else "", f"error {made.error[row, 0]:.3g}") for row in range(len(shown))]
     page = contact_sheet(tiles, title="Inverted from three depths of SqueezeNet", columns=len(shown), side=200)
     Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
