@@ -542,12 +542,15 @@ def test_twenty_kills_of_ray_workers_lose_nothing(ray_here: Any, tmp_path: Path,
         def advance(self, task: int, steps: int, note: str) -> None:
             super().advance(task, steps, note)
             if len(self.notes) % 12 == 0 and len(victims) < 20:
-                try:
-                    pid = actors.pid(-int(generator.integers(1, 3)))
-                except ray_here.exceptions.RayActorError:  # it was killed a moment ago
-                    pid = actors.pid(-1)
-                victims.add(pid)
-                threading.Timer(float(generator.uniform(0, 0.2)), os.kill, (pid, signal.SIGKILL)).start()
+                for index in (-int(generator.integers(1, 3)), -1, -2):
+                    try:
+                        pid = actors.pid(index)
+                    except ray_here.exceptions.RayActorError:  # it was killed a moment ago
+                        continue
+                    if pid not in victims:
+                        victims.add(pid)
+                        threading.Timer(float(generator.uniform(0, 0.2)), os.kill, (pid, signal.SIGKILL)).start()
+                        break
 
     with reporting(Killer()):
         cs.scan(small_scope(), tmp_path / "images", tmp_path / "survey", **HOW, ray="auto", actors=2, decoders=1)
