@@ -319,14 +319,20 @@ class Scope:
 
         return value.detach(), pull
 
-    def _forward(self, normalized: Tensor, wanted: Sequence[Layer], leaner: lean_pass | None = None) -> dict[str, Tensor]:
-        """The values of layers for a normalized batch, as computed; within a session."""
+    def _forward(
+        self,
+        normalized: Tensor,
+        wanted: Sequence[Layer],
+        leaner: lean_pass | None = None,
+        watch: Callable[[Layer, Tensor], Any] | None = None,
+    ) -> dict[str, Any]:
+        """The values of layers for a normalized batch, as computed, or what `watch` makes of them; within a session."""
         precision = self._running_in or "float32"
         with computing_in(precision, self.device), leaner or nullcontext():
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             self.forwards += 1
-            return forward_until(self.model, normalized, wanted)
+            return forward_until(self.model, normalized, wanted, watch)
 
     @torch.no_grad()
     def observe(self, images: Tensor, layers: Sequence[str], watch: Callable[[Layer, Tensor], _T]) -> dict[str, _T]:
@@ -344,11 +350,14 @@ class Scope:
             LayerNotFound: A name is unknown.
         """
         wanted = [self.layers[name] for name in layers]
-        precision = self._running_in or self.resolve("measure")
-        with self.session(), asking(network=self.name, input=tuple(images.shape)), computing_in(precision, self.device):
+
+        def seen(layer: Layer, value: Tensor) -> _T:
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage] (a lean pass has no say in it, and would cost time)
+                return watch(layer, value)
+
+        with self.session(), asking(network=self.name, input=tuple(images.shape)):
             normalized = self.inputs.normalize(images.to(self.device, self.dtype)).contiguous(memory_format=torch.channels_last)
-            self.forwards += 1
-            return forward_until(self.model, normalized, wanted, watch)
+            return self._forward(normalized, wanted, self._leaner(wanted, {}), seen)
 
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
         """What the network makes of images, at the layers asked for.

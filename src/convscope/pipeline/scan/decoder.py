@@ -51,7 +51,7 @@ def serve() -> None:
     taken, given = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write into the answers
     if hasattr(os, "nice"):
-        os.nice(5)  # the network comes first
+        os.nice(19)  # the network comes first
     try:
         target = pickle.loads(receive(taken))
         while True:

@@ -27,7 +27,7 @@ from convscope.scope.provenance import describe, manifest
 from convscope.survey.schema import MANIFEST, VALUES, VERSION
 
 _log = logging.getLogger("convscope")
-_SHARD_BYTES = 2**26
+_SHARD_BYTES = 2**27
 """What a shard's measurements may take in memory, unless its size is given."""
 
 
@@ -69,7 +69,7 @@ def scan(
         domain: The domain that all images belong to, if their list does not say.
         draft: Decode JPEGs at a half, a quarter or an eighth of their size where that still covers the network's input. Faster for
             large photographs; pixels then differ a little from those that other commands see.
-        shard_size: Images of a shard, the unit of resuming; 0: as many as fit in 64 MB of measurements, at most 1024.
+        shard_size: Images of a shard, the unit of resuming; 0: as many as fit in 128 MB of measurements, at most 1024.
         batch_size: Images of a forward; 0: as many as are fast.
         decoders: Decoding processes; 0: a thread of this one; -1: one for each core that is free, at most 16.
         threads: CPU threads of a forward; 0: torch's number. Rounding may depend on it, so a scan keeps what it was begun with.
@@ -201,7 +201,7 @@ def scanning(scope: Scope, plan: Plan, place: Place, processes: int) -> Generato
         _ = scope.layers
         stack.enter_context(kept_memory())
         decoding = stack.enter_context(decoders(count, target))
-        stack.enter_context(scope.session(plan.precision))
+        stack.enter_context(scope.session(plan.precision, lean=True))
         yield Worker(ShardScanner(scope, plan, place), decoding)
 
 

@@ -9,7 +9,8 @@ one at 32 buckets per octave, because there the bucket is a shift of the float's
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def buckets(values: Tensor) -> Tensor:
     bits = values.contiguous().view(torch.int32)
     key = (((bits & 0x7FFFFFFF) + ((1 << _SHIFT) - 1)) >> _SHIFT) - 127 * PER_OCTAVE
     place = (key + EDGE).clamp_(0, SIDE)
-    return torch.where(bits < 0, -place, place)
+    sign = bits >> 31  # -1 or 0: the two's complement by hand, because torch's comparisons are slow
+    return (place ^ sign) - sign
 
 
 class Counter:
@@ -75,30 +77,29 @@ class Counter:
 
 def quantiles(counts: np.ndarray) -> dict[str, np.ndarray]:
     """The quantiles of every channel, {name: (c)}, as the library reads them; NaN where nothing was counted."""
-    values = np.concatenate([-_value(np.arange(SIDE, 0, -1)), [0.0], _value(np.arange(1, SIDE + 1))])
-    reached = counts.cumsum(1)
-    total = reached[:, -1]
+    channels, width = counts.shape
+    reached = counts.cumsum()  # through all channels: what was reached within one is what is above its base
+    base = np.arange(channels) * width
+    before = np.concatenate([[0], reached[base[1:] - 1]])
+    total = reached[base + width - 1] - before
     found: dict[str, np.ndarray] = {}
     for name, share in QUANTILES.items():
-        rank = share * (total - 1)
+        rank = np.floor(share * np.maximum(total - 1, 0)).astype(np.int64)
         # the library counts ranks of negative values from zero outwards, so that a rank between two values falls to the other side
-        below = (reached <= rank[:, None]).sum(1)
-        found[name] = np.where(total > 0, values[np.minimum(below, 2 * SIDE)], np.nan).astype(np.float32)
+        place = np.searchsorted(reached, before + rank, side="right") - base
+        found[name] = np.where(total > 0, _values()[np.minimum(place, 2 * SIDE)], np.nan).astype(np.float32)
     return found
 
 
 def serialized(counts: np.ndarray) -> list[bytes]:
     """A DDSketch in the library's protobuf format for each row of counts (c, 2 SIDE + 1); `DDSketchProto.from_proto` reads it."""
     mapping = proto.KeyMappingProto.to_proto(MAPPING)
-    return [
-        _MESSAGES.DDSketch(
-            mapping=mapping,
-            positiveValues=_store(row[SIDE + 1 :]),
-            negativeValues=_store(row[SIDE - 1 :: -1]),
-            zeroCount=float(row[SIDE]),
-        ).SerializeToString(deterministic=True)
-        for row in counts
-    ]
+    sides = _stores(counts[:, SIDE + 1 :]), _stores(counts[:, SIDE - 1 :: -1])
+    sketches = (
+        _MESSAGES.DDSketch(mapping=mapping, positiveValues=above, negativeValues=below, zeroCount=zero)
+        for above, below, zero in zip(*sides, counts[:, SIDE].tolist(), strict=True)
+    )
+    return [sketch.SerializeToString(deterministic=True) for sketch in sketches]
 
 
 def sketch_of(data: bytes) -> Any:
@@ -108,15 +109,18 @@ def sketch_of(data: bytes) -> Any:
     return proto.DDSketchProto.from_proto(message)
 
 
-def _store(counts: np.ndarray) -> Any:
-    used = np.flatnonzero(counts)
-    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, -1)
-    return _MESSAGES.Store(contiguousBinCounts=counts[first : last + 1].astype(float).tolist(), contiguousBinIndexOffset=_key(first + 1))
+def _stores(counts: np.ndarray) -> Iterator[Any]:
+    """A row of counts each, from its first used bucket to its last."""
+    used = counts != 0
+    first = used.argmax(1)
+    last = np.where(used.any(1), SIDE - used[:, ::-1].argmax(1), first)
+    for row, start, stop in zip(counts, first.tolist(), last.tolist(), strict=True):
+        offset = start + 1 if stop > start else 1
+        yield _MESSAGES.Store(contiguousBinCounts=row[start:stop].astype(float).tolist(), contiguousBinIndexOffset=offset - EDGE)
 
 
-def _key(place: int) -> int:
-    return place - EDGE
-
-
-def _value(places: np.ndarray) -> np.ndarray:
-    return np.array([MAPPING.value(_key(int(place))) for place in places])
+@cache
+def _values() -> np.ndarray:
+    """The value of each bucket, in order."""
+    above = np.array([MAPPING.value(place - EDGE) for place in range(1, SIDE + 1)])
+    return np.concatenate([-above[::-1], [0.0], above])
