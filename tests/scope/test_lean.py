@@ -53,6 +53,20 @@ def test_a_lean_pass_changes_no_value_and_no_derivative(layer: str) -> None:
     torch.testing.assert_close(again, gradient, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("layers", [["output"], ["norms.0", "twice:1", "read", "output"], ["norms.1", "plain", "norms.3"]])
+def test_what_is_observed_in_a_lean_session_is_the_same(layers: list[str]) -> None:
+    scope, images = normed(), draws(2, 3, 12, 12).double()
+
+    def observed() -> dict[str, Tensor]:
+        return scope.observe(images, layers, lambda _, value: value.clone())
+
+    before = observed()
+    with scope.session(lean=True):
+        after = observed()
+    for layer in layers:
+        torch.testing.assert_close(after[layer], before[layer], rtol=1e-12, atol=1e-13)
+
+
 def test_batch_norms_are_spared_until_the_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     scope, images = normed(), draws(1, 3, 12, 12).double()
     assert scope.layers

@@ -167,7 +167,7 @@ def test_gram_loss_is_that_of_the_well_known_implementation() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("statistic", "weights"), [("sums", {}), ("gram", {})])
+@pytest.mark.parametrize(("statistic", "weights"), [("sums", {"style_weight": 30.0}), ("gram", {})])  # sums: as in the documentation
 def test_results_have_the_style_that_they_were_made_from(
     squeezenet: Scope, shared: Callable[[str], Path], statistic: str, weights: dict[str, float]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def reduce_maps(maps: Tensor, numbers: Sequence[int]) -> MapStatistics:
     row = rows.view(n, h, w, c).gather(1, y[:, None, None].expand(n, 1, w, c))[:, 0]
     positions = (y * w + _first(row, maximum)).int()
     mean = (total.sum(1, dtype=torch.float64) / (h * w)).float()
-    chosen = sampled(numbers, h, w) + torch.arange(n)[:, None] * (h * w)
+    chosen = sampled(tuple(numbers), h, w) + torch.arange(n)[:, None] * (h * w)
     samples = rows.view(n * h * w, c)[chosen.to(maps.device)].float()
     return MapStatistics(maximum.float(), mean, positions, above.sum(1, dtype=torch.int32), samples)
 
@@ -133,7 +134,8 @@ def _first(values: Tensor, maximum: Tensor) -> Tensor:
     return (k - there.long()).clamp_(0, k - 1)  # no index is out of range where values are not finite
 
 
-def sampled(numbers: Sequence[int], h: int, w: int) -> Tensor:
+@lru_cache(64)  # many layers have maps of one size
+def sampled(numbers: tuple[int, ...], h: int, w: int) -> Tensor:
     """The positions y * w + x at which maps of (h, w) are sampled, (n s), with s = 16, or 1 for a single position.
 
     Image i takes points 16 i .. 16 i + 15 of the R2 sequence: evenly spread within a map and, over the images, over all positions.
@@ -148,10 +150,11 @@ def sampled(numbers: Sequence[int], h: int, w: int) -> Tensor:
 
 def strongest(mean: np.ndarray, count: int) -> np.ndarray:
     """Which channels an image votes for: the `count` of largest mean, equals by number; bool (n c)."""
-    chosen = np.zeros(mean.shape, bool)
-    order = np.argsort(-mean, axis=1, kind="stable")[:, :count]
-    np.put_along_axis(chosen, order, True, 1)
-    return chosen
+    if count >= mean.shape[1]:
+        return np.ones(mean.shape, bool)
+    least = np.partition(mean, -count, axis=1)[:, -count, None]
+    above, equal = mean > least, mean == least
+    return above | equal & (equal.cumsum(1) <= count - above.sum(1, keepdims=True))
 
 
 def map_size(layer: Layer) -> tuple[int, int]:

@@ -93,8 +93,9 @@ class Place:
                 file,
                 schema,
                 compression="zstd",
-                compression_level=3,
+                compression_level=1,
                 use_dictionary=list(like) or False,  # type: ignore[arg-type]
+                write_statistics=[field.name for field in schema if not pa.types.is_list(field.type)],  # type: ignore[arg-type]
                 use_byte_stream_split=[column for column in _floats(schema) if column not in like],  # type: ignore[arg-type]
             ) as writer,
         ):
