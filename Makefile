@@ -40,6 +40,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/feature_visualization.py
 	$(BIN)/python benchmarks/deconvnet.py
 	$(BIN)/python benchmarks/occlusion.py
+	$(BIN)/python benchmarks/scan.py
 	for part in error batch style; do $(BIN)/python benchmarks/inversion.py $$part; done
 
 clean:

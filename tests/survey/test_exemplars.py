@@ -9,7 +9,9 @@ import pytest
 from made import SIDE, drawn, made
 
 import convscope as cs
+from convscope import render
 from convscope.errors import BadInput
+from convscope.survey.survey import middles
 
 COUNT, CHANNELS = 26, 7
 MAPS = drawn(COUNT, CHANNELS, 5, 6)  # coarse: equal maxima within and between images
@@ -74,6 +76,27 @@ def test_crops_of_a_unit_that_sees_everything(survey: cs.Survey) -> None:
     np.testing.assert_array_equal(made.crops[0, 1], survey.picture(int(made.images[0, 1])))
 
 
+@pytest.mark.parametrize("middle", [0.25, 0.5, 0.9])
+def test_the_middle_of_a_field_has_its_share_and_its_centre(middle: float) -> None:
+    length, stride, side = 60, 7, 31
+    begin = np.arange(-14, 50, stride)
+    cut = np.stack([begin.clip(0), (begin + side).clip(max=length)], 1)
+    found = middles(cut, length, middle)
+    for start, (first, last) in zip(begin, found, strict=True):
+        slow = [pixel for pixel in range(length) if abs(pixel + 0.5 - (start + side / 2)) <= round(middle * side) / 2]
+        if slow:
+            assert abs(first - slow[0]) <= 1 and abs(last - 1 - slow[-1]) <= 1
+        assert 0 <= first < last <= length
+    assert (found[4:6, 1] - found[4:6, 0] == round(middle * side)).all()
+
+
+def test_the_middle_where_every_position_sees_to_the_border(survey: cs.Survey) -> None:
+    assert middles(np.array([[0, 60]] * 3), 60, 0.5).tolist() == [[0, 25], [15, 45], [35, 60]]
+    made = cs.exemplars(survey, "output", 0, top=2, middle=0.5)
+    np.testing.assert_array_equal(made.crops[0, 1], survey.picture(int(made.images[0, 1]))[:, 6:18, 6:18])
+    assert made.middle == 0.5 and "middle 50%" in render.view(made).note
+
+
 def test_without_crops_no_picture_is_read(tmp_path: Path) -> None:
     survey = made(tmp_path / "s", {"layer": MAPS}, LABELS)
     for path in (tmp_path / "s" / "pictures").iterdir():
@@ -117,6 +140,9 @@ def test_wrong_questions(survey: cs.Survey, monkeypatch: pytest.MonkeyPatch) -> 
         cs.exemplars(survey, "layer", 0, label="dog", top=20)
     with pytest.raises(BadInput, match="top must be at least 1"):
         cs.exemplars(survey, "layer", 0, top=0)
+    for middle in (0.0, 1.5, float("nan")):
+        with pytest.raises(BadInput, match="middle must be above 0 and at most 1"):
+            cs.exemplars(survey, "layer", 0, middle=middle)
     monkeypatch.setattr("convscope.survey.exemplars.MOST", 1000)
     with pytest.raises(BadInput, match=r"9 crops of 9 x 9 pixels take 0\.0 GB; ask for fewer units"):
         cs.exemplars(survey, "layer", 0)

@@ -26,7 +26,7 @@ class Exemplars(Result):
         values: The maximum of the unit's map on each image, (unit top); NaN where there is no image.
         images: The images' numbers in the survey, (unit top).
         positions: Where on the map the maximum is, (unit top 2): y, x.
-        boxes: What that position sees, cut to the picture, (unit top 4): y0 x0 y1 x1 in pixels of the network's input.
+        boxes: What that position sees, or the middle of it, cut to the picture, (unit top 4): y0 x0 y1 x1 in pixels of the network's input.
         crops: The picture inside the box, (unit top rgb h w) in [0,1]; white around what the border has cut. Empty if not wanted.
         layer: The layer's name.
         units: The units' numbers.
@@ -37,6 +37,7 @@ class Exemplars(Result):
         missing: Images whose file is not there any more; their crops are white.
         height, width: Size of the network's input in pixels.
         of: How many images were looked at.
+        middle: Share of the receptive field's sides that is shown.
     """
 
     values: np.ndarray = axes("unit top", unit="activation")
@@ -54,6 +55,7 @@ class Exemplars(Result):
     height: int = 0
     width: int = 0
     of: int = 0
+    middle: float = 1.0
 
     def summary(self) -> str:
         """The four strongest images of each unit."""
@@ -68,7 +70,9 @@ class Exemplars(Result):
 
 
 @reader
-def exemplars(survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, crops: bool = True) -> Exemplars:
+def exemplars(
+    survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, middle: float = 1.0, crops: bool = True
+) -> Exemplars:
     """The images of a data set that excite units most, and what the units see of them.
 
     One place for each image: the unit's maximum over its map. The larger value comes first; of equals the image that comes first in the
@@ -80,6 +84,8 @@ def exemplars(survey: Survey, layer: str, units: Units, *, top: int = 9, label: 
         units: An int, a list, a slice, or None for all; class names are understood on "output".
         top: How many images for each unit.
         label: Only images with this label.
+        middle: Share of the receptive field's height and width that is shown, around its middle. Deep units may see the whole picture but
+            weigh the middle of their field most (Luo et al. 2016, arXiv 1701.04128): 0.5 shows more plainly what they look at.
         crops: Whether to read the pictures; without them, only numbers are found.
 
     Returns:
@@ -101,9 +107,11 @@ def exemplars(survey: Survey, layer: str, units: Units, *, top: int = 9, label: 
     chosen = survey.units(layer, units)
     if top < 1:
         raise BadInput(f"top must be at least 1, got {top}")
+    if not 0 < middle <= 1:
+        raise BadInput(f"middle must be above 0 and at most 1, got {middle}")
     values, images, positions = _strongest(survey, layer, chosen, top, label)
     there = images >= 0
-    boxes = np.where(there[..., None], survey.fields(layer, np.where(there[..., None], positions, 0)), 0)
+    boxes = np.where(there[..., None], survey.fields(layer, np.where(there[..., None], positions, 0), middle), 0)
     cut, missing = _crops(survey, images, boxes) if crops else (np.zeros((len(chosen), 0, 3, 0, 0), np.float32), ())
     rows = [[survey.row(int(image)) for image in line if image >= 0] for line in images]
     labels = [survey.labels[place] if place >= 0 else "" for place in survey.truth]
@@ -123,6 +131,7 @@ def exemplars(survey: Survey, layer: str, units: Units, *, top: int = 9, label: 
         height=survey.frame.size[0],
         width=survey.frame.size[1],
         of=len(survey) if label is None else int((survey.truth == survey.labels.index(label)).sum()),
+        middle=middle,
     )
 
 

@@ -204,12 +204,22 @@ class Survey:
         """
         return read_framed(self.images["path"][self.row(image)].as_py(), self.frame)
 
-    def fields(self, layer: str, positions: np.ndarray) -> np.ndarray:
-        """What positions of a map see: (... 2) y x to (... 4) y0 x0 y1 x1 in pixels of :meth:`picture`, end exclusive, cut to it."""
+    def fields(self, layer: str, positions: np.ndarray, middle: float = 1.0) -> np.ndarray:
+        """What positions of a map see: (... 2) y x to (... 4) y0 x0 y1 x1 in pixels of :meth:`picture`, end exclusive, cut to it.
+
+        Args:
+            layer: Layer name.
+            positions: (... 2): y, x.
+            middle: Share of the field's sides that is wanted, around its middle.
+        """
         known, (y, x) = self.layer(layer), np.moveaxis(np.asarray(positions, np.int64), -1, 0)
         if ((y < 0) | (y >= known.height) | (x < 0) | (x >= known.width)).any():
             raise BadInput(f"layer {layer} has a map of {known.height} x {known.width}, got positions outside it")
-        rows, columns = known.rows[y], known.columns[x]
+        height, width = self.frame.size
+        rows, columns = (
+            (known.rows if middle == 1 else middles(known.rows, height, middle))[y],
+            (known.columns if middle == 1 else middles(known.columns, width, middle))[x],
+        )
         return np.stack([rows[..., 0], columns[..., 0], rows[..., 1], columns[..., 1]], -1)
 
     def row(self, image: int) -> int:
@@ -311,3 +321,27 @@ def read_survey(path: str | os.PathLike[str]) -> Survey:
     text = os.fspath(path)
     files = open_folder(str(Path(text)) if "://" not in text and "::" not in text else text)
     return Survey(files, files.read_manifest())
+
+
+def middles(fields: np.ndarray, length: int, share: float) -> np.ndarray:
+    """The middle of each field along an axis, (k 2): first pixel and one beyond the last, cut to the picture.
+
+    Args:
+        fields: What each position of the axis sees, cut to the picture, (k 2).
+        length: Pixels of the picture.
+        share: Of a field's length before it is cut.
+    """
+    places = np.arange(len(fields))
+
+    def uncut(ends: np.ndarray, known: np.ndarray) -> np.ndarray | None:
+        """Where all fields begin, or end, by those that the border has not cut: they lie on a line."""
+        if known.sum() < 2:
+            return None
+        return ends[known][0] + (places - places[known][0]) * np.diff(ends[known])[0] / np.diff(places[known])[0]
+
+    first, last = uncut(fields[:, 0], fields[:, 0] > 0), uncut(fields[:, 1], fields[:, 1] < length)
+    if first is None or last is None:  # every position sees to the border
+        first, last = (places + 0.5) * length / len(places) - length / 2, (places + 0.5) * length / len(places) + length / 2
+    side = max(1, round(share * float(last[0] - first[0])))
+    begin = np.floor((first + last - side) / 2 + 0.5).astype(np.int64)
+    return np.stack([begin.clip(0, length - 1), (begin + side).clip(1, length)], 1)

@@ -24,7 +24,8 @@ def view(result: Any) -> View:
     size = " x ".join(str(int(length)) for length in (result.boxes[..., 2:] - result.boxes[..., :2]).reshape(-1, 2).max(0))
     whose = f"images of {result.label}" if result.label else "images"
     parts = words.provenance(result), f"the strongest of {result.of} {whose}"
-    note = "Each tile: what the unit sees of the picture where it is strongest"
+    part = "" if result.middle == 1 else f"the middle {result.middle:.0%} of the sides of "
+    note = f"Each tile: {part}what the unit sees of the picture where it is strongest"
     note += f" ({size} of {result.height} x {result.width} pixels; white is beyond the border). "
     note += "Below: activation, and the image's label or name."
     if len(result.units) > shown:
