@@ -58,7 +58,7 @@ def surveys(scope: cs.Scope) -> None:
         for path in sorted((SHARED / "images" / "imagenet-sample").glob("*.jpg")):
             writer.writerow([path, path.stem.partition("_")[2].replace("_", " ")])
     photographs = cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
-    small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 9, 24, 31])), "exemplars.png")
+    small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 20, 367, 456], middle=0.5)), "exemplars.png")
     small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9)), "exemplars_early.png")
     small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health"))), "filter_health.png")
     insects = SHARED / "images" / "ants-bees"
