@@ -47,6 +47,26 @@ def test_maps_are_reduced_as_by_loops(shape: tuple[int, ...], chunk: int, monkey
     assert np.array_equal(found.positive.numpy(), positive)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_maps_of_every_precision_are_reduced(dtype: torch.dtype) -> None:
+    maps = scanned.draw(2, 5, 7, 4).to(dtype)
+    maps[0, 1, 2] = torch.tensor([0.0, -0.0, torch.finfo(dtype).tiny, -torch.finfo(dtype).tiny], dtype=dtype)
+    found = reduce_maps(maps, range(2))
+    maximum, mean, position, positive = plainly(maps.double().numpy())
+    assert np.array_equal(found.maximum.numpy(), maximum.astype(np.float32))
+    np.testing.assert_allclose(found.mean.numpy(), mean, atol=1e-5)
+    assert np.array_equal(found.position.numpy(), position) and np.array_equal(found.positive.numpy(), positive)
+
+
+def test_maps_without_finite_values_have_places_all_the_same() -> None:
+    """They are skipped later, with a reason; until then nothing may fail."""
+    maps = scanned.draw(3, 4, 5, 3)
+    maps[0], maps[1], maps[2, 1, 2] = float("nan"), float("inf"), float("-inf")
+    found = reduce_maps(maps, range(3))
+    assert ((found.position >= 0) & (found.position < 20)).all()
+    assert not found.maximum[0].isfinite().any() and not found.mean[2].isfinite().any()
+
+
 def test_of_equal_maxima_the_first_in_reading_order_counts() -> None:
     maps = torch.randint(0, 2, (4, 6, 6, 5), generator=torch.Generator().manual_seed(1)).float()
     maps[0, ..., 0], maps[1, ..., 1] = 0, -1

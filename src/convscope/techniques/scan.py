@@ -109,7 +109,7 @@ def _of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     r, w, c = rows.shape
     step = max(1, _CHUNK // (w * c)) if rows.device.type == "cpu" else r
-    integer = torch.int32 if rows.dtype == torch.float32 else torch.int16
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]
     high = torch.empty(r, c, dtype=rows.dtype, device=rows.device)
     total = torch.empty(r, c, dtype=torch.float32, device=rows.device)
     above = torch.empty(r, c, dtype=torch.int32, device=rows.device)
