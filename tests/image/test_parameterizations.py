@@ -112,3 +112,12 @@ def test_the_fourier_start_is_nearly_grey() -> None:
     assert float((Fourier(INPUTS).picture(numbers, 64, 64) - 0.5).abs().max()) < 0.2
     with pytest.raises(BadInput, match="stages=1"):
         Fourier(INPUTS).enlarge(numbers, 80, None)
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_a_picture_does_not_depend_on_its_place_in_the_batch(name: str) -> None:
+    """33 px: three odd factors, so that the end of a batch is no multiple of what a processor takes at once."""
+    form = PARAMETERIZATIONS[name](INPUTS, (0, 0.01) if name == "fourier" else (100, 200))
+    numbers = form.start(33, 33, generators(5, 6, 7))
+    there, back = form.picture(numbers, 33, 33), form.picture(numbers.flip(0), 33, 33).flip(0)
+    assert torch.equal(there, back)

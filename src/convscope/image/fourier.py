@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from convscope.errors import BadInput
+from convscope.image.sigmoid import sigmoid_of_each
 from convscope.scope import Inputs
 
 # Square root of the colour covariance of ImageNet pixels, as published with Lucid; columns are the decorrelated axes.
@@ -48,7 +49,7 @@ class Fourier:
     def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:
         scale = spectrum_scale(height, width, self.decay).to(numbers)
         pixels = torch.fft.irfft2(torch.view_as_complex(numbers) * scale, s=(height, width)) / 4
-        return torch.sigmoid(torch.einsum("rc,nchw->nrhw", color_matrix().to(numbers), pixels))
+        return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix().to(numbers), pixels))
 
     def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
         raise BadInput("a Fourier image has one size from the start: use stages=1 with image='fourier'")

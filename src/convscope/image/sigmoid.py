@@ -28,8 +28,17 @@ class Sigmoid:
         return noise_8bit(height, width, generators, self.start_range)
 
     def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - logits know their size
-        return torch.sigmoid(numbers)
+        return sigmoid_of_each(numbers)
 
     def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
         larger = cubic(numbers, side)
         return box_blur(larger, blur) if blur else larger
+
+
+def sigmoid_of_each(numbers: Tensor) -> Tensor:
+    """The sigmoid of (n ...), picture by picture.
+
+    The last few values of a tensor go through other code than the rest, with another rounding on some processors: taken together, a
+    picture would depend on its place in the batch.
+    """
+    return torch.stack([torch.sigmoid(one) for one in numbers])
