@@ -67,7 +67,7 @@ def descend(
     def work(part: slice) -> Descended:
         return _together(form, size, starts, list(range(len(starts)))[part], loss, minimizer, advance)
 
-    with kept_memory(), scope.session(precision):
+    with kept_memory(), scope.session(precision, lean=True):
         parts = list(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work))
     return Descended(torch.cat([part.numbers for part in parts]), [trace for part in parts for trace in part.history])
 

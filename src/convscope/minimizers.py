@@ -20,33 +20,35 @@ Minimizer = Generator[Tensor, tuple[float, Tensor], Tensor]
 """Yields free numbers, is sent (loss, gradient) there, and returns the numbers that it ends with."""
 
 _DECREASE, _CURVATURE, _TRIALS = 1e-4, 0.9, 12
-_FIRST = 0.01
-"""Root mean square of the very first step, in units of the start's own scale."""
 
 
 @dataclass
 class _Place:
-    """A point with the loss and the gradient there."""
+    """A point with the loss and the gradient there, and how many steps along the last direction led to it."""
 
     point: Tensor
     loss: float
     gradient: Tensor
+    steps: float = 0.0
 
 
-def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10) -> Minimizer:
+def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10, first: float = 0.01, longest: float = 1.0) -> Minimizer:
     """Limited-memory BFGS (Nocedal 1980) with a line search that ends where the weak Wolfe conditions hold (Lewis and Overton 2013).
 
-    The loss never rises. Ends early where no step lowers it any more.
+    The loss never rises. Ends early where no step lowers it any more. Deviation: with `longest` above 1, the first trial of a line search
+    is as many quasi-Newton steps as would have been best along the last direction, judging by the slopes at its two ends.
 
     Args:
         start: Free numbers, any shape.
         evaluations: How often the loss may be asked for, trials of the line search included.
         memory: Pairs of steps and gradient differences that the curvature is estimated from.
+        first: Root mean square of the very first step, in units of the start's own scale.
+        longest: Most quasi-Newton steps of a first trial.
     """
     loss, gradient = yield start
     here = _Place(start, loss, gradient)
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=memory)
-    used = 1
+    used, trial = 1, 1.0
     while used < evaluations:
         direction = _two_loops(here.gradient, pairs)
         slope = _dot(direction, here.gradient)
@@ -55,14 +57,17 @@ def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10) -> Minimizer:
                 break
             pairs.clear()
             continue
-        first = 1.0 if pairs else _FIRST * max(_rms(start), _FIRST) / max(_rms(direction), 1e-30)
-        found, spent = yield from _search(here, direction, slope, first, evaluations - used)
+        step = trial if pairs else first * max(_rms(start), 0.01) / max(_rms(direction), 1e-30)
+        found, spent = yield from _search(here, direction, slope, step, evaluations - used)
         used += spent
         if found is None:
             if not pairs:
                 break
             pairs.clear()  # the estimate of the curvature misleads: begin anew along the gradient
             continue
+        if pairs:
+            fall = slope - _dot(found.gradient, direction)
+            trial = min(max(1.0, found.steps * slope / fall), longest) if fall < 0 else longest
         step, change = found.point - here.point, found.gradient - here.gradient
         curvature = _dot(step, change)
         if curvature > 1e-10 * _dot(change, change):
@@ -87,7 +92,7 @@ def _search(
             step = min(max(vertex, low + 0.1 * (high - low)), low + 0.5 * (high - low))
             continue
         if lower is None or loss <= lower.loss:
-            lower = _Place(point, loss, gradient)
+            lower = _Place(point, loss, gradient, step)
         if _dot(gradient, direction) >= _CURVATURE * slope:
             return lower, trial
         low = step

@@ -145,10 +145,10 @@ def test_running_out_of_memory_halves_the_batch(exact: Scope, monkeypatch: pytes
     whole = cs.inversion(exact, images, "5", optimizer="adam", jitter=3, steps=4)
     run = exact.run
 
-    def narrow(pictures: Tensor, layers: object) -> dict[str, Tensor]:
+    def narrow(pictures: Tensor, layers: object, **named: object) -> dict[str, Tensor]:
         if len(pictures) > 2 and torch.is_grad_enabled():
             raise torch.OutOfMemoryError("not enough memory")
-        return run(pictures, layers)  # type: ignore[arg-type]
+        return run(pictures, layers, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(exact, "run", narrow)
     np.testing.assert_allclose(cs.inversion(exact, images, "5", optimizer="adam", jitter=3, steps=4).images, whole.images, atol=1e-6)

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from convscope.scope.edits import RELUS
 from convscope.scope.graph import Graph, Reference
 from convscope.scope.replay import MAX_POOLS, scaled_convolutions
+from convscope.scope.stem import Stem
 
 _MAX_POOLINGS: tuple[Callable[..., Any], ...] = (F.max_pool2d, torch.max_pool2d)
 _POSITION_BY_POSITION = frozenset("relu relu_ hardtanh hardtanh_ silu silu_ gelu leaky_relu leaky_relu_ hardswish hardswish_".split())
@@ -26,7 +27,8 @@ class lean_pass(TorchFunctionMode):
 
     Batch norms with fixed statistics are multiplied into the kernels of the convolutions before them. A ReLU that only a max pooling
     reads is applied to what the pooling leaves: both are monotone, so value and derivative are the same. Of a convolution that leads
-    to a wanted layer position by position, only the wanted units are computed. The values of other layers may be anything.
+    to a wanted layer position by position, only the wanted units are computed. The derivative of the first convolution comes by a faster
+    way (:mod:`~convscope.scope.stem`). The values of other layers may be anything.
 
     Args:
         graph: The network's.
@@ -41,10 +43,12 @@ class lean_pass(TorchFunctionMode):
         super().__init__()
         self.narrow: set[int] = set()
         self._kernels: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._stems: dict[int, Stem | None] = {}
         self._passing: set[int] = set()
         self._late: set[int] = set()
         self._before_relu: Tensor | None = None
         self._unrectified: Tensor | None = None
+        self._once: set[int] = set()
         if graph.decisions:  # on another picture, what follows may be something else
             return
         self._graph, self._end = graph, max(wanted, default=0)
@@ -70,7 +74,7 @@ class lean_pass(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is torch.conv2d and len(args) == 7:
-            value = func(args[0], *self._kernels.get(id(args[1]), (args[1], args[2])), *args[3:])
+            value = self._convolved(func, args)
             self._before_relu = value if id(args[1]) in self._late else self._before_relu
             return value
         if func is F.batch_norm and len(args) > 1 and id(args[1]) in self._passing:
@@ -88,6 +92,17 @@ class lean_pass(TorchFunctionMode):
     def __exit__(self, *raised: Any) -> None:
         self._before_relu = self._unrectified = None
         super().__exit__(*raised)
+
+    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """A convolution, with the kernels that stand in for its own."""
+        kernels, bias = self._kernels.get(id(args[1]), (args[1], args[2]))
+        if id(args[1]) in self._once and args[0].requires_grad and not torch.is_autocast_enabled("cpu"):
+            if id(args[1]) not in self._stems:
+                self._stems[id(args[1])] = Stem.of(kernels, bias, *args[3:])
+            stem = self._stems[id(args[1])]
+            if stem is not None:
+                return stem(args[0])
+        return func(args[0], kernels, bias, *args[3:])
 
     def _weight(self, node: int) -> Tensor | None:
         """The kernels of a convolution that is nothing else and shares them with nobody."""

@@ -236,7 +236,13 @@ class Scope:
         return resolve_precision(self.precision, self.device, purpose)
 
     def run(
-        self, images: Tensor, layers: str | Sequence[str], *, units: Mapping[str, Sequence[int]] | None = None, widen: bool = True
+        self,
+        images: Tensor,
+        layers: str | Sequence[str],
+        *,
+        units: Mapping[str, Sequence[int]] | None = None,
+        edit: AbstractContextManager[Any] | None = None,
+        widen: bool = True,
     ) -> dict[str, Tensor]:
         """One pass over one batch, differentiable, values of any range: what optimization calls in its loop.
 
@@ -244,6 +250,7 @@ class Scope:
             images: (n 3 h w) in pixel space; values outside [0,1] are let through.
             layers: Names of the layers wanted.
             units: Of some layers, the units that suffice; their values come in this order. A lean session computes no others.
+            edit: What changes on the way, e.g. :func:`~convscope.scope.edits.average_pooling`.
             widen: Whether half-precision values are brought to float32.
 
         Returns:
@@ -259,7 +266,7 @@ class Scope:
         wanted, some = [self.layers[name] for name in names], units or {}
         with self.session(), asking(network=self.name, input=tuple(images.shape)):
             leaner = self._leaner(wanted, some)
-            values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted, leaner)
+            values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted, leaner, edit=edit)
         for layer in wanted:
             if layer.name in some:
                 asked = list(range(len(some[layer.name]))) if leaner and layer.node in leaner.narrow else list(some[layer.name])
@@ -267,9 +274,9 @@ class Scope:
                 values[layer.name] = values[layer.name].index_select(layer.channel_axis + 1, index)
         return {name: wide(value) for name, value in values.items()} if widen else values
 
-    def run_maps(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def run_maps(self, images: Tensor, layers: Sequence[str], *, edit: AbstractContextManager[Any] | None = None) -> dict[str, Tensor]:
         """As :meth:`run`, with the units of every layer on axis 1: {name: (n c ...)}."""
-        return {name: self.layers[name].channels_first(value) for name, value in self.run(images, layers).items()}
+        return {name: self.layers[name].channels_first(value) for name, value in self.run(images, layers, edit=edit).items()}
 
     def pull_back(self, images: Tensor, layer: str, seeds: Tensor, *, edit: AbstractContextManager[Any] | None = None) -> Tensor:
         """The derivative of sum(seeds * value of the layer) with respect to the images: one pass there and one back.
@@ -301,8 +308,7 @@ class Scope:
         wanted = self.layers[layer]
         with self.session(), asking(network=self.name, input=tuple(images.shape)), torch.enable_grad():
             pictures = images.detach().to(self.device, self.dtype).requires_grad_()
-            with edit or nullcontext():
-                value = wide(self._forward(self.inputs.normalize(pictures), [wanted])[layer])
+            value = wide(self._forward(self.inputs.normalize(pictures), [wanted], edit=edit)[layer])
             if not value.requires_grad:
                 raise BadInput(f"layer {layer}: no derivative leads from its value back to the picture")
 
@@ -325,10 +331,11 @@ class Scope:
         wanted: Sequence[Layer],
         leaner: lean_pass | None = None,
         watch: Callable[[Layer, Tensor], Any] | None = None,
+        edit: AbstractContextManager[Any] | None = None,
     ) -> dict[str, Any]:
         """The values of layers for a normalized batch, as computed, or what `watch` makes of them; within a session."""
         precision = self._running_in or "float32"
-        with computing_in(precision, self.device), leaner or nullcontext():
+        with computing_in(precision, self.device), leaner or nullcontext(), edit or nullcontext():  # edits see the network's own calls
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             self.forwards += 1

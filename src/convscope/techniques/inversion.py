@@ -43,11 +43,11 @@ class _Plan:
 
 
 PLANS = {
-    "lbfgs": _Plan("lbfgs", "fourier", 200, {}),
+    "lbfgs": _Plan("lbfgs", "fourier", 200, {"first": 0.1, "longest": 2.0}),
     "adam": _Plan("adam", "fourier", 300, {"rate": 0.05}),
     "paper": _Plan("paper", "mean-subtracted", 1000, {}),
 }
-"""The optimizers. "paper" is that of Xia et al. 2016, with its unnormalized loss 1/2 ||phi - psi||^2."""
+"""The optimizers. Plain L-BFGS creeps towards a code: none of its steps is ever refused (SqueezeNet). "paper" is that of Xia et al. 2016, with its unnormalized loss 1/2 ||phi - psi||^2."""
 FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
     "fourier": partial(Fourier, start_range=(0.0, 0.3), decay=0.75),
     "normalized": partial(NormalizedPixels, start_range=(118, 138)),
@@ -56,6 +56,8 @@ FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
 }
 """How pictures may be written, and where each begins: grey with noise. A code wants fine detail more than a unit does, so that its Fourier
 image is fastest with less weight on low frequencies, and deep layers leave grey sooner with more noise (measured on SqueezeNet)."""
+AVERAGED = partial(Fourier, start_range=(0.0, 0.2), decay=0.5)
+"""The Fourier image for average pooling, whose derivative reaches every pixel, and with it finer detail than that of a maximum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,8 +251,7 @@ class _Goal:
     def codes(self, pictures: Tensor) -> list[Tensor]:
         """The values of the layers, units first, (n c h w) or (n c)."""
         inside = [name for name in self.names if name != INPUT]
-        with self.pooling():
-            values = self.scope.run_maps(pictures, inside) if inside else {}
+        values = self.scope.run_maps(pictures, inside, edit=self.pooling()) if inside else {}
         return [pictures if name == INPUT else values[name] for name in self.names]
 
     def errors(self, pictures: Tensor, items: Sequence[int]) -> Tensor:
@@ -310,7 +311,8 @@ def _descend(goal: _Goal, size: tuple[int, int], plan: _Plan, seed: int) -> tupl
     """The pictures, of the images' size, and every item's parts of the loss at every evaluation."""
     count, more = len(goal.targets[0]), plan.jitter - 1
     canvas = size[0] + more, size[1] + more
-    form = FORMS[plan.image](goal.scope.inputs)
+    averaged = plan.image == "fourier" and goal.pooling is average_pooling
+    form = (AVERAGED if averaged else FORMS[plan.image])(goal.scope.inputs)
     streams = [Generator().manual_seed(derive_seed(seed, "inversion", "start")) for _ in range(count)]
     with task(f"{', '.join(goal.names)}: {count} pictures", count * plan.steps) as advance:
         descended = descend(

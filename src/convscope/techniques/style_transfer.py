@@ -267,8 +267,7 @@ class _Goal:
     def values(self, pictures: Tensor) -> dict[str, Tensor]:
         """The maps of the content layer and the style layers, units first."""
         names = [*dict.fromkeys([self.content_layer, *self.layers])]
-        with self.pooling():
-            return self.scope.run_maps(pictures, names)
+        return self.scope.run_maps(pictures, names, edit=self.pooling())
 
     def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> dict[str, Tensor]:  # noqa: ARG002
         """The weighted parts of the loss: see :class:`~convscope.descent.Loss`."""
