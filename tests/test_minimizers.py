@@ -43,13 +43,15 @@ def rosenbrock(point: Tensor) -> tuple[float, Tensor]:
 
 
 @pytest.mark.parametrize(("function", "size", "evaluations"), [(quadratic, (4, 5), 80), (rosenbrock, (10,), 150)])
-def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int) -> None:
-    found, asked = drive(lbfgs(torch.zeros(size, dtype=torch.float64), evaluations), function)
+@pytest.mark.parametrize("numbers", [{}, {"first": 0.1, "longest": 2.0}], ids=["plain", "long steps"])
+def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int, numbers: dict[str, float]) -> None:
+    found, asked = drive(lbfgs(torch.zeros(size, dtype=torch.float64), evaluations, **numbers), function)
     assert float((found - 1).abs().max()) < 1e-4
     assert len(asked) <= evaluations
 
 
-def test_lbfgs_is_about_as_good_as_scipys() -> None:
+@pytest.mark.parametrize("numbers", [{}, {"first": 0.1, "longest": 2.0}], ids=["plain", "long steps"])
+def test_lbfgs_is_about_as_good_as_scipys(numbers: dict[str, float]) -> None:
     from scipy.optimize import minimize
 
     def function(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -57,9 +59,22 @@ def test_lbfgs_is_about_as_good_as_scipys() -> None:
         return loss, gradient.numpy()
 
     theirs = minimize(function, np.zeros(30), jac=True, method="L-BFGS-B", options={"maxcor": 10, "ftol": 1e-12, "gtol": 1e-8})
-    _, asked = drive(lbfgs(torch.zeros(30, dtype=torch.float64), 400), rosenbrock)
+    _, asked = drive(lbfgs(torch.zeros(30, dtype=torch.float64), 400, **numbers), rosenbrock)
     ours = next(place for place, (_, loss) in enumerate(asked) if loss <= max(theirs.fun, 1e-10))
     assert ours <= 1.5 * theirs.nfev
+
+
+def test_long_steps_reach_a_flat_valleys_floor_sooner() -> None:
+    """On a sum of fourth powers a quasi-Newton step goes a third of the way, so that the slopes call for longer ones."""
+
+    def flat(point: Tensor) -> tuple[float, Tensor]:
+        return float(point.pow(4).sum()), 4 * point.pow(3)
+
+    needed: list[int] = []
+    for longest in (1.0, 2.0):
+        _, asked = drive(lbfgs(draws(20, dtype=torch.float64) + 1, 60, longest=longest), flat)
+        needed.append(next(turn for turn, (_, loss) in enumerate(asked) if loss < 1e-6))
+    assert needed[1] <= 0.75 * needed[0], needed
 
 
 def test_lbfgs_never_ends_higher_and_asks_no_more_than_it_may() -> None:

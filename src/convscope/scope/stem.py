@@ -50,7 +50,8 @@ class Stem:
             return None
         step, padding = int(stride[0]), (int(padding[0]), int(padding[1]))
         side = max(2, step)
-        (first_y, taps_y), (first_x, taps_x) = (_taps(length, pad, step, side) for length, pad in zip(kernels.shape[2:], padding, strict=True))
+        first_y, taps_y = _taps(kernels.shape[2], padding[0], step, side)
+        first_x, taps_x = _taps(kernels.shape[3], padding[1], step, side)
         padded = F.pad(kernels, (0, 1, 0, 1))  # what no window reaches is the last one, zero
         blocks = padded[:, :, taps_y[:, :, None, None], taps_x[None, None]]  # (k c side h' side w')
         blocks = blocks.permute(1, 2, 4, 0, 3, 5).flatten(0, 2).contiguous(memory_format=torch.channels_last)

@@ -47,7 +47,8 @@ PLANS = {
     "adam": _Plan("adam", "fourier", 300, {"rate": 0.05}),
     "paper": _Plan("paper", "mean-subtracted", 1000, {}),
 }
-"""The optimizers. Plain L-BFGS creeps towards a code: none of its steps is ever refused (SqueezeNet). "paper" is that of Xia et al. 2016, with its unnormalized loss 1/2 ||phi - psi||^2."""
+"""The optimizers. L-BFGS steps further than usual: towards codes none of its steps is ever refused (SqueezeNet). "paper" is that of
+Xia et al. 2016, with its unnormalized loss 1/2 ||phi - psi||^2."""
 FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
     "fourier": partial(Fourier, start_range=(0.0, 0.3), decay=0.75),
     "normalized": partial(NormalizedPixels, start_range=(118, 138)),
