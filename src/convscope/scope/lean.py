@@ -15,6 +15,7 @@ from convscope.scope.edits import RELUS
 from convscope.scope.graph import Graph, Reference
 from convscope.scope.replay import MAX_POOLS, scaled_convolutions
 from convscope.scope.stem import Stem
+from convscope.scope.winograd import Winograd
 
 _MAX_POOLINGS: tuple[Callable[..., Any], ...] = (F.max_pool2d, torch.max_pool2d)
 _POSITION_BY_POSITION = frozenset("relu relu_ hardtanh hardtanh_ silu silu_ gelu leaky_relu leaky_relu_ hardswish hardswish_".split())
@@ -27,8 +28,9 @@ class lean_pass(TorchFunctionMode):
 
     Batch norms with fixed statistics are multiplied into the kernels of the convolutions before them. A ReLU that only a max pooling
     reads is applied to what the pooling leaves: both are monotone, so value and derivative are the same. Of a convolution that leads
-    to a wanted layer position by position, only the wanted units are computed. The derivative of the first convolution comes by a faster
-    way (:mod:`~convscope.scope.stem`). The values of other layers may be anything.
+    to a wanted layer position by position, only the wanted units are computed. Where a derivative is wanted in float32 on a CPU, the first
+    convolution has a faster way back (:mod:`~convscope.scope.stem`), and large 3x3 ones multiply less
+    (:mod:`~convscope.scope.winograd`). The values of other layers may be anything.
 
     Args:
         graph: The network's.
@@ -43,7 +45,7 @@ class lean_pass(TorchFunctionMode):
         super().__init__()
         self.narrow: set[int] = set()
         self._kernels: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self._stems: dict[int, Stem | None] = {}
+        self._faster: dict[int, Stem | Winograd | None] = {}
         self._passing: set[int] = set()
         self._late: set[int] = set()
         self._before_relu: Tensor | None = None
@@ -97,11 +99,11 @@ class lean_pass(TorchFunctionMode):
         """A convolution, with the kernels that stand in for its own."""
         kernels, bias = self._kernels.get(id(args[1]), (args[1], args[2]))
         if id(args[1]) in self._once and args[0].requires_grad and not torch.is_autocast_enabled("cpu"):
-            if id(args[1]) not in self._stems:
-                self._stems[id(args[1])] = Stem.of(kernels, bias, *args[3:])
-            stem = self._stems[id(args[1])]
-            if stem is not None:
-                return stem(args[0])
+            if id(args[1]) not in self._faster:
+                self._faster[id(args[1])] = Stem.of(kernels, bias, *args[3:]) or Winograd.of(kernels, bias, *args[3:])
+            faster = self._faster[id(args[1])]
+            if faster is not None:
+                return faster(args[0])
         return func(args[0], kernels, bias, *args[3:])
 
     def _weight(self, node: int) -> Tensor | None:
