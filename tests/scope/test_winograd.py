@@ -72,8 +72,9 @@ def test_rounding_and_batch_mates() -> None:
         (draws(256, 128, 3, 3), [1, 1], "same", [1, 1], 1),
         (draws(256, 128, 1, 3), [1, 1], [0, 1], [1, 1], 1),
         (draws(256, 128, 3, 3).requires_grad_(), [1, 1], [1, 1], [1, 1], 1),
+        (draws(256, 128, 3, 3).bfloat16(), [1, 1], [1, 1], [1, 1], 1),
     ],
-    ids=["few channels", "grouped", "strided", "dilated", "far padding", "padding by name", "1x3", "trained"],
+    ids=["few channels", "grouped", "strided", "dilated", "far padding", "padding by name", "1x3", "trained", "bfloat16"],
 )
 def test_other_convolutions_are_left_to_torch(
     kernels: Tensor, stride: list[int], padding: list[int] | str, dilation: list[int], groups: int

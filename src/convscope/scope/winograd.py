@@ -32,7 +32,7 @@ _CACHED, _ROWS = 2**19, 128
 
 @dataclass(frozen=True, eq=False)
 class Winograd:
-    """A 3x3 convolution of stride 1, neither dilated nor grouped.
+    """A 3x3 convolution of stride 1, neither dilated nor grouped. Holds its kernels four times over for each way (VGG-16: 0.46 GB in all).
 
     Attributes:
         kernels: (k c 3 3).
@@ -55,8 +55,9 @@ class Winograd:
         plain = groups == 1 and tuple(stride) == tuple(dilation) == (1, 1) and tuple(kernels.shape[2:]) == (3, 3)
         if not plain or isinstance(padding, str) or max(padding) > 2 or kernels.requires_grad or kernels.device.type != "cpu":
             return None
-        many = kernels.shape[0] * kernels.shape[1] >= _FEWEST_WEIGHTS
-        return cls(kernels, bias, (int(padding[0]), int(padding[1]))) if many else None
+        if kernels.dtype not in (torch.float32, torch.float64) or kernels.shape[0] * kernels.shape[1] < _FEWEST_WEIGHTS:
+            return None  # half the digits would not survive the way there and back
+        return cls(kernels, bias, (int(padding[0]), int(padding[1])))
 
     def __call__(self, values: Tensor) -> Tensor:
         """(n k h' w') of values (n c h w). No sample's result depends on the others."""
