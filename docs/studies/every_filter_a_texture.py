@@ -1,4 +1,4 @@
-"""The study behind every-filter-a-texture.md: python docs/studies/every_filter_a_texture.py (21 minutes for five depths on one core, and the styles).
+"""The study behind every-filter-a-texture.md: python docs/studies/every_filter_a_texture.py.
 
 Feature map inversions of two photographs at five depths of SqueezeNet; are those of one filter alike, whatever the photograph? Writes the
 figures beside this file and its numbers to out/every-filter-a-texture.json. Uses real weights and photographs from ../shared.
