@@ -32,7 +32,9 @@ _CACHED, _ROWS = 2**19, 128
 
 @dataclass(frozen=True, eq=False)
 class Winograd:
-    """A 3x3 convolution of stride 1, neither dilated nor grouped. Holds four times its kernels' numbers for each way (VGG-16: 0.46 GB in all).
+    """A 3x3 convolution of stride 1, neither dilated nor grouped.
+
+    It holds four times its kernels' numbers for each way: 0.46 GB in all for VGG-16.
 
     Attributes:
         kernels: (k c 3 3).
