@@ -2,6 +2,7 @@
 
     python benchmarks/feature_visualization.py                 # the whole table (about 20 minutes on 2 cores)
     python benchmarks/feature_visualization.py --cases 7 --filters 4
+    python benchmarks/feature_visualization.py --memory 6 24 48     # peak memory for so many units
 
 Every contender runs in a process of its own, timed from start to end, and the contenders of a case follow one another, so that a
 drift of the machine hits them alike. Objectives are measured by one ruler: the mean of the layer's value at the final picture, clipped
@@ -151,6 +152,22 @@ CONTENDERS = {
 }
 
 
+def memory(counts: list[int]) -> None:
+    """Peak memory of processes that make so many units' pictures: features.40, float32, 3 steps."""
+    for count in counts:
+        for recipe in ("fourier", "multiscale"):
+            numbers = f"recipe={recipe!r}, steps=3{', size=224' if recipe == 'fourier' else ''}"
+            script = (
+                "import resource, convscope.techniques.feature_visualization as technique, feature_visualization as benchmark\n"
+                "technique.rose = lambda _: True\n"  # after 3 steps some have not risen, and would be tried again
+                "scope, layer = benchmark.scope_of('40', 'float32')\n"
+                f"technique.feature_visualization(scope, layer, range({count}), {numbers})\n"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+            )
+            done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+            print(f"{recipe}: {count} units, {float(done.stdout):.2f} GiB", flush=True)
+
+
 def child(name: str, case: str, filters: list[int], steps: int, out: str) -> None:
     """One contender in its own process: writes its pictures."""
     np.save(out, CONTENDERS[name](case, filters, steps))
@@ -163,12 +180,16 @@ def main() -> None:
     parser.add_argument("--reference-filters", type=int, default=3, help="how many of them the slow references make")
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--steps", type=int, default=64, help="steps of Lucent and of `fourier`; Lucent's own default is 512")
+    parser.add_argument("--memory", nargs="+", type=int, help="peak memory for so many units, and nothing else")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     options = parser.parse_args()
     filters = list(range(options.filters))
     if options.child:
         child(options.child, options.cases[0], filters, options.steps, options.out)
+        return
+    if options.memory:
+        memory(options.memory)
         return
     peaks = {kind: peak(kind) for kind in ("float32", "bfloat16")}
     measured = ", ".join(f"{kind} {value:.0f} GFLOP/s" for kind, value in peaks.items())

@@ -15,7 +15,7 @@ from convscope.objectives import Objective
 from convscope.recipes import Recipe
 from convscope.scope import Scope
 from convscope.scope.edits import redirected_relu
-from convscope.scope.memory import kept_memory
+from convscope.scope.memory import kept_memory, without_piling_up
 from convscope.seeding import derive_seed
 from convscope.transforms import look
 
@@ -87,7 +87,8 @@ def ascend(
             view = recipe.looking()
             redirected = REDIRECTED_STEPS if redirect and stage == 0 else 0
             work = partial(_part, scope, form, numbers, climbers, objective_of, recipe, side, redirected, advance)
-            history.append(torch.cat(list(scope.in_parts(len(climbers), scope.fitting((view.side(side) if view else side) ** 2), work))))
+            parts = scope.in_parts(len(climbers), scope.fitting((view.side(side) if view else side) ** 2), work)
+            history.append(torch.cat(list(without_piling_up(parts))))
     with torch.no_grad():
         pictures = torch.cat([form.picture(part[None], sides[-1], sides[-1]) for part in numbers])
     return Climbed(pictures.float().clamp(0, 1).cpu(), torch.cat(history, 1))

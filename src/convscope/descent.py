@@ -15,7 +15,7 @@ from convscope.errors import BadInput
 from convscope.image import Parameterization
 from convscope.minimizers import Minimizer
 from convscope.scope import Scope
-from convscope.scope.memory import kept_memory
+from convscope.scope.memory import kept_memory, without_piling_up
 
 
 class Loss(Protocol):
@@ -68,7 +68,7 @@ def descend(
         return _together(form, size, starts, list(range(len(starts)))[part], loss, minimizer, advance)
 
     with kept_memory(), scope.session(precision, lean=True):
-        parts = list(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work))
+        parts = list(without_piling_up(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work)))
     return Descended(torch.cat([part.numbers for part in parts]), [trace for part in parts for trace in part.history])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from convscope.objectives import Objective, class_evidence, deepdream, neuron, unit
 from convscope.scope import Inputs, Scope
+from convscope.scope.lean import lean_pass
 from hand_built import draws, seeded, state_of, unsettle
 
 
@@ -92,6 +94,19 @@ def test_a_lean_pass_leaves_the_network_alone() -> None:
     with scope.session(lean=True):
         scope.run(draws(1, 3, 12, 12).double(), "output")
     assert state_of(scope.model) == before
+
+
+def test_passes_for_other_units_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds kernels of its own: half a gigabyte for VGG-16."""
+    made: weakref.WeakSet[lean_pass] = weakref.WeakSet()
+    monkeypatch.setattr("convscope.scope.scope.lean_pass", lambda *given: (one := lean_pass(*given), made.add(one))[0])
+    scope = Scope(seeded(torchvision.models.squeezenet1_1), Inputs(64))
+    alive: list[int] = []
+    with scope.session(lean=True):
+        for number in range(4):
+            scope.run(draws(1, 3, 64, 64), "features.3", units={"features.3": [number]})
+            alive.append(len(made))
+    assert alive == [1, 1, 1, 1]
 
 
 def compared(scope: Scope, objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from convscope.scope.memory import _glibc, give_back_beyond, kept_memory, resident
+from convscope.scope.memory import _glibc, give_back_beyond, kept_memory, resident, without_piling_up
 
 LARGE = 64 * 2**20
 
@@ -22,3 +22,15 @@ def test_what_is_kept_beyond_a_limit_is_given_back() -> None:
         give_back_beyond(held - LARGE)
         assert resident() < held - 3 * LARGE
         assert behind.sum() == 1000
+
+
+def test_parts_keep_a_tenth_more_than_the_first_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [500]
+    monkeypatch.setattr("convscope.scope.memory.resident", lambda: held[0])
+    monkeypatch.setattr("convscope.scope.memory.give_back_beyond", lambda most: held.__setitem__(0, 10) if held[0] > most else None)
+
+    def part(leaves: int) -> int:
+        before, held[0] = held[0], held[0] + leaves
+        return before
+
+    assert list(without_piling_up(map(part, [100, 5, 6, 20, 0]))) == [10, 110, 115, 121, 10]

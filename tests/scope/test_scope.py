@@ -14,6 +14,7 @@ import convscope
 import hand_built
 from convscope.errors import AmbiguousLayer, BadInput, BadWeights, ConvscopeError, LayerNotFound, NotReached, UnitNotFound
 from convscope.scope import Inputs, Scope
+from convscope.scope.precision import _measured_faster, bfloat16_is_fast
 from hand_built import draws, state_of, unsettle
 
 
@@ -430,6 +431,29 @@ def test_auto_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) ->
     for fast, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr("convscope.scope.precision.bfloat16_is_fast", lambda _device, fast=fast: fast)
         assert scope.resolve("optimize") == expected and scope.resolve("measure") == "float32"
+
+
+def test_bfloat16_with_slow_instructions_is_not_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    for amx, measured, fast in ((False, False, False), (False, True, True), (True, False, True)):
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr("convscope.scope.precision._measured_faster", lambda measured=measured: measured)
+        assert bfloat16_is_fast(torch.device("cpu")) is fast
+
+
+def test_whether_bfloat16_is_faster_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product in bfloat16 that takes half or double the time of one in float32."""
+    product = torch.Tensor.__matmul__
+    for slowness, faster in ((0.5, True), (2.0, False)):
+        clock = [0.0]
+
+        def timed(one: Tensor, other: Tensor, clock: list[float] = clock, slowness: float = slowness) -> Tensor:
+            clock[0] += slowness if one.dtype == torch.bfloat16 else 1.0
+            return product(one, other)
+
+        monkeypatch.setattr("torch.Tensor.__matmul__", timed)
+        monkeypatch.setattr("time.perf_counter", lambda clock=clock: clock[0])
+        assert _measured_faster.__wrapped__() is faster
 
 
 # --- names

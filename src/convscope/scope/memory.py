@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
 _DEFAULTS = ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 128 * 1024), (_TOP_PAD, 0))
 _KEEPING = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20))
+_T = TypeVar("_T")
 _lock = threading.Lock()
 _holders = 0
 
@@ -56,6 +58,16 @@ def give_back_beyond(most: int) -> None:
     libc = _glibc()
     if libc is not None and resident() > most:
         libc.malloc_trim(0)
+
+
+def without_piling_up(parts: Iterable[_T]) -> Iterator[_T]:
+    """Passes on the results of like pieces of work as they come; memory beyond a tenth more than after the first is given back."""
+    give_back_beyond(0)  # pieces of other sizes
+    most = 0
+    for part in parts:
+        most = most or int(1.1 * resident())
+        give_back_beyond(most)
+        yield part
 
 
 def _set(libc: ctypes.CDLL, options: tuple[tuple[int, int], ...]) -> None:

@@ -222,6 +222,7 @@ class Scope:
             return None
         key = tuple(layer.name for layer in wanted), tuple((name, tuple(asked)) for name, asked in units.items())
         if key not in self._lean:
+            self._lean.clear()  # the latest alone: each holds kernels of its own, and every batch of units asks for another
             nodes = {layer.name: layer.node for layer in wanted if layer.node is not None}
             some = {
                 nodes[layer.name]: units[layer.name]
