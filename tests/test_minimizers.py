@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
-from convscope.minimizers import MINIMIZERS, Minimizer, adam, clipped_sgd, find_minimizer, lbfgs
+from convscope.minimizers import MINIMIZERS, Minimizer, _Curvatures, adam, clipped_sgd, find_minimizer, lbfgs
 from hand_built import draws
 
 Function = Callable[[Tensor], tuple[float, Tensor]]
@@ -43,8 +44,12 @@ def rosenbrock(point: Tensor) -> tuple[float, Tensor]:
 
 
 @pytest.mark.parametrize(("function", "size", "evaluations"), [(quadratic, (4, 5), 80), (rosenbrock, (10,), 150)])
-@pytest.mark.parametrize("numbers", [{}, {"first": 0.1, "longest": 2.0}], ids=["plain", "long steps"])
-def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int, numbers: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "numbers", [{}, {"first": 0.1, "longest": 2.0}, {"groups": torch.tensor([0, 0, 1, 1])}], ids=["plain", "long steps", "groups"]
+)
+def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int, numbers: dict[str, Any]) -> None:
+    if "groups" in numbers:
+        numbers = {"groups": torch.arange(math.prod(size)).view(size) // (math.prod(size) // 2)}
     found, asked = drive(lbfgs(torch.zeros(size, dtype=torch.float64), evaluations, **numbers), function)
     assert float((found - 1).abs().max()) < 1e-4
     assert len(asked) <= evaluations
@@ -75,6 +80,43 @@ def test_long_steps_reach_a_flat_valleys_floor_sooner() -> None:
         _, asked = drive(lbfgs(draws(20, dtype=torch.float64) + 1, 60, longest=longest), flat)
         needed.append(next(turn for turn, (_, loss) in enumerate(asked) if loss < 1e-6))
     assert needed[1] <= 0.75 * needed[0], needed
+
+
+def test_each_group_has_a_curvature_of_its_own() -> None:
+    """Four groups of numbers, the curvatures of each from 1 to 3 times 1, 10, 100 and 1000; pairs of numbers share a group."""
+    groups = torch.arange(4).repeat(25)
+    scales = (10.0 ** groups.double() * (1 + 2 * draws(100, dtype=torch.float64)))[:, None].expand(-1, 2)
+    aim = draws(100, 2, dtype=torch.float64) - 0.5
+
+    def uneven(point: Tensor) -> tuple[float, Tensor]:
+        return float((scales * (point - aim).square()).sum() / 2), scales * (point - aim)
+
+    needed: list[int] = []
+    for given in (None, groups):
+        _, asked = drive(lbfgs(torch.ones(100, 2, dtype=torch.float64), 300, groups=given), uneven)
+        needed.append(next(turn for turn, (_, loss) in enumerate(asked) if loss < 1e-6))
+    assert needed[1] <= 0.5 * needed[0], needed
+
+
+def test_curvatures_by_hand() -> None:
+    groups, estimate = torch.tensor([0, 2, 0, 2, 2]), _Curvatures(torch.tensor([0, 2, 0, 2, 2]))
+    gradient, first, change, second, later = (draws(5, 2, seed=seed, dtype=torch.float64) + 0.1 for seed in range(5))
+
+    def sizes(values: Tensor) -> list[float]:
+        return [math.sqrt(float(values[groups == group].square().mean())) if group != 1 else math.nan for group in range(3)]
+
+    def agrees(expected: list[float]) -> None:
+        found = estimate.inverse(gradient)
+        np.testing.assert_allclose(found.numpy(), [[expected[int(group)]] for group in groups], rtol=1e-12)
+
+    agrees([size**-0.75 for size in sizes(gradient)])
+    estimate.learn(first, change)
+    agrees([one / other for one, other in zip(sizes(first), sizes(change), strict=True)])
+    before = [one / other for one, other in zip(sizes(first), sizes(change), strict=True)]
+    estimate.learn(second, later)
+    agrees([math.sqrt(old * one / other) for old, one, other in zip(before, sizes(second), sizes(later), strict=True)])
+    estimate.learn(second, 0 * later)
+    assert bool(torch.isfinite(estimate.inverse(gradient)).all())
 
 
 def test_lbfgs_never_ends_higher_and_asks_no_more_than_it_may() -> None:

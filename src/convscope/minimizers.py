@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,11 +33,14 @@ class _Place:
     steps: float = 0.0
 
 
-def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10, first: float = 0.01, longest: float = 1.0) -> Minimizer:
+def lbfgs(
+    start: Tensor, evaluations: int, *, memory: int = 10, first: float = 0.01, longest: float = 1.0, groups: Tensor | None = None
+) -> Minimizer:
     """Limited-memory BFGS (Nocedal 1980) with a line search that ends where the weak Wolfe conditions hold (Lewis and Overton 2013).
 
-    The loss never rises. Ends early where no step lowers it any more. Deviation: with `longest` above 1, the first trial of a line search
-    is as many quasi-Newton steps as would have been best along the last direction, judging by the slopes at its two ends.
+    The loss never rises. Ends early where no step lowers it any more. Deviations: with `longest` above 1, the first trial of a line search
+    is as many quasi-Newton steps as would have been best along the last direction, judging by the slopes at its two ends. With `groups`,
+    each has an inverse curvature of its own to begin with, and not all of them one: how far it moved for how much its gradient changed.
 
     Args:
         start: Free numbers, any shape.
@@ -44,13 +48,15 @@ def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10, first: float = 0
         memory: Pairs of steps and gradient differences that the curvature is estimated from.
         first: Root mean square of the very first step, in units of the start's own scale.
         longest: Most quasi-Newton steps of a first trial.
+        groups: The group of each number, from 0, of the start's shape or its first axes: numbers likely to be about as easy to change.
     """
     loss, gradient = yield start
     here = _Place(start, loss, gradient)
+    curvatures = None if groups is None else _Curvatures(groups)
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=memory)
     used, trial = 1, 1.0
     while used < evaluations:
-        direction = _two_loops(here.gradient, pairs)
+        direction = _two_loops(here.gradient, pairs, curvatures and curvatures.inverse(here.gradient))
         slope = _dot(direction, here.gradient)
         if not slope < 0:
             if not pairs:
@@ -72,6 +78,8 @@ def lbfgs(start: Tensor, evaluations: int, *, memory: int = 10, first: float = 0
         curvature = _dot(step, change)
         if curvature > 1e-10 * _dot(change, change):
             pairs.append((step, change, 1 / curvature))
+            if curvatures:
+                curvatures.learn(step, change)
         here = found
     return here.point
 
@@ -100,14 +108,41 @@ def _search(
     return lower, min(_TRIALS, evaluations)
 
 
-def _two_loops(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, float]]) -> Tensor:
-    """The quasi-Newton direction: minus the estimated inverse Hessian times the gradient."""
+class _Curvatures:
+    """How strongly the gradient answers to each group of numbers."""
+
+    def __init__(self, groups: Tensor) -> None:
+        self._groups = groups
+        self._members = torch.bincount(groups.flatten()).clamp(min=1)
+        self._inverse: Tensor | None = None
+
+    def inverse(self, gradient: Tensor) -> Tensor:
+        """Of each number. Before any step, the more a group's gradient weighs, the more it is taken to be bent."""
+        each = self._rms_of(gradient) ** -0.75 if self._inverse is None else self._inverse
+        return each[self._groups].view(*self._groups.shape, *[1] * (gradient.ndim - self._groups.ndim))
+
+    def learn(self, step: Tensor, change: Tensor) -> None:
+        """From a step and the gradient's change over it; the geometric mean of this and what was known."""
+        now = self._rms_of(step) / self._rms_of(change)
+        self._inverse = now if self._inverse is None else (self._inverse * now).sqrt()
+
+    def _rms_of(self, values: Tensor) -> Tensor:
+        """Root mean square of each group, at least a tenth of a thousandth of the largest."""
+        squares = values.square().view(self._groups.numel(), -1).mean(1)
+        each = (torch.bincount(self._groups.flatten(), squares, len(self._members)) / self._members).sqrt()
+        return each.clamp(min=1e-4 * max(float(each.max()), 1e-30)).to(values.dtype)
+
+
+def _two_loops(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], initial: Tensor | None = None) -> Tensor:
+    """The quasi-Newton direction: minus the estimated inverse Hessian times the gradient; `initial`: where its diagonal begins."""
     direction = -gradient
     shares: list[float] = []
     for step, change, inverse in reversed(pairs):
         shares.append(inverse * _dot(step, direction))
         direction.sub_(change, alpha=shares[-1])
-    if pairs:
+    if initial is not None:
+        direction.mul_(initial)
+    elif pairs:
         _, change, inverse = pairs[-1]
         direction.mul_(1 / (inverse * _dot(change, change)))
     for (step, change, inverse), share in zip(pairs, reversed(shares), strict=True):
@@ -166,7 +201,7 @@ def clipped_sgd(
 MINIMIZERS: dict[str, Callable[..., Minimizer]] = {"lbfgs": lbfgs, "adam": adam, "paper": clipped_sgd}
 
 
-def find_minimizer(name: str, evaluations: int, **numbers: float) -> Callable[[Tensor], Minimizer]:
+def find_minimizer(name: str, evaluations: int, **numbers: Any) -> Callable[[Tensor], Minimizer]:
     """A minimizer by name, for any start.
 
     Raises:

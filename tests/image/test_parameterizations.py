@@ -106,6 +106,21 @@ def test_a_fourier_picture_is_a_plain_sum_of_waves(height: int, width: int) -> N
     torch.testing.assert_close(Fourier(INPUTS).picture(numbers, height, width)[0], expected, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize(("height", "width"), [(7, 9), (48, 64)])
+def test_bands_are_of_alike_frequencies_and_one_colour(height: int, width: int) -> None:
+    bands = Fourier(INPUTS).bands(height, width)
+    assert bands.shape == (3, height, width // 2 + 1) and int(bands.max()) == 29
+    span = math.log(math.hypot((height // 2) / height, (width // 2) / width) * max(height, width))
+    for colour in range(3):
+        for row in range(height):
+            for column in range(width // 2 + 1):
+                vertical = row if row < (height + 1) // 2 else row - height
+                frequency = max(math.hypot(vertical / height, column / width), 1 / max(height, width))
+                place = 10 * math.log(frequency * max(height, width)) / span
+                if abs(place - round(place)) > 1e-4:
+                    assert int(bands[colour, row, column]) == 10 * colour + int(place)
+
+
 def test_the_fourier_start_is_nearly_grey() -> None:
     numbers = Fourier(INPUTS, (0, 0.01)).start(64, 64, generators(0))
     assert float(numbers.std()) == pytest.approx(0.01, rel=0.05)

@@ -15,6 +15,8 @@ from convscope.scope import Inputs
 # Square root of the colour covariance of ImageNet pixels, as published with Lucid; columns are the decorrelated axes.
 COLOR_CORRELATION = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
+_BANDS = 10
+
 
 def color_matrix() -> Tensor:
     """(3 3) matrix from decorrelated to RGB colours: COLOR_CORRELATION divided by its largest column norm."""
@@ -51,11 +53,22 @@ class Fourier:
         pixels = torch.fft.irfft2(torch.view_as_complex(numbers) * scale, s=(height, width)) / 4
         return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix().to(numbers), pixels))
 
+    def bands(self, height: int, width: int) -> Tensor:
+        """Which band each pair of free numbers belongs to, (3 h w//2+1) from 0: ten of frequency, equally many octaves wide, a colour."""
+        frequency = _frequency(height, width).clamp(min=1 / max(height, width))
+        lowest, highest = frequency.min().log(), frequency.max().log()
+        band = ((frequency.log() - lowest) / (highest - lowest).clamp(min=1e-6) * _BANDS).long().clamp(max=_BANDS - 1)
+        return band + _BANDS * torch.arange(3)[:, None, None]
+
     def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
         raise BadInput("a Fourier image has one size from the start: use stages=1 with image='fourier'")
 
 
 def spectrum_scale(height: int, width: int, decay: float = 1.0) -> Tensor:
     """(h w//2+1) factors that give a white spectrum the 1/f^decay fall of natural images: sqrt(h w) / max(f, 1/max(h, w))^decay."""
-    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])
-    return math.sqrt(height * width) / frequency.clamp(min=1 / max(height, width)) ** decay
+    return math.sqrt(height * width) / _frequency(height, width).clamp(min=1 / max(height, width)) ** decay
+
+
+def _frequency(height: int, width: int) -> Tensor:
+    """(h w//2+1), in cycles per pixel."""
+    return torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])

@@ -33,13 +33,15 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class _Plan:
-    """How pictures are optimized: the optimizer, how a picture is written, evaluations at most, further numbers, jitter."""
+    """How pictures are optimized: the optimizer, how a picture is written, evaluations at most, further numbers, jitter, and whether each
+    band of frequencies and colours has a curvature of its own."""
 
     optimizer: str
     image: str
     steps: int
     numbers: Mapping[str, float]
     jitter: int = 1
+    banded: bool = False
 
 
 PLANS = {
@@ -57,8 +59,10 @@ FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
 }
 """How pictures may be written, and where each begins: grey with noise. A code wants fine detail more than a unit does, so that its Fourier
 image is fastest with less weight on low frequencies, and deep layers leave grey sooner with more noise (measured on SqueezeNet)."""
-AVERAGED = partial(Fourier, start_range=(0.0, 0.2), decay=0.5)
-"""The Fourier image for average pooling: with still less weight on low frequencies it took fewer evaluations (measured on SqueezeNet)."""
+AVERAGED = {"first": 0.5}
+QUIET = partial(Fourier, start_range=(0.0, 0.1))
+"""L-BFGS through average pooling: with a curvature for each band it takes 0.4 to 0.8 of the evaluations, soonest from a quieter start.
+Through max pooling it is as good at shallow layers, but ends with a third more error at deep ones (measured on SqueezeNet)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +164,7 @@ def inversion(
         >>> cs.inversion(cs.open("textures"), photo, "features.2", edit=cs.FeatureMap(3), steps=2).images.shape
         (1, 1, 3, 64, 64)
     """
-    plan = _plan(optimizer, steps, image, jitter)
+    plan = _plan(optimizer, steps, image, jitter, pooling)
     names = [layer] if isinstance(layer, str) else list(layer)
     sources = scope.inputs.sources(images)
     batch = scope.inputs.batch(images if size is None else [scope.inputs.whole(one, size) for one in sources])
@@ -192,7 +196,7 @@ def inversion(
     )
 
 
-def _plan(optimizer: str, steps: int | None, image: str | None, jitter: int) -> _Plan:
+def _plan(optimizer: str, steps: int | None, image: str | None, jitter: int, pooling: str) -> _Plan:
     """The optimizer's plan with what the caller wants otherwise."""
     if optimizer not in PLANS:
         raise BadInput(f"optimizer must be one of {', '.join(PLANS)}, got {optimizer!r}")
@@ -203,7 +207,8 @@ def _plan(optimizer: str, steps: int | None, image: str | None, jitter: int) -> 
     plan = PLANS[optimizer]
     plan = replace(plan, image=image or plan.image, steps=plan.steps if steps is None else steps, jitter=jitter)
     find_minimizer(plan.optimizer, plan.steps)
-    return plan
+    averaged = pooling == "average" and plan.optimizer == "lbfgs" and plan.image == "fourier"
+    return replace(plan, numbers=AVERAGED, banded=True) if averaged else plan
 
 
 def _depth(scope: Scope, names: Sequence[str]) -> float:
@@ -242,7 +247,8 @@ class _Goal:
             raise BadInput("optimizer 'paper' inverts the code of one layer" if names else "no layer asked for")
         goal = cls(scope, tuple(names), (), torch.empty(0), prior, average_pooling if pooling == "average" else nullcontext, plan)
         with torch.no_grad(), scope.session("float32"), large_enough(batch.shape[-2], batch.shape[-1]):
-            codes = [torch.cat(parts) for parts in zip(*scope.in_batches(batch.to(scope.device), goal.codes), strict=True)]
+            pictures = batch.to(scope.device).contiguous(memory_format=torch.channels_last)  # half the time, on a CPU
+            codes = [torch.cat(parts) for parts in zip(*scope.in_batches(pictures, goal.codes), strict=True)]
         targets = tuple(
             torch.stack([_target(name, code, edit) for code in whole for edit in edits]) for name, whole in zip(names, codes, strict=True)
         )
@@ -265,7 +271,7 @@ class _Goal:
     def errors_of(self, pictures: Tensor) -> Tensor:
         """The errors of all items' pictures, in float32."""
         at_once = self.scope.fitting(pictures.shape[-2] * pictures.shape[-1])
-        items = range(len(pictures))
+        pictures, items = pictures.contiguous(memory_format=torch.channels_last), range(len(pictures))
         with torch.no_grad(), self.scope.session("float32"):
             work = self.scope.in_parts(len(pictures), at_once, lambda part: self.errors(pictures[part].to(self.scope.device), items[part]))
             return torch.cat(list(work)).cpu()
@@ -312,8 +318,8 @@ def _descend(goal: _Goal, size: tuple[int, int], plan: _Plan, seed: int) -> tupl
     """The pictures, of the images' size, and every item's parts of the loss at every evaluation."""
     count, more = len(goal.targets[0]), plan.jitter - 1
     canvas = size[0] + more, size[1] + more
-    averaged = plan.image == "fourier" and goal.pooling is average_pooling
-    form = (AVERAGED if averaged else FORMS[plan.image])(goal.scope.inputs)
+    form = (QUIET if plan.banded else FORMS[plan.image])(goal.scope.inputs)
+    bands = {"groups": form.bands(*canvas).to(goal.scope.device)} if plan.banded and isinstance(form, Fourier) else {}
     streams = [Generator().manual_seed(derive_seed(seed, "inversion", "start")) for _ in range(count)]
     with task(f"{', '.join(goal.names)}: {count} pictures", count * plan.steps) as advance:
         descended = descend(
@@ -322,7 +328,7 @@ def _descend(goal: _Goal, size: tuple[int, int], plan: _Plan, seed: int) -> tupl
             canvas,
             form.start(*canvas, streams),
             partial(goal.loss, seed=seed),
-            find_minimizer(plan.optimizer, plan.steps, **plan.numbers),
+            find_minimizer(plan.optimizer, plan.steps, **plan.numbers, **bands),
             precision=goal.scope.resolve("optimize"),
             advance=advance,
         )
