@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,12 +44,12 @@ def rosenbrock(point: Tensor) -> tuple[float, Tensor]:
 
 @pytest.mark.parametrize(("function", "size", "evaluations"), [(quadratic, (4, 5), 80), (rosenbrock, (10,), 150)])
 @pytest.mark.parametrize(
-    "numbers", [{}, {"first": 0.1, "longest": 2.0}, {"groups": torch.tensor([0, 0, 1, 1])}], ids=["plain", "long steps", "groups"]
+    ("numbers", "halves"), [({}, False), ({"first": 0.1, "longest": 2.0}, False), ({}, True)], ids=["plain", "long steps", "groups"]
 )
-def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int, numbers: dict[str, Any]) -> None:
-    if "groups" in numbers:
-        numbers = {"groups": torch.arange(math.prod(size)).view(size) // (math.prod(size) // 2)}
-    found, asked = drive(lbfgs(torch.zeros(size, dtype=torch.float64), evaluations, **numbers), function)
+def test_lbfgs_finds_minima(function: Function, size: tuple[int, ...], evaluations: int, numbers: dict[str, float], halves: bool) -> None:
+    count = math.prod(size)
+    groups = torch.arange(count).view(size) // (count // 2) if halves else None
+    found, asked = drive(lbfgs(torch.zeros(size, dtype=torch.float64), evaluations, **numbers, groups=groups), function)
     assert float((found - 1).abs().max()) < 1e-4
     assert len(asked) <= evaluations
 

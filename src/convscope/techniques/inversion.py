@@ -61,8 +61,8 @@ FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
 image is fastest with less weight on low frequencies, and deep layers leave grey sooner with more noise (measured on SqueezeNet)."""
 AVERAGED = {"first": 0.5}
 QUIET = partial(Fourier, start_range=(0.0, 0.1))
-"""L-BFGS through average pooling: with a curvature for each band it takes 0.4 to 0.8 of the evaluations, soonest from a quieter start.
-Through max pooling it is as good at shallow layers, but ends with a third more error at deep ones (measured on SqueezeNet)."""
+"""L-BFGS through average pooling: with a curvature for each band it takes 0.4 to 0.9 of the evaluations, soonest from a quieter start.
+Through max pooling it is better at shallow layers, but ends with a fifth to a third more error at deep ones (measured on SqueezeNet)."""
 
 
 @dataclass(frozen=True, eq=False)
