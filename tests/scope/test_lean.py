@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from convscope.objectives import Objective, class_evidence, deepdream, neuron, unit
 from convscope.scope import Inputs, Scope
+from convscope.scope import lean as lean_module
 from convscope.scope.lean import lean_pass
 from hand_built import draws, seeded, state_of, unsettle
 
@@ -203,6 +204,57 @@ def test_a_network_that_goes_another_way_than_recorded_keeps_its_values() -> Non
     scope = Scope(seeded(Ways).double(), Inputs(24))
     assert scope.layers  # recorded with max pooling; 48 pixels are pooled by their mean
     compared(scope, unit("second", [60, 7]), draws(2, 3, 48, 48).double() - 0.5)
+
+
+class Rectified(nn.Module):
+    """Convolutions with a batch norm, without, grouped, and one that is rectified for pictures of the recorded size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, groups=4, stride=2)
+        self.third, self.last = nn.Conv2d(16, 16, (3, 1), padding=(1, 0), dilation=(2, 1)), nn.Conv2d(16, 8, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = F.relu(self.second(self.norm(self.first(images)).relu()), inplace=True)
+        values = self.third(values)
+        values = values.relu() if images.shape[-1] < 40 else values.abs()
+        return self.last(values).mean((2, 3))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", [24, 48], ids=["as recorded", "another way"])
+def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused: list[int] = []
+    native = lean_module.rectified_convolution
+    monkeypatch.setattr(lean_module, "rectified_convolution", lambda *given: (fused.append(len(given[1])), native(*given))[1])
+    scope, exact = (Scope(seeded(Rectified), Inputs(24), precision=precision), Scope(seeded(Rectified).double(), Inputs(24)))
+    assert scope.layers and exact.layers
+
+    def run(one: Scope, *, lean: bool) -> list[Tensor]:
+        pictures = draws(2, 3, side, side).to(one.dtype).requires_grad_()
+        with one.session(lean=lean):
+            scores = one.run(pictures, "last")["last"].square().mean((2, 3))
+        return [scores.detach(), torch.autograd.grad(scores.sum(), pictures)[0]]
+
+    for found, plain, truth in zip(run(scope, lean=True), run(scope, lean=False), run(exact, lean=False), strict=True):
+        assert found.dtype == plain.dtype
+        rounding = (plain - truth).norm() / truth.norm()
+        assert (found - truth).norm() / truth.norm() < 1.5 * rounding + 1e-6
+    if precision == "float32":
+        assert fused == [16, 16], "the first convolution has its own way back"
+    elif torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert fused == [16, 16, 16]
+
+
+def test_a_convolution_whose_own_value_is_wanted_does_not_rectify() -> None:
+    scope, images = Scope(seeded(Rectified), Inputs(24)), draws(2, 3, 24, 24)
+    names = ["first", "norm", "second", "third"]
+    plain = scope.run(images, names)
+    with scope.session(lean=True):
+        found = scope.run(images, names)
+    for name in names:
+        assert plain[name].min() < 0
+        torch.testing.assert_close(found[name], plain[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -558,6 +558,16 @@ def test_weights_that_are_not_finite(small: nn.Module, where: str, value: float)
         Scope(small)
 
 
+def test_weights_whose_sum_overflows_are_finite() -> None:
+    model = nn.Conv2d(3, 4, 3).half()
+    torch.nn.init.constant_(model.weight, 6e4)
+    Scope(model, Inputs(8))
+    with torch.no_grad():
+        model.weight[1, 2, 0, 0], model.weight[1, 2, 0, 1] = float("inf"), -float("inf")
+    with pytest.raises(BadWeights, match="weight holds NaN or infinity"):
+        Scope(model, Inputs(8))
+
+
 def test_the_weights_hash_sees_every_value(small: nn.Module) -> None:
     first = Scope(small).weights_hash
     assert Scope(copy.deepcopy(small)).weights_hash == first and len(first) == 16

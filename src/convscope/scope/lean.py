@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from convscope.scope.edits import RELUS
+from convscope.scope.fused import can_rectify, rectified_convolution
 from convscope.scope.graph import Graph, Reference
 from convscope.scope.replay import MAX_POOLS, scaled_convolutions
 from convscope.scope.stem import Stem
@@ -28,9 +29,10 @@ class lean_pass(TorchFunctionMode):
 
     Batch norms with fixed statistics are multiplied into the kernels of the convolutions before them. A ReLU that only a max pooling
     reads is applied to what the pooling leaves: both are monotone, so value and derivative are the same. Of a convolution that leads
-    to a wanted layer position by position, only the wanted units are computed. Where a derivative is wanted in float32 on a CPU, the first
-    convolution has a faster way back (:mod:`~convscope.scope.stem`), and large 3x3 ones multiply less
-    (:mod:`~convscope.scope.winograd`). The values of other layers may be anything.
+    to a wanted layer position by position, only the wanted units are computed. On a CPU, a convolution and its ReLU are one operation
+    (:mod:`~convscope.scope.fused`); where a derivative is wanted in float32, the first convolution has a faster way back
+    (:mod:`~convscope.scope.stem`), and large 3x3 ones multiply less (:mod:`~convscope.scope.winograd`). The values of other layers may
+    be anything.
 
     Args:
         graph: The network's.
@@ -48,7 +50,10 @@ class lean_pass(TorchFunctionMode):
         self._faster: dict[int, Stem | Winograd | None] = {}
         self._passing: set[int] = set()
         self._late: set[int] = set()
+        self._rectifiable: set[int] = set()
         self._before_relu: Tensor | None = None
+        self._rectified: Tensor | None = None
+        self._raw: Callable[[], Tensor] = Tensor
         self._unrectified: Tensor | None = None
         self._once: set[int] = set()
         if graph.decisions:  # on another picture, what follows may be something else
@@ -67,7 +72,7 @@ class lean_pass(TorchFunctionMode):
                 continue
             self._kernels[id(weight)] = kernel
             self._passing.add(id(graph.nodes[norm].arguments[3]))
-        self._find_late(wanted)
+        self._find_rectified(wanted)
         for node, asked in (units or {}).items():
             self._narrow(node, asked)
 
@@ -75,12 +80,15 @@ class lean_pass(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.conv2d and len(args) == 7:
-            value = self._convolved(func, args)
-            self._before_relu = value if id(args[1]) in self._late else self._before_relu
-            return value
         if func is F.batch_norm and len(args) > 1 and id(args[1]) in self._passing:
             return args[0]
+        if self._rectified is not None and any(item is self._rectified for item in args):
+            if func in RELUS:
+                rectified, self._rectified = self._rectified, None
+                return rectified
+            args = tuple(self._raw() if item is self._rectified else item for item in args)  # not as it was recorded
+        if func is torch.conv2d and len(args) == 7:
+            return self._convolved(func, args)
         if self._before_relu is not None and func in RELUS and args and args[0] is self._before_relu:
             self._unrectified, self._before_relu = args[0], None
             return args[0]
@@ -92,19 +100,29 @@ class lean_pass(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __exit__(self, *raised: Any) -> None:
-        self._before_relu = self._unrectified = None
+        self._before_relu = self._unrectified = self._rectified = None
+        self._raw = Tensor
         super().__exit__(*raised)
 
-    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
         """A convolution, with the kernels that stand in for its own."""
-        kernels, bias = self._kernels.get(id(args[1]), (args[1], args[2]))
-        if id(args[1]) in self._once and args[0].requires_grad and not torch.is_autocast_enabled("cpu"):
-            if id(args[1]) not in self._faster:
-                self._faster[id(args[1])] = Stem.of(kernels, bias, *args[3:]) or Winograd.of(kernels, bias, *args[3:])
-            faster = self._faster[id(args[1])]
-            if faster is not None:
-                return faster(args[0])
-        return func(args[0], kernels, bias, *args[3:])
+        weight, values, plan = id(args[1]), args[0], args[3:]
+        kernels, bias = self._kernels.get(weight, (args[1], args[2]))
+        faster = None
+        if weight in self._once and values.requires_grad and not torch.is_autocast_enabled("cpu"):
+            if weight not in self._faster:
+                self._faster[weight] = Stem.of(kernels, bias, *plan) or Winograd.of(kernels, bias, *plan)
+            faster = self._faster[weight]
+        if faster is not None:
+            value = faster(values)
+        elif weight in self._rectifiable and can_rectify(values, kernels, *plan[:3]):
+            value = self._rectified = rectified_convolution(values, kernels, bias, *plan)
+            self._raw = lambda: func(values, kernels, bias, *plan)
+        else:
+            value = func(values, kernels, bias, *plan)
+        if weight in self._late:
+            self._before_relu = value
+        return value
 
     def _weight(self, node: int) -> Tensor | None:
         """The kernels of a convolution that is nothing else and shares them with nobody."""
@@ -119,8 +137,8 @@ class lean_pass(TorchFunctionMode):
         found = {one for one in self._readers.get(node, []) if nodes[one].place == 0}
         return found.pop() if len(found) == 1 else None
 
-    def _find_late(self, wanted: Collection[int]) -> None:
-        """Convolutions whose ReLU, read by a max pooling alone, may come after it."""
+    def _find_rectified(self, wanted: Collection[int]) -> None:
+        """Convolutions that may do their ReLU's work, and those whose ReLU, read by a max pooling alone, may come after it."""
         nodes = self._graph.nodes
         for index in range(len(nodes)):
             weight = self._weight(index)
@@ -128,13 +146,13 @@ class lean_pass(TorchFunctionMode):
             while weight is not None and (reader := self._only_reader(way[-1])) is not None and len(way) < 4:
                 way.append(reader)
             after = [step for step in way[1:] if step not in self._norms][:2]
-            if len(after) < 2 or any(step in wanted for step in way[: way.index(after[1])]):
+            if not after or nodes[after[0]].operation not in ("relu", "relu_"):
                 continue
-            places = [
-                one for one in self._readers[after[0]] if nodes[one].place and self._readers.get(one)
-            ]  # of maxima that somebody asks for
-            if nodes[after[0]].operation in ("relu", "relu_") and nodes[after[1]].operation in MAX_POOLS and not places:
-                self._late.add(id(weight))
+            if any(step in wanted for step in way[: way.index(after[0])]):
+                continue
+            pooled = len(after) > 1 and nodes[after[1]].operation in MAX_POOLS and after[0] not in wanted
+            places = pooled and any(nodes[one].place and self._readers.get(one) for one in self._readers[after[0]])  # of maxima
+            (self._late if pooled and not places else self._rectifiable).add(id(weight))
 
     def _narrow(self, node: int, asked: Sequence[int]) -> None:
         """Leaves only some channels of the convolution before a node, if nothing else needs the others."""

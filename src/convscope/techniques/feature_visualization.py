@@ -17,6 +17,7 @@ from convscope.recipes import Recipe, find_recipe
 from convscope.result import Result, axes
 from convscope.scope import OUTPUT, Layer, Scope, Units
 from convscope.scope.layers import INPUT
+from convscope.scope.memory import kept_memory
 from convscope.scope.provenance import technique
 
 AT_ONCE = 16
@@ -112,7 +113,7 @@ def feature_visualization(
         return objective if penalty is None else objective - penalty
 
     parts: list[_Part] = []
-    with task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
+    with kept_memory(), task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
         for first in range(0, len(wanted), AT_ONCE):
             parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, aim_of, objective_of, advance))
     return FeatureVisualization(
@@ -132,11 +133,11 @@ def feature_visualization(
 
 @dataclass
 class _Part:
-    """What one group of units came to; pictures clipped to [0,1], on the CPU."""
+    """What one group of units came to; pictures clipped to [0,1], on the CPU; scores as of :func:`_scores`."""
 
     pictures: Tensor
     history: Tensor
-    scores: tuple[Tensor, Tensor, Tensor]
+    scores: Tensor
     status: list[str]
     reasons: list[str]
 
@@ -146,6 +147,7 @@ def _visualize(
 ) -> _Part:
     """Optimizes a group of units. Those that start without gradient, or do not rise, try again through redirected ReLUs."""
     climbed: dict[int, Climbed] = {}
+    scored: list[Tensor] = []
     status: dict[int, tuple[str, str]] = {}
     reasons: dict[int, str] = {}
 
@@ -159,13 +161,13 @@ def _visualize(
         if not going:
             return failed
         done = ascend(scope, [climbers[index] for index in going], objective_of, plan, redirect=bool(detour), advance=advance)
-        risen = _scores(scope, layer, done.pictures, [units[places[index]] for index in going], plan.reduce)[0]
+        scored.append(_scores(scope, layer, done.pictures, [units[places[index]] for index in going], plan.reduce))
         for row, index in enumerate(going):
             place = places[index]
             climbed[place] = Climbed(done.pictures[row : row + 1], done.history[row : row + 1])
             reason = reasons.setdefault(place, "the objective did not rise")
             status[place] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
-            if float(risen[row]) <= start.scores[index] and not rose(done.history[row]):
+            if float(scored[-1][0, row]) <= start.scores[index] and not rose(done.history[row]):
                 status[place] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
                 failed.append(place)
         return failed
@@ -175,10 +177,11 @@ def _visualize(
         failed = climb(failed, attempt, f"redirected ReLUs for the first steps, start {attempt + 1}") if failed else []
     places = range(len(units))
     pictures = torch.cat([climbed[place].pictures for place in places])
+    at_once = len(scored) == 1 and scored[0].shape[1] == len(units)
     return _Part(
         pictures=pictures,
         history=torch.cat([climbed[place].history for place in places]),
-        scores=_scores(scope, layer, pictures, units, plan.reduce),
+        scores=scored[0] if at_once else _scores(scope, layer, pictures, units, plan.reduce),
         status=[status[place][0] for place in places],
         reasons=[status[place][1] for place in places],
     )
@@ -195,8 +198,8 @@ def picture_name(unit_number: int) -> str:
     return f"unit_{unit_number:04d}.png"
 
 
-def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> tuple[Tensor, Tensor, Tensor]:
-    """The recipe's measure of pictures, and their means before and after rectification, each (unit), in float32."""
+def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> Tensor:
+    """The recipe's measure of pictures, and their means before and after rectification, (3 unit), in float32."""
     before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
 
     def measure(part: slice) -> Tensor:
@@ -211,5 +214,4 @@ def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], redu
 
     at_once = scope.fitting(pictures.shape[-2] * pictures.shape[-1])
     with torch.no_grad(), scope.session("float32"):
-        scored, raw, rectified = torch.cat([row.float().cpu() for row in scope.in_parts(len(units), at_once, measure)], 1)
-    return scored, raw, rectified
+        return torch.cat([row.float().cpu() for row in scope.in_parts(len(units), at_once, measure)], 1)

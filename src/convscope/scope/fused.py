@@ -1,0 +1,61 @@
+"""A convolution and the ReLU after it in one operation on a CPU: the result is written once, not written, read and written again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Numbers = Sequence[int]
+
+
+def can_rectify(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
+    """Whether :func:`rectified_convolution` can take these: on a CPU, frozen kernels, a number format and a build of torch that have it."""
+    numbers = all(isinstance(one, Sequence) and not isinstance(one, str) for one in (stride, padding, dilation))
+    if not numbers or values.ndim != 4 or values.device.type != "cpu" or kernels.requires_grad or not values.numel():
+        return False
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return False
+    kind = _kind(values)
+    return kind == torch.float32 or (kind == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def rectified_convolution(
+    values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
+) -> Tensor:
+    """max(0, convolution), (n k h' w') of values (n c h w), differentiable with respect to the values; in autocast's number format."""
+    kind = _kind(values)
+    cast = values.to(kind), kernels.to(kind), None if bias is None else bias.to(kind)
+    return _RectifiedConvolution.apply(*cast, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
+def forward(
+    values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
+) -> Tensor:
+    """max(0, convolution), without a way back."""
+    operation = torch.ops.mkldnn._convolution_pointwise
+    return operation(values, kernels, bias, padding, stride, dilation, groups, "relu", [], "")
+
+
+def _kind(values: Tensor) -> torch.dtype:
+    """The number format that a convolution of the values runs in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
+
+
+class _RectifiedConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, kernels: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
+        stride, padding, dilation, groups = ctx.plan = plan
+        result = forward(values, kernels, bias, stride, padding, dilation, groups)
+        ctx.save_for_backward(values, kernels, result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        values, kernels, result = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.plan
+        passed = torch.ops.aten.threshold_backward(grads[0], result, 0)
+        way = passed, values, kernels, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False)
+        return torch.ops.aten.convolution_backward(*way)[0], *[None] * 6
