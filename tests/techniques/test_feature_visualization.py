@@ -335,6 +335,16 @@ def test_passes_are_counted(scope: Scope) -> None:
 # --- scores
 
 
+def test_a_network_that_overflows_is_no_success() -> None:
+    """Sums of infinities of either sign; ReLUs would make zero of them in some of the faster passes."""
+    model = hand_built.small()
+    with torch.no_grad():
+        model[0].weight.mul_(1e30)
+        model[4].weight.mul_(1e30)
+    made = seen(Scope(model, Inputs(24)), "fourier", (0, 1), "5", steps=2)
+    assert made.status == ("stuck", "stuck") and all("the network overflows" in reason for reason in made.reasons)
+
+
 def test_scores_are_those_of_the_final_picture(scope: Scope) -> None:
     made = seen(scope, "crops", (0, 3), "5")
     values = scope.activations(torch.from_numpy(made.images.copy()), ["4", "5"])

@@ -1,4 +1,7 @@
-"""A convolution and the ReLU after it in one operation on a CPU: the result is written once, not written, read and written again."""
+"""A convolution and the ReLU after it in one operation on a CPU: the result is written once, not written, read and written again.
+
+It is for optimization alone: of NaN it makes zero, so that a network which overflows would not be noticed in what is measured.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,13 @@ def can_rectify(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dila
 def rectified_convolution(
     values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
 ) -> Tensor:
-    """max(0, convolution), (n k h' w') of values (n c h w), differentiable with respect to the values; in autocast's number format."""
+    """max(0, convolution), (n k h' w') of values (n c h w), differentiable with respect to the values; in autocast's number format.
+
+    Its arguments are those of :func:`torch.conv2d`.
+    """
     kind = _kind(values)
     cast = values.to(kind), kernels.to(kind), None if bias is None else bias.to(kind)
     return _RectifiedConvolution.apply(*cast, tuple(stride), tuple(padding), tuple(dilation), groups)
-
-
-def forward(
-    values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
-) -> Tensor:
-    """max(0, convolution), without a way back."""
-    operation = torch.ops.mkldnn._convolution_pointwise
-    return operation(values, kernels, bias, padding, stride, dilation, groups, "relu", [], "")
 
 
 def _kind(values: Tensor) -> torch.dtype:
@@ -48,7 +46,8 @@ class _RectifiedConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, kernels: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
         stride, padding, dilation, groups = ctx.plan = plan
-        result = forward(values, kernels, bias, stride, padding, dilation, groups)
+        operation = torch.ops.mkldnn._convolution_pointwise
+        result = operation(values, kernels, bias, padding, stride, dilation, groups, "relu", [], "")
         ctx.save_for_backward(values, kernels, result)
         return result
 

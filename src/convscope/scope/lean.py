@@ -29,8 +29,8 @@ class lean_pass(TorchFunctionMode):
 
     Batch norms with fixed statistics are multiplied into the kernels of the convolutions before them. A ReLU that only a max pooling
     reads is applied to what the pooling leaves: both are monotone, so value and derivative are the same. Of a convolution that leads
-    to a wanted layer position by position, only the wanted units are computed. On a CPU, a convolution and its ReLU are one operation
-    (:mod:`~convscope.scope.fused`); where a derivative is wanted in float32, the first convolution has a faster way back
+    to a wanted layer position by position, only the wanted units are computed. Where a derivative is wanted on a CPU, a convolution and
+    its ReLU are one operation (:mod:`~convscope.scope.fused`); in float32, the first convolution has a faster way back
     (:mod:`~convscope.scope.stem`), and large 3x3 ones multiply less (:mod:`~convscope.scope.winograd`). The values of other layers may
     be anything.
 
@@ -115,7 +115,7 @@ class lean_pass(TorchFunctionMode):
             faster = self._faster[weight]
         if faster is not None:
             value = faster(values)
-        elif weight in self._rectifiable and can_rectify(values, kernels, *plan[:3]):
+        elif weight in self._rectifiable and values.requires_grad and can_rectify(values, kernels, *plan[:3]):
             value = self._rectified = rectified_convolution(values, kernels, bias, *plan)
             self._raw = lambda: func(values, kernels, bias, *plan)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -167,7 +168,10 @@ def _visualize(
             climbed[place] = Climbed(done.pictures[row : row + 1], done.history[row : row + 1])
             reason = reasons.setdefault(place, "the objective did not rise")
             status[place] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
-            if float(scored[-1][0, row]) <= start.scores[index] and not rose(done.history[row]):
+            score = float(scored[-1][0, row])
+            if not math.isfinite(score):
+                status[place] = "stuck", f"the unit's value at the final picture is {score}: the network overflows"
+            elif score <= start.scores[index] and not rose(done.history[row]):
                 status[place] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
                 failed.append(place)
         return failed
