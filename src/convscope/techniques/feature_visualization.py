@@ -114,7 +114,7 @@ def feature_visualization(
         return objective if penalty is None else objective - penalty
 
     parts: list[_Part] = []
-    with kept_memory(), task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
+    with task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
         for first in range(0, len(wanted), AT_ONCE):
             parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, aim_of, objective_of, advance))
     return FeatureVisualization(
@@ -217,5 +217,5 @@ def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], redu
         return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
 
     at_once = scope.fitting(pictures.shape[-2] * pictures.shape[-1])
-    with torch.no_grad(), scope.session("float32"):
+    with torch.no_grad(), kept_memory(), scope.session("float32"):
         return torch.cat([row.float().cpu() for row in scope.in_parts(len(units), at_once, measure)], 1)
