@@ -114,7 +114,7 @@ def look_at_start(scope: Scope, climbers: Sequence[Climber], objective_of: Calla
     at_once = scope.fitting(side * side)
     scores: list[float] = []
     blocked: list[bool] = []
-    with kept_memory(), scope.session(scope.resolve("optimize")), torch.enable_grad():
+    with scope.session(scope.resolve("optimize")), torch.enable_grad():
         for first in range(0, len(climbers), at_once):
             mates = climbers[first : first + at_once]
             twins = [Generator().manual_seed(climber.start.initial_seed()) for climber in mates]

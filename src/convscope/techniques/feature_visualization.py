@@ -18,7 +18,6 @@ from convscope.recipes import Recipe, find_recipe
 from convscope.result import Result, axes
 from convscope.scope import OUTPUT, Layer, Scope, Units
 from convscope.scope.layers import INPUT
-from convscope.scope.memory import kept_memory
 from convscope.scope.provenance import technique
 
 AT_ONCE = 16
@@ -217,5 +216,5 @@ def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], redu
         return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
 
     at_once = scope.fitting(pictures.shape[-2] * pictures.shape[-1])
-    with torch.no_grad(), kept_memory(), scope.session("float32"):
+    with torch.no_grad(), scope.session("float32"):
         return torch.cat([row.float().cpu() for row in scope.in_parts(len(units), at_once, measure)], 1)
