@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.objectives import Objective, class_evidence, deepdream, neuron, unit
 from convscope.scope import Inputs, Scope
@@ -211,11 +212,11 @@ class Rectified(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.second = nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, groups=4, stride=2)
+        self.first, self.second, self.norm = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=4, stride=2, bias=False), nn.BatchNorm2d(16)
         self.third, self.last = nn.Conv2d(16, 16, (3, 1), padding=(1, 0), dilation=(2, 1)), nn.Conv2d(16, 8, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        values = F.relu(self.second(self.norm(self.first(images)).relu()), inplace=True)
+        values = F.relu(self.norm(self.second(self.first(images).relu())), inplace=True)
         values = self.third(values)
         values = values.relu() if images.shape[-1] < 40 else values.abs()
         return self.last(values).mean((2, 3))
@@ -244,6 +245,24 @@ def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, s
         assert fused == [16, 16], "the first convolution has its own way back"
     elif torch.ops.mkldnn._is_mkldnn_bf16_supported():
         assert fused == [16, 16, 16]
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts convolutions by themselves."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.convolution.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_convolution_is_run_twice() -> None:
+    scope, pictures = Scope(seeded(Rectified), Inputs(24)), draws(2, 3, 24, 24).requires_grad_()
+    assert scope.layers
+    with scope.session(lean=True), Convolutions() as seen:
+        scope.run(pictures, "last")
+    assert seen.count == 2, "the first and the last; the others rectify"
 
 
 def test_a_convolution_whose_own_value_is_wanted_does_not_rectify() -> None:

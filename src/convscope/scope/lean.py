@@ -20,6 +20,11 @@ from convscope.scope.winograd import Winograd
 
 _MAX_POOLINGS: tuple[Callable[..., Any], ...] = (F.max_pool2d, torch.max_pool2d)
 _POSITION_BY_POSITION = frozenset("relu relu_ hardtanh hardtanh_ silu silu_ gelu leaky_relu leaky_relu_ hardswish hardswish_".split())
+_ABOUT = frozenset(
+    [Tensor.dim, Tensor.size, Tensor.numel, Tensor.stride, Tensor.is_contiguous, Tensor.is_floating_point]
+    + [getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "layout")]
+)
+"""What is asked about a tensor without a look at its values: batch norms ask for dimensions."""
 _BLOCK = 16
 """Channels are computed in multiples of this: other counts are no faster, and a unit's rounding would depend on its batch mates."""
 
@@ -80,6 +85,8 @@ class lean_pass(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _ABOUT:
+            return func(*args, **kwargs)
         if func is F.batch_norm and len(args) > 1 and id(args[1]) in self._passing:
             return args[0]
         if self._rectified is not None and any(item is self._rectified for item in args):
