@@ -50,7 +50,7 @@ def main() -> None:
                 begun = time.perf_counter()
                 reference(net, picture)
                 between = time.perf_counter()
-                cs.deconvnet(scope, picture, layer, slice(UNITS), rule=rule)
+                cs.deconvnet(scope, layer, slice(UNITS), picture, rule=rule)
                 times["reference"].append(between - begun)
                 times["ours"].append(time.perf_counter() - between)
             base, ours = (statistics.median(times[key][1:]) for key in ("reference", "ours"))

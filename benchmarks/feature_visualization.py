@@ -27,8 +27,8 @@ import torchvision
 from torch.nn import functional as F
 
 import convscope as cs
-from convscope.objectives import unit
-from convscope.recipes import RECIPES
+from convscope.optimize.objectives import unit
+from convscope.optimize.recipes import RECIPES
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SQUEEZENET = Path(__file__).resolve().parents[2] / "shared" / "weights" / "squeezenet1_0-imagenet.safetensors"

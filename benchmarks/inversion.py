@@ -85,13 +85,13 @@ def error(layers: list[str], poolings: list[str], optimizer: str, limit: int, ph
     scope = network()
     for layer in layers:
         for pooling in poolings:
-            cs.inversion(scope, PHOTO, layer, optimizer=optimizer, steps=3, pooling=pooling)
+            cs.inversion(scope, layer, PHOTO, optimizer=optimizer, steps=3, pooling=pooling)
             shares: list[float] = []
             for path in photographs(photos):
                 photo = scope.inputs(path)
                 papers_seconds, steps, aim = papers(layer, photo[None], pooling == "average")
                 begun = time.perf_counter()
-                cs.inversion(scope, photo, layer, optimizer="paper", pooling=pooling)
+                cs.inversion(scope, layer, photo, optimizer="paper", pooling=pooling)
                 preset = time.perf_counter() - begun
                 evaluations, seconds = reaching(aim, scope, photo, layer, pooling=pooling, optimizer=optimizer, limit=limit)
                 shares.append(seconds / papers_seconds)
@@ -107,12 +107,12 @@ def reaching(
     aim: float, scope: cs.Scope, photo: torch.Tensor, layer: str, *, pooling: str, optimizer: str, limit: int
 ) -> tuple[int, float]:
     """Evaluations until the picture's error is `aim`, and seconds of a run of its own to there; (0, nan) where `limit` is not enough."""
-    history = cs.inversion(scope, photo, layer, pooling=pooling, optimizer=optimizer, steps=limit).history[0, 0]
+    history = cs.inversion(scope, layer, photo, pooling=pooling, optimizer=optimizer, steps=limit).history[0, 0]
     reached = np.flatnonzero(history <= aim)
     evaluations = int(reached[0]) + 1 if len(reached) else limit + 1
     while evaluations <= limit:
         begun = time.perf_counter()
-        made = cs.inversion(scope, photo, layer, pooling=pooling, optimizer=optimizer, steps=evaluations)
+        made = cs.inversion(scope, layer, photo, pooling=pooling, optimizer=optimizer, steps=evaluations)
         seconds = time.perf_counter() - begun
         if made.error.item() <= aim:
             return evaluations, seconds
@@ -124,13 +124,13 @@ def batch(layer: str, steps: int, singles: int) -> None:
     scope = network()
     photo = scope.inputs.whole(PHOTO, 256)
     photo = F.interpolate(photo[None], (256, 256), mode="bilinear", antialias=True)[0].clamp(0, 1)
-    cs.inversion(scope, photo, layer, edit="map=0", steps=3)
+    cs.inversion(scope, layer, photo, edit="map=0", steps=3)
     begun = time.perf_counter()
     for number in range(singles):
-        cs.inversion(scope, photo, layer, edit=cs.FeatureMap(number), steps=steps)
+        cs.inversion(scope, layer, photo, edit=cs.FeatureMap(number), steps=steps)
     single = (time.perf_counter() - begun) / singles
     begun = time.perf_counter()
-    cs.inversion(scope, photo, layer, edit="map=0-15", steps=steps)
+    cs.inversion(scope, layer, photo, edit="map=0-15", steps=steps)
     together = (time.perf_counter() - begun) / 16
     print("| layer | evaluations | single, s per picture | 16 at once, s per picture | share | pictures per minute |")
     print("|---|---:|---:|---:|---:|---:|")

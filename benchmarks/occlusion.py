@@ -25,9 +25,9 @@ import torch
 import torchvision
 
 import convscope as cs
+from convscope.incremental.rerun import rerun
+from convscope.incremental.sweep import Sweep
 from convscope.ops.patches import patches
-from convscope.scope.rerun import rerun
-from convscope.scope.sweep import Sweep
 
 NETWORKS = "vgg16 resnet18 resnet50 inception_v3 squeezenet1_0 densenet121 mobilenet_v2 efficientnet_b0 convnext_tiny".split()
 CONTENDERS = ["captum", "full", "incremental", "incremental bfloat16"]

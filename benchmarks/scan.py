@@ -26,7 +26,7 @@ import torch
 import torchvision
 
 import convscope as cs
-from convscope.scope.memory import kept_memory
+from convscope.fast.memory import kept_memory
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "imagenet-sample"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

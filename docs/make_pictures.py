@@ -58,9 +58,9 @@ def surveys(scope: cs.Scope) -> None:
         for path in sorted((SHARED / "images" / "imagenet-sample").glob("*.jpg")):
             writer.writerow([path, path.stem.partition("_")[2].replace("_", " ")])
     photographs = cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
-    small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 20, 367, 456], middle=0.5)), "exemplars.png")
-    small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9)), "exemplars_early.png")
-    small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health"))), "filter_health.png")
+    small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 20, 367, 456], middle=0.5).view()), "exemplars.png")
+    small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9).view()), "exemplars_early.png")
+    small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health")).view()), "filter_health.png")
     insects = SHARED / "images" / "ants-bees"
     for path in (insects / "val").glob("*/*.jpg"):
         pale = ImageOps.invert(Image.open(path).convert("L")).point([90 + value * 6 // 10 for value in range(256)])
@@ -75,27 +75,27 @@ def surveys(scope: cs.Scope) -> None:
     }
     train, val, scanner = (cs.scan(scope, str(path), out / "surveys" / name, layers=["features.12"]) for name, path in sources.items())
     maps = cs.class_maps(train, "features.12")
-    small(render.png(maps), "class_maps.png")
-    small(render.png(cs.activation_sums(train, "features.12", maps, others=[scanner])), "activation_sums.png")
-    small(render.png(cs.class_profile(train, "features.12", [46, 499])), "class_profile.png")
+    small(render.png(maps.view()), "class_maps.png")
+    small(render.png(cs.activation_sums(train, "features.12", maps, others=[scanner]).view()), "activation_sums.png")
+    small(render.png(cs.class_profile(train, "features.12", [46, 499]).view()), "class_profile.png")
     alarms = cs.detector(train, "features.12", rule="youden")
-    small(render.png(alarms), "detector.png")
-    small(render.png(alarms.evaluate(val, scanner)), "detector_evaluation.png")
-    print(alarms.summary(), alarms.evaluate(val, scanner).summary(), sep="\n")
+    small(render.png(alarms.view()), "detector.png")
+    small(render.png(cs.detector_evaluation(alarms, val, scanner).view()), "detector_evaluation.png")
+    print(alarms.summary(), cs.detector_evaluation(alarms, val, scanner).summary(), sep="\n")
 
 
 def inverted(scope: cs.Scope, photographs: Path) -> None:
     """Inversion and style."""
     contents = sorted((photographs / "inversion-paper").glob("content-*"))
     paintings = sorted((photographs / "inversion-paper").glob("style-*"))
-    small(render.png(cs.inversion(scope, contents, "features.3", edit="own,map=0-2,reallocate=0")), "inversion.png")
+    small(render.png(cs.inversion(scope, "features.3", contents, edit="own,map=0-2,reallocate=0").view()), "inversion.png")
     named = [next((photographs / "imagenet-sample").glob(f"*_{name}.jpg")) for name in ("goldfish", "macaw")]
     shown = [*contents, *named]
     tiles: list[Tile] = []
     shallow = {"prior": "cvpr2015*0.05"}
     deep = {"prior": "cvpr2015*0.02", "optimizer": "adam", "jitter": 4, "steps": 600}
     for layer, numbers in (("features.3", shallow), ("features.7", shallow), ("features.12", deep)):
-        made = cs.inversion(scope, shown, layer, **numbers)  # type: ignore[arg-type]
+        made = cs.inversion(scope, layer, shown, **numbers)  # type: ignore[arg-type]
         tiles += [Tile(made.images[row, 0], layer if row == 0 else "", f"error {made.error[row, 0]:.3g}") for row in range(len(shown))]
     page = contact_sheet(tiles, title="Inverted from three depths of SqueezeNet", columns=len(shown), side=200)
     Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
@@ -117,7 +117,7 @@ def inverted(scope: cs.Scope, photographs: Path) -> None:
         OUT / "style_transfer.png", optimize=True
     )
     groups = ["photograph" if path in contents else "painting" for path in [*contents, *paintings]]
-    small(render.png(cs.style_similarity(scope, [*contents, *paintings], groups=groups)), "style_similarity.png")
+    small(render.png(cs.style_similarity(scope, [*contents, *paintings], groups=groups).view()), "style_similarity.png")
 
 
 def main() -> None:
@@ -126,20 +126,20 @@ def main() -> None:
     photographs = SHARED / "images"
     gate = next(path for path in (photographs / "inversion-paper").iterdir() if "golden" in path.name)
     zebra = next((photographs / "imagenet-sample").glob("*zebra*"))
-    spikes = [unit for unit, _ in cs.spectrum(scope, zebra, "features.12").spikes(8)]
+    spikes = [unit for unit, _ in cs.spectrum(scope, "features.12", zebra).spikes(8)]
     pictures = cs.gallery(scope, "features.12", spikes, OUT.parent.parent / "out" / "docs" / "features.12")
-    (OUT / "spectrum.png").write_bytes(render.png(cs.spectrum(scope, zebra, "features.12", pictures=pictures.folder)))
-    (OUT / "receptive_field.png").write_bytes(render.png(cs.receptive_field(scope, "features.7", image=gate)))
+    (OUT / "spectrum.png").write_bytes(render.png(cs.spectrum(scope, "features.12", zebra, pictures=pictures.folder).view()))
+    (OUT / "receptive_field.png").write_bytes(render.png(cs.receptive_field(scope, "features.7", image=gate).view()))
     layers = [f"features.{index}.squeeze_activation" for index in (3, 7, 12)]
-    small(render.png(cs.activation_grid(scope, gate, layers)), "activation_grid.png")
-    small(render.png(cs.weight_grid(scope, "features.0")), "weight_grid.png")
-    small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated", compat=True)), "weight_grid_collated.png")
-    small(render.png(cs.map_overlay(scope, gate, "features.12", top=10)), "map_overlay.png")
-    small(render.png(cs.deconvnet(scope, gate, "features.12", [133, 194])), "deconvnet_gate.png")
+    small(render.png(cs.activation_grid(scope, gate, layers).view()), "activation_grid.png")
+    small(render.png(cs.weight_grid(scope, "features.0").view()), "weight_grid.png")
+    small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated", compat=True).view()), "weight_grid_collated.png")
+    small(render.png(cs.map_overlay(scope, "features.12", gate, top=10).view()), "map_overlay.png")
+    small(render.png(cs.deconvnet(scope, "features.12", [133, 194], gate).view()), "deconvnet_gate.png")
     domes = [photographs / "occlusion-article" / f"dome538-{number}.jpg" for number in (1, 2)]
-    small(render.png(cs.occlusion(scope, domes, 538, patch=32)), "occlusion.png")
+    small(render.png(cs.occlusion(scope, domes, 538, patch=32).view()), "occlusion.png")
     bees = [sorted((photographs / "ants-bees" / "val" / "bees").iterdir())[place] for place in (1, 3, 5, 9)]
-    small(render.png(cs.map_overlay(scope, bees, "features.12", units=[465])), "map_overlay_many.png")
+    small(render.png(cs.map_overlay(scope, "features.12", bees, units=[465]).view()), "map_overlay_many.png")
     inverted(scope, photographs)
     textures = cs.open("textures")
     chains = [indexed("chains", number, seed=1).image for number in range(12)]
@@ -147,7 +147,7 @@ def main() -> None:
     tested = cs.hypothesis(textures, "features.26", 40, chains, others)
     best = int(np.argmax(tested.auc))
     guess = tested.better[3] if len(tested.better) > 3 else best
-    (OUT / "hypothesis.png").write_bytes(render.png(cs.hypothesis(textures, "features.26", guess, chains, others)))
+    (OUT / "hypothesis.png").write_bytes(render.png(cs.hypothesis(textures, "features.26", guess, chains, others).view()))
     surveys(scope)
     sheet(scope, "crops")
     sheet(scope, "fourier")

@@ -10,7 +10,7 @@ import torch
 
 from convscope import errors
 from convscope.progress import reporting, task
-from convscope.result import Result, axes, to_array
+from convscope.results.base import Result, axes, to_array
 from convscope.seeding import derive_seed
 
 
@@ -142,5 +142,6 @@ def test_a_display_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("convscope.render.png", broken)
     monkeypatch.setattr("convscope.render.html", broken)
-    assert made._repr_png_() is None and made._repr_html_() is None
+    with pytest.warns(RuntimeWarning, match="two_fields: cannot be shown"):
+        assert made._repr_png_() is None and made._repr_html_() is None
     assert repr(made).startswith("TwoFields")

@@ -14,63 +14,47 @@ import pytest
 
 import convscope
 from convscope.cli import OTHERS, TECHNIQUES
-from convscope.result import Result
+from convscope.results.base import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "convscope"
 FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = {path: path.relative_to(SOURCE).as_posix() for path in FILES}
-SUPPORT = {
-    "survey": {"schema", "survey", "files", "originals", "provenance", "thresholds", "baselines", "detector_evaluation"},
-}
-"""Files of a technique folder that are none: what its techniques stand on, and the result of a technique's method."""
+SUPPORT = {"techniques": {"fills", "style_layers"}, "analyses": {"thresholds", "baselines"}}
+"""Files of a technique folder that are none: what its techniques stand on."""
 
 FOLDER = {
     path.stem: folder
-    for folder in ("techniques", "survey")
+    for folder in ("techniques", "analyses")
     for path in sorted((SOURCE / folder).glob("*.py"))
-    if path.stem not in SUPPORT.get(folder, set[str]()) | {"__init__"}
+    if path.stem not in SUPPORT[folder] | {"__init__"}
 }
 TECHNIQUE_NAMES = sorted(FOLDER)
+SUBJECTS = {"techniques": "scope", "analyses": "survey"} | {"detector_evaluation": "detector"}
+"""Name of the first parameter, by folder or technique."""
 
-WRITTEN_BY_THE_PIPELINE = {"scan"}
-"""Techniques whose function is in `pipeline/`, since it writes a survey, and whose result is that survey: the file in `techniques/`
-holds the pass over the network alone."""
+READ = {"render": 2, "results": 3, "survey": 4, "analyses": 5, "site": 6}
+"""The read side: NumPy only, never torch."""
 
-GROUND = {"errors", "seeding", "progress", "pictures", "statistics"}
-MAY_IMPORT = {
-    "errors": set[str](),
-    "pictures": {"errors"},
-    "seeding": set[str](),
-    "progress": set[str](),
-    "statistics": set[str](),
-    "result": {"errors"},
-    "ops": GROUND,
-    "scope": GROUND | {"result", "ops"},
-    "minimizers": {"errors"},
-    "image": GROUND | {"ops", "scope"},
-    "transforms": GROUND | {"ops", "scope"},
-    "objectives": GROUND | {"ops", "scope", "image"},
-    "recipes": GROUND | {"ops", "scope", "transforms"},
-    "ascent": GROUND | {"ops", "scope", "image", "transforms", "objectives", "recipes"},
-    "descent": GROUND | {"scope", "image", "minimizers"},
-    "techniques": GROUND | {"result", "ops", "scope", "image", "transforms", "objectives", "recipes", "ascent", "minimizers", "descent"},
-    "zoo": GROUND | {"scope"},
-    "render": GROUND | {"result"},
-    "store": GROUND | {"result"},
-    "survey": GROUND | {"result", "store", "render"},
-    "atlas": GROUND | {"result", "store", "render", "survey"},
-    "pipeline": GROUND | {"result", "scope", "recipes", "techniques", "zoo", "render", "store", "survey"},
-    "cli": GROUND | {"", "result", "scope", "recipes", "techniques", "zoo", "pipeline", "store", "survey", "atlas"},
-    "": {"errors", "ops", "pipeline", "scope", "store", "techniques", "zoo", "survey", "atlas"},
+FLOORS = {
+    **dict.fromkeys(["errors", "seeding", "progress", "statistics"], 0),
+    **dict.fromkeys(["names", "receipts", "preprocessing"], 1),
+    **READ,
+    **{"ops": 2, "graph": 3, "fast": 4, "scope": 5, "optimize": 6, "incremental": 6, "zoo": 6, "scanner": 7, "techniques": 7},
+    **{"export": 8, "galleries": 8, "serve": 9, "watch": 9, "cli": 10, "": 11},
 }
-"""Who may import whom, besides itself; "" is the package itself. Anything not listed is forbidden."""
+"""The floor of every package and module of the top level. Imports go down: to a lower floor, or to the own package.
 
-IN_FUNCTIONS = {"result": {"render", "store"}}
-"""Imports allowed inside functions only: a result delegates its display and its saving."""
+"" is the package itself, which lists the public names; the command line alone asks it for its version.
+"""
 
-HOOKS_LIVE_IN = ("scope/", "ascent.py", "descent.py", "zoo/textures/train.py")
-"""The waist, the two optimization loops, and the training script of the bundled network."""
+GROUND = {name for name, floor in FLOORS.items() if floor <= 1}
+
+CIRCLES = {("results.base", "results.folder")}
+"""Imports inside functions that close a circle of files: `Result.save` is a method, and `load` builds results."""
+
+HOOKS_LIVE_IN = ("scope/", "graph/", "fast/", "optimize/", "zoo/textures/train.py")
+"""The waist, the recorder, the fast passes, the two optimization loops, and the training script of the bundled network."""
 
 RANDOM_STATE = {"zoo/loading.py": {"fork_rng"}, "zoo/textures/train.py": {"fork_rng"}}
 """Where global random state is touched, inside a fork of it that is put back."""
@@ -87,42 +71,44 @@ def home(name: str) -> str:
     return "" if parts == ["__init__"] else parts[0]
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """(home that is imported, whether inside a function) of every import of convscope in a file."""
+MODULES = {path: NAMES[path].removesuffix(".py").removesuffix("/__init__").replace("/", ".").replace("__init__", "") for path in FILES}
+KNOWN = set(MODULES.values())
 
-    def walk(node: ast.AST, inside: bool) -> Iterator[tuple[str, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.ImportFrom) and child.module and child.module.split(".")[0] == "convscope":
-                below = child.module.partition(".")[2]
-                for alias in child.names:
-                    target = below or (alias.name if alias.name in MAY_IMPORT else "")
-                    yield home(target) if target else "", inside
-            elif isinstance(child, ast.Import):
-                for alias in child.names:
-                    if alias.name.split(".")[0] == "convscope":
-                        yield home(alias.name.partition(".")[2]) if "." in alias.name else "", inside
-            else:
-                yield from walk(child, inside or isinstance(child, (ast.FunctionDef, ast.Lambda)))
 
-    yield from walk(tree(path), False)
+def imports(path: Path) -> Iterator[str]:
+    """Every module of convscope that a file imports, inside functions as well; "" is the package itself."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "convscope":
+            below = node.module.partition(".")[2]
+            for alias in node.names:
+                inner = f"{below}.{alias.name}".strip(".")
+                yield inner if inner in KNOWN else below
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[2] for alias in node.names if alias.name.split(".")[0] == "convscope")
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES.get)
 def test_imports_go_down(path: Path) -> None:
     own = home(NAMES[path])
-    assert own in MAY_IMPORT, f"{NAMES[path]} has no floor"
-    for imported, inside in imports(path):
-        allowed = MAY_IMPORT[own] | {own} | (IN_FUNCTIONS.get(own, set()) if inside else set())
-        assert imported in allowed, f"{NAMES[path]} must not import convscope.{imported}"
+    assert own in FLOORS, f"{NAMES[path]} has no floor"
+    for imported in imports(path):
+        other = home(imported) if imported else ""
+        if (own, other) == ("cli", ""):
+            continue  # asks for the version
+        assert own == other or FLOORS[other] < FLOORS[own], f"{NAMES[path]} must not import convscope.{imported}"
+        assert own not in READ or other in READ or other in GROUND, f"{NAMES[path]}: the read side must not import convscope.{imported}"
 
 
-def test_the_floors_have_no_cycle() -> None:
-    standing: dict[str, set[str]] = {name: set(below) for name, below in MAY_IMPORT.items() if name}
-    for below in standing.values():
-        below.discard("")
+def test_no_circle_of_files() -> None:
+    standing = {MODULES[path]: set(imports(path)) & KNOWN - {MODULES[path]} for path in FILES}
+    for importer, imported in CIRCLES:
+        standing[importer].discard(imported)
+    runtime_only = {"results.words": {"results.base"}, "results.default_view": {"results.base"}}  # for type checkers alone
+    for importer, names in runtime_only.items():
+        standing[importer] -= names
     while standing:
         ground = {name for name, below in standing.items() if not below & standing.keys()}
-        assert ground, f"a cycle among {sorted(standing)}"
+        assert ground, f"a circle among {sorted(standing)}"
         for name in ground:
             del standing[name]
 
@@ -132,9 +118,10 @@ def test_the_ground_floor_needs_no_package() -> None:
         "errors": set[str](),
         "seeding": set[str](),
         "progress": set[str](),
-        "pictures": {"numpy", "PIL"},
-        "statistics": {"numpy"},
-        "result": {"numpy", "matplotlib"},
+        "names": set[str](),
+        "preprocessing": {"numpy", "PIL"},
+        "statistics": {"numpy", "scipy"},
+        "receipts": {"numpy", "PIL"},
     }
     for name, extra in allowed.items():
         for node in ast.walk(tree(SOURCE / f"{name}.py")):
@@ -164,29 +151,10 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_the_read_column_never_loads_torch() -> None:
-    columns = [name for name in ("render", "store", "survey", "atlas") if (SOURCE / name).exists()]
-    modules = [
-        NAMES[path].removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in FILES if home(NAMES[path]) in columns
-    ]
-    assert {"render", "store"} <= set(columns)
+    modules = [MODULES[path] for path in FILES if home(NAMES[path]) in READ]
     loaded = loaded_after("".join(f"import convscope.{name}\n" for name in modules))
     assert "torch" not in loaded and "torchvision" not in loaded
-    compute = {
-        "ops",
-        "scope",
-        "image",
-        "transforms",
-        "objectives",
-        "ascent",
-        "descent",
-        "minimizers",
-        "recipes",
-        "techniques",
-        "zoo",
-        "pipeline",
-        "cli",
-    }
-    assert not {name.split(".")[1] for name in loaded if "." in name} & compute
+    assert {name.split(".")[1] for name in loaded if "." in name} <= set(READ) | GROUND
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES.get)
@@ -271,32 +239,22 @@ def test_public_names() -> None:
         _ = convscope.nothing
 
 
-def test_public_names_for_type_checkers() -> None:
-    checked = next(node for node in tree(SOURCE / "__init__.py").body if isinstance(node, ast.If))
-    named = {alias.asname for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    modules = {name for name in convscope.__all__ if inspect.ismodule(getattr(convscope, name))}
-    assert named | modules | {"__version__"} == set(convscope.__all__)
-
-
 @pytest.mark.parametrize("name", TECHNIQUE_NAMES)
 class TestNaming:
     """File x_y.py, function x_y, result XY, convscope.x_y, command x-y, test file, page."""
 
     def test_function_and_result(self, name: str) -> None:
         function = getattr(convscope, name)
-        if name in WRITTEN_BY_THE_PIPELINE:
-            assert function.__module__ == f"convscope.pipeline.{name}.{name}" and function.__name__ == name
-            return
         class_name = "".join(word.capitalize() for word in name.split("_"))
         result = getattr(convscope, class_name)
-        assert function.__module__ == result.__module__ == f"convscope.{FOLDER[name]}.{name}"
+        assert function.__module__ == f"convscope.{FOLDER[name]}.{name}" and result.__module__ == f"convscope.results.{name}"
         assert function.__name__ == name == result.technique
         assert issubclass(result, Result)
         assert str(inspect.signature(function).return_annotation) == class_name
 
     def test_signature(self, name: str) -> None:
         parameters = list(inspect.signature(getattr(convscope, name)).parameters.values())
-        assert parameters[0].name == ("scope" if FOLDER[name] == "techniques" else "survey")
+        assert parameters[0].name == SUBJECTS.get(name, SUBJECTS[FOLDER[name]])
         forbidden = {"verbose", "show", "save", "plot", "use_cuda"}
         assert not forbidden & {parameter.name for parameter in parameters}
         for parameter in parameters:

@@ -29,7 +29,7 @@ def textures() -> cs.Scope:
 
 def share_in_top_5(scope: cs.Scope, every: int) -> float:
     files = sorted(PHOTOGRAPHS.glob("*.jpg"))[::every]
-    seen = cs.spectrum(scope, files, "output")
+    seen = cs.spectrum(scope, "output", files)
     return float(np.mean([seen.rank(index * every)[index] <= 5 for index in range(len(files))]))
 
 

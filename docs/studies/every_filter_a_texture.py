@@ -20,7 +20,7 @@ import convscope as cs
 from convscope.ops.map_statistics import gram_means, normalized_distances
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image as Tile
-from convscope.scope.stages import style_depths
+from convscope.techniques.style_layers import style_depths
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared"
@@ -112,7 +112,7 @@ def inversions(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dict[s
     for layer in layers:
         begun = time.perf_counter()
         chosen = filters(scope.layers[layer].channels)
-        made = cs.inversion(scope, photos, layer, edit=[cs.FeatureMap(one) for one in chosen], steps=STEPS, pooling="average")
+        made = cs.inversion(scope, layer, photos, edit=[cs.FeatureMap(one) for one in chosen], steps=STEPS, pooling="average")
         fixed = stuck(made)
         numbers[layer] = {
             "filters": len(chosen),
@@ -136,7 +136,7 @@ def reallocations(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dic
     tiles: dict[tuple[int, int], list[Tile]] = {}
     errors: dict[str, float] = {}
     for layer in layers:
-        made = cs.inversion(scope, photos, layer, edit=[cs.Reallocate(0), cs.Reallocate(1)], steps=STEPS, pooling="average")
+        made = cs.inversion(scope, layer, photos, edit=[cs.Reallocate(0), cs.Reallocate(1)], steps=STEPS, pooling="average")
         errors[layer] = float(made.error.mean())
         for photo in (0, 1):
             for deal in (0, 1):

@@ -50,7 +50,7 @@ def write_report(studies: Sequence[Study], out: Path) -> None:
 
 def _picture(result: Any, path: Path) -> None:
     """The result's figure in 256 colours, which is a third of the size."""
-    picture = Image.open(io.BytesIO(render.png(result))).convert("RGB")
+    picture = Image.open(io.BytesIO(render.png(result.view()))).convert("RGB")
     picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 

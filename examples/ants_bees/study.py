@@ -92,10 +92,10 @@ def studied(model: str, material: Material) -> Study:
     return Study(
         name=model,
         maps=maps,
-        overlay=cs.map_overlay(scope, shown, LAYER, units=[maps.maps[label][0] for label in LABELS], scale="map"),
+        overlay=cs.map_overlay(scope, LAYER, shown, units=[maps.maps[label][0] for label in LABELS], scale="map"),
         sums={name: cs.activation_sums(surveys[name], LAYER, maps) for name in ("photographs", "xray")},
         detector=alarms,
-        evaluation=alarms.evaluate(surveys["photographs"], surveys["xray"]),
+        evaluation=cs.detector_evaluation(alarms, surveys["photographs"], surveys["xray"]),
     )
 
 

@@ -17,8 +17,8 @@ import convscope
 from convscope.cli import OTHERS, TECHNIQUES, main
 from convscope.cli.derive import units
 from convscope.errors import BadInput
+from convscope.receipts import read_receipt
 from convscope.scope import Scope
-from convscope.store import read_receipt
 
 NETWORK = """
 import torch
@@ -259,7 +259,7 @@ def test_a_bug_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_interrupted_and_resumed(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery = importlib.import_module("convscope.pipeline.gallery")
+    gallery = importlib.import_module("convscope.galleries.gallery")
     monkeypatch.setattr(gallery, "AT_ONCE", 2)
     real, calls = gallery.feature_visualization, []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ import pytest
 
 import convscope as cs
 from convscope.cli import main
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "survey"))
 from made import drawn, made
 
 

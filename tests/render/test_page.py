@@ -1,11 +1,10 @@
 import base64
 import re
 
-from render_stand_ins import feature_visualization
-
 from convscope import render
 from convscope.render.page import fragment
 from convscope.render.panels import View
+from render_stand_ins import feature_visualization
 
 
 def test_everything_from_the_outside_is_escaped():
@@ -20,9 +19,9 @@ def test_everything_from_the_outside_is_escaped():
 
 def test_the_picture_is_inside_and_nothing_is_loaded_from_elsewhere():
     result = feature_visualization(2, 64)
-    html = render.html(result)
+    html = render.html(result.view(), result.manifest)
     (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    assert base64.b64decode(encoded) == render.png(result)
+    assert base64.b64decode(encoded) == render.png(result.view())
     assert "http" not in html
     assert ">parameters.recipe</th>" in html
     assert ">crops</td>" in html

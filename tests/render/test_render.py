@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("module", ["convscope.render", "convscope.store"])
+@pytest.mark.parametrize("module", ["convscope.render", "convscope.results.folder"])
 def test_importing_the_read_column_loads_neither_torch_nor_matplotlib(module: str):
     code = f"import sys, {module}; print([name for name in ('torch', 'matplotlib', 'pyplot') if name in sys.modules])"
     command = [sys.executable, "-c", code]
@@ -20,11 +20,11 @@ def test_drawing_loads_no_pyplot():
 import sys, numpy as np
 from dataclasses import dataclass
 from convscope import render
-from convscope.result import Result, axes
+from convscope.results.base import Result, axes
 @dataclass(frozen=True, eq=False)
 class Map(Result):
     heat: np.ndarray = axes("h w", "heat")
-assert render.png(Map(np.eye(3))).startswith(b"\\x89PNG")
+assert Map(np.eye(3))._repr_png_().startswith(b"\\x89PNG")
 print([name for name in ("torch", "matplotlib.pyplot") if name in sys.modules])
 """
     command = [sys.executable, "-c", code]

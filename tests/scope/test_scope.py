@@ -380,7 +380,7 @@ def test_ambient_modes_do_not_leak_in(mode: str) -> None:
     images = draws(2, 3, 24, 24)
     expected = scope.activations(images, ["4", "output"])
     seen = convscope.feature_visualization(scope, "5", [0, 1], recipe="crops", size=24, steps=4, crop_size=16, seed=3)
-    spectrum = convscope.spectrum(scope, images, "5")
+    spectrum = convscope.spectrum(scope, "5", images)
     scope = Scope(hand_built.small(), Inputs(size=24), precision="float32")  # layers are recorded under the mode, too
     contexts = {
         "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
@@ -394,7 +394,7 @@ def test_ambient_modes_do_not_leak_in(mode: str) -> None:
             torch.set_default_dtype(torch.float64)
         with contexts[mode]():
             found = scope.activations(images, ["4", "output"])
-            under = convscope.spectrum(scope, images, "5")
+            under = convscope.spectrum(scope, "5", images)
             if mode != "double":  # draws in double are other draws
                 pictures = convscope.feature_visualization(scope, "5", [0, 1], recipe="crops", size=24, steps=4, crop_size=16, seed=3)
                 assert (pictures.images == seen.images).all() and (pictures.scores == seen.scores).all()
@@ -415,7 +415,7 @@ def test_bfloat16_is_asked_for_and_recorded() -> None:
     found, expected = scope.activations(images, "4")["4"], exact.activations(images, "4")["4"]
     assert found.dtype == torch.float32 and not torch.equal(found, expected)
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
-    assert convscope.spectrum(scope, images, "4").manifest["precision"] == "bfloat16"
+    assert convscope.spectrum(scope, "4", images).manifest["precision"] == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -578,7 +578,7 @@ def test_the_weights_hash_sees_every_value(small: nn.Module) -> None:
 
 def test_errors_carry_the_question(scope: Scope) -> None:
     with pytest.raises(LayerNotFound) as caught:
-        convscope.spectrum(scope, draws(1, 3, 24, 24), "nothing")
+        convscope.spectrum(scope, "nothing", draws(1, 3, 24, 24))
     assert caught.value.question["technique"] == "spectrum" and "\n" not in str(caught.value)
     with pytest.raises(ConvscopeError) as failed:
         scope.run(draws(1, 3, 24, 24), "nothing")

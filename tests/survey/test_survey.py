@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made import SIDE, drawn, made
 from PIL import Image
 
 import convscope as cs
 from convscope.errors import BadImage, BadInput, ConvscopeError, LayerNotFound, StoreConflict, UnitNotFound
 from convscope.survey.originals import Frame, read_framed
+from made import SIDE, drawn, made
 
 MAPS = {"first": drawn(11, 6, 4, 5), "second": drawn(11, 3, 2, 2, seed=1)}
 LABELS = ["b", "a", None, "b", "a", "c", "c", "b", None, "a", "b"]
@@ -257,7 +257,11 @@ def test_damage_is_noticed(survey: cs.Survey, tmp_path: Path) -> None:
         (lambda s: s.units("first", "ant"), UnitNotFound, "got 'ant'"),
         (lambda s: s.units("output", "dog"), BadInput, "class 'dog' is unknown"),
         (lambda s: s.top("first", "d"), BadInput, "has no label 'd': it has a, b, c"),
-        (lambda s: cs.exemplars("s", "first", 0), BadInput, r"expected a survey, as read_survey\(folder\) gives it, got str"),
+        (
+            lambda s: cs.exemplars("s", "first", 0),
+            BadInput,
+            r"survey must be a survey, as convscope.read_survey\(folder\) gives it, got str",
+        ),
     ],
 )
 def test_wrong_questions(survey: cs.Survey, ask: Callable[[cs.Survey], object], error: type[ConvscopeError], words: str) -> None:

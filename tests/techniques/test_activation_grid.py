@@ -15,8 +15,8 @@ import hand_built
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.render.panels import Image, Mosaic
+from convscope.results.activation_grid import grid_of, maps_of
 from convscope.scope import Inputs, Scope
-from convscope.techniques.activation_grid import grid_of, maps_of
 from hand_built import draws
 
 
@@ -99,21 +99,21 @@ def test_dead_channels_are_told_from_unused_places() -> None:
     made = convscope.activation_grid(Scope(model, Inputs(size=24)), draws(1, 3, 24, 24), columns=5)
     dead = [[unit for unit, values in enumerate(maps[0]) if not (values > 0).any()] for maps in made.maps]
     assert made.dead.tolist() == [[len(each) for each in dead]] and made.dead_channels("5") == dead[1] and 3 in dead[1]
-    mosaics = [panel for panel in render.view(made).flat() if isinstance(panel, Mosaic)]
+    mosaics = [panel for panel in made.view().flat() if isinstance(panel, Mosaic)]
     assert mosaics[1].crossed == tuple(dead[1]) and f"{len(dead[1])} dead" in mosaics[1].title and "8 maps of 12x12" in mosaics[1].title
     assert "dead on image 0" in made.summary()
 
 
 def test_the_figure(scope: Scope) -> None:
     made = convscope.activation_grid(scope, draws(2, 3, 24, 36), ["0", "2"], scale="channel")
-    view = render.view(made)
+    view = made.view()
     assert "scale of its own" in view.note and "2 layers, 12 channels" in view.subtitle
     mosaics = [panel for panel in view.flat() if isinstance(panel, Mosaic)]
     assert [panel.scale for panel in mosaics] == ["signed", "heat"] * 2, "what goes below zero is centred on it"
     tiles = [panel for panel in view.flat() if isinstance(panel, Image)]
     assert [tile.title for tile in tiles] == ["image 0", "0", "2", "image 1", "0", "2"]
     assert len({tile.pixels.shape for tile in tiles}) == 1
-    assert render.png(made)[:4] == b"\x89PNG"
+    assert render.png(made.view())[:4] == b"\x89PNG"
 
 
 def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Pa
     loaded = convscope.load(made.save(tmp_path / "grid"))
     assert isinstance(loaded, convscope.ActivationGrid) and loaded.layers == made.layers and loaded.manifest["parameters"]["columns"] == 16
     assert all((a == b).all() for a, b in zip(made.maps + made.limits, loaded.maps + loaded.limits, strict=True))
-    assert render.png(loaded) == render.png(made)
+    assert render.png(loaded.view()) == render.png(made.view())
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def everything() -> Scope:
 @pytest.mark.parametrize("rule", RULES)
 def test_against_a_slow_twin(everything: Scope, rule: str, seed_value: str) -> None:
     images = draws(2, 3, 37, 42, dtype=torch.float64)
-    made = convscope.deconvnet(everything, images, "output", None, rule=rule, seed_value=seed_value)
+    made = convscope.deconvnet(everything, "output", None, images, rule=rule, seed_value=seed_value)
     assert made.projection.shape == (2, 7, 3, 37, 42) and made.projection.dtype == np.float64
     found = 0
     net = everything.model.eval()
@@ -130,7 +130,7 @@ def test_against_a_slow_twin(everything: Scope, rule: str, seed_value: str) -> N
 
 def test_the_rules_differ_and_guided_is_both(everything: Scope) -> None:
     image = draws(1, 3, 37, 42, dtype=torch.float64)
-    made = [convscope.deconvnet(everything, image, "output", None, rule=rule).projection for rule in RULES]
+    made = [convscope.deconvnet(everything, "output", None, image, rule=rule).projection for rule in RULES]
     for a in range(3):
         for b in range(a):
             assert np.abs(made[a] - made[b]).max() > 1e-3 * np.abs(made[a]).max()
@@ -139,7 +139,7 @@ def test_the_rules_differ_and_guided_is_both(everything: Scope) -> None:
 def test_a_single_filter_comes_back_as_itself() -> None:
     scope = Scope(hand_built.linear_conv(torch.float64), Inputs(size=(12, 14)))
     weight = scope.model[0].weight.detach()
-    made = convscope.deconvnet(scope, draws(1, 3, 12, 14, dtype=torch.float64), "0", [2, 0], position=(4, 6))
+    made = convscope.deconvnet(scope, "0", [2, 0], draws(1, 3, 12, 14, dtype=torch.float64), position=(4, 6))
     assert made.boxes[0].tolist() == [[4, 6, 7, 9]] * 2
     for row, unit in enumerate((2, 0)):
         expected = np.zeros((3, 12, 14))
@@ -157,7 +157,7 @@ def linear() -> nn.Sequential:
 def test_a_without_relu_all_rules_are_the_gradient() -> None:
     model = hand_built.seeded(linear).double().eval()
     scope, image = Scope(model, Inputs(size=31)), draws(1, 3, 31, 31, dtype=torch.float64)
-    made = [convscope.deconvnet(scope, image, "output", [1], rule=rule, seed_value="one") for rule in RULES]
+    made = [convscope.deconvnet(scope, "output", [1], image, rule=rule, seed_value="one") for rule in RULES]
     y, x = made[0].positions[0, 0]
     picture = image.clone().requires_grad_()
     model(picture)[0, 1, y, x].backward()
@@ -170,7 +170,7 @@ def test_b_without_pooling_the_picture_does_not_matter() -> None:
     scope = Scope(hand_built.seeded(lambda: nn.Sequential(*layers)).double(), Inputs(size=16))
     images = draws(2, 3, 16, 16, dtype=torch.float64)
     for rule in RULES:
-        made = convscope.deconvnet(scope, images, "4", [0, 3], rule=rule, seed_value="one", position=(2, 1)).projection
+        made = convscope.deconvnet(scope, "4", [0, 3], images, rule=rule, seed_value="one", position=(2, 1)).projection
         assert (made[0] == made[1]).all() == (rule == "deconvnet")
 
 
@@ -187,7 +187,7 @@ def positive() -> Scope:
 
 def test_c_f_with_positive_weights(positive: Scope) -> None:
     image = draws(1, 3, 37, 42, dtype=torch.float64)
-    deconvnet, guided, gradient = (convscope.deconvnet(positive, image, "output", None, rule=rule).projection for rule in RULES)
+    deconvnet, guided, gradient = (convscope.deconvnet(positive, "output", None, image, rule=rule).projection for rule in RULES)
     assert (deconvnet == guided).all() and (deconvnet == gradient).all() and deconvnet.max() > 0
     assert (deconvnet >= 0).all()
 
@@ -198,7 +198,7 @@ def test_f_positive_weights_but_closed_relus(positive: Scope) -> None:
         positive.model.right.weight.neg_()
         positive.model.right.weight.neg_()
     image = draws(1, 3, 37, 42, dtype=torch.float64)
-    deconvnet, gradient = (convscope.deconvnet(positive, image, "output", None, rule=rule).projection for rule in ("deconvnet", "gradient"))
+    deconvnet, gradient = (convscope.deconvnet(positive, "output", None, image, rule=rule).projection for rule in ("deconvnet", "gradient"))
     assert (deconvnet >= 0).all() and (deconvnet != gradient).any()
 
 
@@ -207,7 +207,7 @@ def test_d_at_the_input_of_a_single_relu() -> None:
     scope = Scope(model, Inputs(size=16, mean=(0.5, 0.5, 0.5)))
     image = draws(1, 3, 16, 16, dtype=torch.float64)
     deconvnet, guided, gradient = (
-        convscope.deconvnet(scope, image, "1", None, rule=rule, seed_value="one", position=(5, 5)).projection[0] for rule in RULES
+        convscope.deconvnet(scope, "1", None, image, rule=rule, seed_value="one", position=(5, 5)).projection[0] for rule in RULES
     )
     r = np.zeros((4, 3, 16, 16))
     r[:, :, 5:10, 5:10] = model[1].weight.detach()
@@ -219,7 +219,7 @@ def test_d_at_the_input_of_a_single_relu() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_e_positive_homogeneity(everything: Scope, rule: str) -> None:
     image = draws(1, 3, 37, 42, dtype=torch.float64)
-    activation, one = (convscope.deconvnet(everything, image, "last", None, rule=rule, seed_value=value) for value in ("activation", "one"))
+    activation, one = (convscope.deconvnet(everything, "last", None, image, rule=rule, seed_value=value) for value in ("activation", "one"))
     positive = activation.values[0] > 0
     assert positive.sum() >= 3
     expected = one.projection[0] * activation.values[0][:, None, None, None]
@@ -240,7 +240,7 @@ def by_captum(model: nn.Module, x: Tensor, targets: list[Any], rule: str) -> np.
 
 
 def compare_with_captum(scope: Scope, model: nn.Module, layer: str, image: Tensor, units: list[int], rule: str, tolerance: float) -> None:
-    made = convscope.deconvnet(scope, image, layer, units, rule=rule, seed_value="one")
+    made = convscope.deconvnet(scope, layer, units, image, rule=rule, seed_value="one")
     targets = [
         (unit, *map(int, place)) if scope.layers[layer].spatial else unit for unit, place in zip(units, made.positions[0], strict=True)
     ]
@@ -266,7 +266,7 @@ def test_against_captum_on_trained_weights(squeezenet: Scope, shared: Callable[[
     scope = Scope(copy.deepcopy(squeezenet.model).double().eval(), squeezenet.inputs)
     compare_with_captum(scope, scope.model.features, "features", image, [185, 348], rule, 1e-9)
     if rule == "deconvnet":  # behind the average R is the same everywhere, and the last ReLUs let none of it through
-        assert not convscope.deconvnet(scope, image, "output", [1, 779]).projection.any()
+        assert not convscope.deconvnet(scope, "output", [1, 779], image).projection.any()
         assert not by_captum(scope.model, scope.inputs.normalize(image.double()), [1, 779], rule).any()
 
 
@@ -312,7 +312,7 @@ def known(request: pytest.FixtureRequest) -> tuple[Scope, str, Tensor]:
 @pytest.mark.parametrize("rule", RULES)
 def test_known_networks(known: tuple[Scope, str, Tensor], rule: str) -> None:
     scope, layer, image = known
-    made = convscope.deconvnet(scope, image, layer, slice(0, 8), rule=rule)
+    made = convscope.deconvnet(scope, layer, slice(0, 8), image, rule=rule)
     x = scope.inputs.normalize(image).requires_grad_()
     kept: dict[str, Tensor] = {}
     handle = scope.model.eval().get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: kept.update(value=output))
@@ -332,7 +332,7 @@ def test_known_networks(known: tuple[Scope, str, Tensor], rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_g_the_projection_stays_in_its_box(rule: str, layer: str) -> None:
     scope = Scope(hand_built.torchvision_network("resnet18"), Inputs(size=160))
-    made = convscope.deconvnet(scope, draws(2, 3, 160, 160), layer, [0, 1, 2], rule=rule)
+    made = convscope.deconvnet(scope, layer, [0, 1, 2], draws(2, 3, 160, 160), rule=rule)
     for image, unit in np.ndindex(made.values.shape):
         y0, x0, y1, x1 = made.boxes[image, unit]
         assert 0 <= y0 < y1 <= 160 and 0 <= x0 < x1 <= 160 and (y1 - y0) * (x1 - x0) < 160**2
@@ -349,22 +349,22 @@ def test_g_the_projection_stays_in_its_box(rule: str, layer: str) -> None:
 def test_position_and_ties(scope: Scope) -> None:
     with torch.no_grad():
         scope.model[4].weight.zero_()
-    made = convscope.deconvnet(scope, draws(1, 3, 24, 24), "4", [0, 1])
+    made = convscope.deconvnet(scope, "4", [0, 1], draws(1, 3, 24, 24))
     assert made.positions.tolist() == [[[0, 0], [0, 0]]], "the first of equals in reading order"
-    made = convscope.deconvnet(scope, draws(2, 3, 24, 24), "3", [5, 1], position=(7, 2))
+    made = convscope.deconvnet(scope, "3", [5, 1], draws(2, 3, 24, 24), position=(7, 2))
     value = scope.activations(draws(2, 3, 24, 24), "3")["3"]
     assert (made.positions == [7, 2]).all() and (made.values == value[:, [5, 1], 7, 2].numpy()).all()
 
 
 def test_a_vector_has_no_place(scope: Scope) -> None:
-    made = convscope.deconvnet(scope, draws(2, 3, 24, 24), "output", [4, 0])
+    made = convscope.deconvnet(scope, "output", [4, 0], draws(2, 3, 24, 24))
     value = scope.activations(draws(2, 3, 24, 24), "output")["output"]
     assert (made.values == value[:, [4, 0]].numpy()).all()
     assert (made.positions == 0).all() and (made.boxes == [0, 0, 24, 24]).all()
 
 
 def test_pictures_of_another_size(scope: Scope) -> None:
-    made = convscope.deconvnet(scope, draws(1, 3, 40, 64), "4", [0, 3], position=(15, 31))
+    made = convscope.deconvnet(scope, "4", [0, 3], draws(1, 3, 40, 64), position=(15, 31))
     assert made.boxes.tolist() == [[[27, 59, 35, 64]] * 2]
     assert made.projection.shape == (1, 2, 3, 40, 64) and made.projection[..., 27:35, 59:64].any()
     assert not made.projection[..., :27, :].any() and not made.projection[..., :59].any()
@@ -372,20 +372,20 @@ def test_pictures_of_another_size(scope: Scope) -> None:
 
 def test_a_unit_that_sees_only_padding() -> None:
     scope = Scope(hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 2, 1, padding=1))), Inputs(size=16))
-    made = convscope.deconvnet(scope, draws(1, 3, 16, 16), "0", None, position=(0, 3))
+    made = convscope.deconvnet(scope, "0", None, draws(1, 3, 16, 16), position=(0, 3))
     y0, x0, y1, x1 = made.boxes[0, 0]
     assert (y1 - y0) * (x1 - x0) == 0 and not made.projection.any()
-    assert [tile.marked for tile in tiles(render.view(made))] == ["nothing comes back"] * 2
-    render.png(made)
+    assert [tile.marked for tile in tiles(made.view())] == ["nothing comes back"] * 2
+    render.png(made.view())
 
 
 def test_batches_do_not_matter(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     images = draws(3, 3, 24, 24)
-    whole = convscope.deconvnet(scope, images, "5", None)
-    alone = [convscope.deconvnet(scope, image, "5", unit) for image in images for unit in range(8)]
+    whole = convscope.deconvnet(scope, "5", None, images)
+    alone = [convscope.deconvnet(scope, "5", unit, image) for image in images for unit in range(8)]
     for fitting in (1, 3, 17):
         monkeypatch.setattr(scope, "fitting", lambda _pixels, fitting=fitting: fitting)
-        made = convscope.deconvnet(scope, images, "5", None)
+        made = convscope.deconvnet(scope, "5", None, images)
         np.testing.assert_allclose(made.projection, whole.projection, rtol=1e-4, atol=1e-5)
         assert (made.positions == whole.positions).all() and (made.boxes == whole.boxes).all()
     for index, one in enumerate(alone):
@@ -395,16 +395,16 @@ def test_batches_do_not_matter(scope: Scope, monkeypatch: pytest.MonkeyPatch) ->
 def test_units_share_the_forward(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     _ = scope.layers
     before = scope.forwards
-    convscope.deconvnet(scope, draws(1, 3, 24, 24), "5", None)
+    convscope.deconvnet(scope, "5", None, draws(1, 3, 24, 24))
     assert scope.forwards - before == 1
     monkeypatch.setattr(scope, "fitting", lambda _pixels: 2)
-    convscope.deconvnet(scope, draws(3, 3, 24, 24), "5", None)
+    convscope.deconvnet(scope, "5", None, draws(3, 3, 24, 24))
     assert scope.forwards - before == 1 + 3, "four ways back on each"
 
 
 def test_memory_that_runs_out(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     images = draws(2, 3, 24, 24)
-    whole = convscope.deconvnet(scope, images, "5", None)
+    whole = convscope.deconvnet(scope, "5", None, images)
     real = torch.autograd.grad
 
     def scarce(value: Tensor, pictures: Tensor, seeds: Tensor, **options: Any) -> Any:
@@ -413,20 +413,20 @@ def test_memory_that_runs_out(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> 
         return real(value, pictures, seeds, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", scarce)
-    made = convscope.deconvnet(scope, images, "5", None)
+    made = convscope.deconvnet(scope, "5", None, images)
     np.testing.assert_allclose(made.projection, whole.projection, rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_question_gives_the_same_bits(scope: Scope) -> None:
     images = draws(2, 3, 24, 24)
-    made, again = (convscope.deconvnet(scope, images, "5", None) for _ in range(2))
+    made, again = (convscope.deconvnet(scope, "5", None, images) for _ in range(2))
     assert (made.projection == again.projection).all()
 
 
 def test_a_unit_that_is_not_active(scope: Scope) -> None:
     with torch.no_grad():
         scope.model[4].bias[2] = -100.0
-    made = convscope.deconvnet(scope, draws(1, 3, 24, 24), "5", [2, 3])
+    made = convscope.deconvnet(scope, "5", [2, 3], draws(1, 3, 24, 24))
     assert made.values[0, 0] == 0 and not made.projection[0, 0].any()
 
 
@@ -437,12 +437,12 @@ def test_the_network_is_left_as_it_was(small: nn.Module) -> None:
     _ = scope.layers
     before = hand_built.state_of(model)
     for rule in RULES:
-        convscope.deconvnet(scope, draws(2, 3, 24, 24), "0.5", [0, 1], rule=rule)
+        convscope.deconvnet(scope, "0.5", [0, 1], draws(2, 3, 24, 24), rule=rule)
     with pytest.raises(BadInput, match="gelu"):
-        convscope.deconvnet(scope, draws(2, 3, 24, 24), "output", [0])
+        convscope.deconvnet(scope, "output", [0], draws(2, 3, 24, 24))
     raises.fail = RuntimeError("in mid-forward")
     with pytest.raises(RuntimeError, match="in mid-forward"):
-        convscope.deconvnet(scope, draws(2, 3, 24, 24), "1", [0])
+        convscope.deconvnet(scope, "1", [0], draws(2, 3, 24, 24))
     raises.fail = None
     assert hand_built.state_of(model) == before
 
@@ -468,12 +468,12 @@ def test_gates_are_refused_only_on_the_way() -> None:
     scope = Scope(hand_built.seeded(Gated), Inputs(size=12))
     image = draws(1, 3, 12, 12)
     for rule in ("deconvnet", "guided"):
-        assert convscope.deconvnet(scope, image, "gate", [0], rule=rule).projection.any()
+        assert convscope.deconvnet(scope, "gate", [0], image, rule=rule).projection.any()
         with pytest.raises(
             BadInput, match=r"rule '\w+' is about ReLUs, but before the layer the network calls sigmoid; use rule='gradient'"
         ):
-            convscope.deconvnet(scope, image, "after", [0], rule=rule)
-    assert convscope.deconvnet(scope, image, "after", [0], rule="gradient").projection.any()
+            convscope.deconvnet(scope, "after", [0], image, rule=rule)
+    assert convscope.deconvnet(scope, "after", [0], image, rule="gradient").projection.any()
 
 
 @pytest.mark.parametrize(
@@ -482,8 +482,8 @@ def test_gates_are_refused_only_on_the_way() -> None:
 def test_networks_that_are_refused(name: str, layer: str, called: str) -> None:
     scope = Scope(hand_built.torchvision_network(name), Inputs(size=32))
     with pytest.raises(BadInput, match=f"the network calls {called};"):
-        convscope.deconvnet(scope, draws(1, 3, 32, 32), layer, [0])
-    assert convscope.deconvnet(scope, draws(1, 3, 32, 32), layer, [0], rule="gradient").projection.any()
+        convscope.deconvnet(scope, layer, [0], draws(1, 3, 32, 32))
+    assert convscope.deconvnet(scope, layer, [0], draws(1, 3, 32, 32), rule="gradient").projection.any()
 
 
 @pytest.mark.parametrize(
@@ -504,7 +504,7 @@ def test_networks_that_are_refused(name: str, layer: str, called: str) -> None:
 def test_wrong_questions(scope: Scope, wrong: dict[str, Any], error: type[Exception], words: str) -> None:
     asked = {"images": draws(1, 3, 24, 24), "layer": "5", "units": [0]} | wrong
     with pytest.raises(error, match=words):
-        convscope.deconvnet(scope, asked.pop("images"), asked.pop("layer"), asked.pop("units"), **asked)
+        convscope.deconvnet(scope, asked.pop("layer"), asked.pop("units"), asked.pop("images"), **asked)
 
 
 def test_layers_without_a_map() -> None:
@@ -512,7 +512,7 @@ def test_layers_without_a_map() -> None:
         model = torchvision.models.VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=4)
     scope = Scope(model, Inputs(size=32))
     with pytest.raises(BadInput, match=r"layer encoder.ln has values of shape \(5, 8\)"):
-        convscope.deconvnet(scope, draws(1, 3, 32, 32), "encoder.ln", [0], rule="gradient")
+        convscope.deconvnet(scope, "encoder.ln", [0], draws(1, 3, 32, 32), rule="gradient")
 
 
 # kept and shown
@@ -520,7 +520,7 @@ def test_layers_without_a_map() -> None:
 
 @pytest.fixture
 def made(scope: Scope) -> convscope.Deconvnet:
-    return convscope.deconvnet(scope, draws(2, 3, 24, 24), "5", [3, 0, 6], rule="guided")
+    return convscope.deconvnet(scope, "5", [3, 0, 6], draws(2, 3, 24, 24), rule="guided")
 
 
 def test_round_trip_through_the_store(made: convscope.Deconvnet, tmp_path: Path) -> None:
@@ -545,7 +545,7 @@ def tiles(shown: render.View) -> list[Image]:
 
 
 def test_the_figure(made: convscope.Deconvnet) -> None:
-    shown = render.view(made)
+    shown = made.view()
     assert "Feature illustration, not class evidence." in shown.note and "rule guided" in shown.subtitle
     assert [tile.title for tile in tiles(shown)] == ["unit 3", "unit 0", "unit 6"] * 2
     assert [panel.title for panel in shown.panels if isinstance(panel, Group)] == ["image 0", "image 1"]
@@ -562,22 +562,22 @@ def test_the_figure(made: convscope.Deconvnet) -> None:
 def test_the_figure_of_what_is_not_active(scope: Scope) -> None:
     with torch.no_grad():
         scope.model[4].bias[:] = -100.0
-    shown = render.view(convscope.deconvnet(scope, draws(1, 3, 24, 24), "5", [2, 3]))
+    shown = convscope.deconvnet(scope, "5", [2, 3], draws(1, 3, 24, 24)).view()
     assert [tile.marked for tile in tiles(shown)] == ["not active here"] * 2
     assert render.draw(shown).axes == []
 
 
 def test_the_figure_of_many_and_of_classes(scope: Scope) -> None:
-    many = convscope.deconvnet(scope, draws(30, 3, 24, 24), "5", None)
-    assert len(tiles(render.view(many))) == 96 and "Shown are 96 of 240 tiles." in render.view(many).note
+    many = convscope.deconvnet(scope, "5", None, draws(30, 3, 24, 24))
+    assert len(tiles(many.view())) == 96 and "Shown are 96 of 240 tiles." in many.view().note
     classes = Scope(scope.model, Inputs(size=24, classes=list("abcde")))
-    shown = render.view(convscope.deconvnet(classes, draws(1, 3, 24, 24), "output", ["b"]))
+    shown = convscope.deconvnet(classes, "output", ["b"], draws(1, 3, 24, 24)).view()
     assert tiles(shown)[0].title == "unit 1 b" and " at " not in tiles(shown)[0].caption
 
 
 def test_a_trained_unit_shows_what_it_saw(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
     """The goldfish's eye: what comes back from unit 185 is mostly in the part of its box that holds the eye."""
-    made = convscope.deconvnet(squeezenet, shared("images/imagenet-sample/n01443537_goldfish.jpg"), "features.12", 185)
+    made = convscope.deconvnet(squeezenet, "features.12", 185, shared("images/imagenet-sample/n01443537_goldfish.jpg"))
     y0, x0, y1, x1 = made.boxes[0, 0]
     assert 0 < y0 < 128 < y1 and x0 < 190 < x1
     energy = np.square(made.projection[0, 0]).sum(0)

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 import convscope
 import hand_built
-from convscope import objectives
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
-from convscope.recipes import RECIPES
+from convscope.optimize import objectives
+from convscope.optimize.recipes import RECIPES
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws

@@ -151,7 +151,7 @@ def test_reduce_and_seed() -> None:
     one = convscope.hypothesis(scope, "1", 0, red, green, permutations=99)
     assert (convscope.hypothesis(scope, "1", 0, red, green, permutations=99).p == one.p).all()
     highest = convscope.hypothesis(scope, "1", 0, red, green, permutations=99, reduce="max")
-    assert (highest.concept == convscope.spectrum(scope, red, "1", reduce="max").values).all()
+    assert (highest.concept == convscope.spectrum(scope, "1", red, reduce="max").values).all()
     assert one.manifest["parameters"]["permutations"] == 99 and one.permutations == 99
 
 

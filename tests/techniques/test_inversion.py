@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import convscope as cs
 import hand_built
 from convscope.errors import BadInput, LayerNotFound
-from convscope.image import MeanSubtracted
-from convscope.objectives import find_prior, natural_norm, natural_variation
+from convscope.optimize.objectives import find_prior, natural_norm, natural_variation
+from convscope.optimize.parameterizations import MeanSubtracted
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
@@ -39,7 +39,7 @@ def code_of(model: nn.Module, scope: Scope, pictures: Tensor, until: int) -> Ten
 
 def test_errors_are_those_of_the_pictures(small: nn.Module, scope: Scope) -> None:
     images = draws(2, 3, 24, 24)
-    made = cs.inversion(scope, images, "5", edit=[None, cs.FeatureMap(2), cs.Reallocate(1)], steps=6)
+    made = cs.inversion(scope, "5", images, edit=[None, cs.FeatureMap(2), cs.Reallocate(1)], steps=6)
     assert made.images.shape == (2, 3, 3, 24, 24) and made.history.shape == (2, 3, 6)
     assert made.edits == ("own code", "map 2", "reallocated, seed 1") and made.names == ("image 0", "image 1")
     for row in (0, 1):
@@ -56,16 +56,16 @@ def test_errors_are_those_of_the_pictures(small: nn.Module, scope: Scope) -> Non
 
 
 def test_input_gives_the_image_itself(scope: Scope) -> None:
-    made = cs.inversion(scope, PHOTO, "input")
+    made = cs.inversion(scope, "input", PHOTO)
     assert (made.images[:, 0] == PHOTO.numpy()).all() and made.error.item() == 0 and made.evaluations.item() == 1
 
 
 def test_input_among_layers_and_with_a_prior(exact: Scope) -> None:
-    made = cs.inversion(exact, PHOTO.double(), ["input", "2"], steps=80)
+    made = cs.inversion(exact, ["input", "2"], PHOTO.double(), steps=80)
     assert made.layers == ("input", "2") and made.layer_errors.shape == (1, 1, 2)
     assert made.error.item() == pytest.approx(made.layer_errors.mean(), rel=1e-6) and made.error.item() < 0.01
     assert np.corrcoef(made.images.ravel(), PHOTO.ravel())[0, 1] > 0.98
-    smooth = cs.inversion(exact, PHOTO.double(), "input", prior=1000 * natural_variation(), steps=40)
+    smooth = cs.inversion(exact, "input", PHOTO.double(), prior=1000 * natural_variation(), steps=40)
     assert smooth.images.std() < 0.3 * made.images.std(), "a strong prior flattens"
 
 
@@ -81,7 +81,7 @@ def test_an_injective_linear_code_has_one_inverse() -> None:
     scope = Scope(model, Inputs(size=12), precision="float32")
     image = 0.2 + 0.6 * draws(1, 3, 12, 12, seed=2, dtype=torch.float64)
     for written in ("fourier", "normalized"):
-        made = cs.inversion(scope, image, "0", image=written, steps=400)
+        made = cs.inversion(scope, "0", image, image=written, steps=400)
         np.testing.assert_allclose(made.images[0, 0], image[0], atol=2e-3)
         assert made.error.item() < 1e-5
 
@@ -97,7 +97,7 @@ def enlarge(small: nn.Module) -> None:
 )
 def test_every_way_lowers_the_error(small: nn.Module, scope: Scope, optimizer: str, written: str | None) -> None:
     enlarge(small)
-    made = cs.inversion(scope, PHOTO, "5", optimizer=optimizer, image=written, steps=30)
+    made = cs.inversion(scope, "5", PHOTO, optimizer=optimizer, image=written, steps=30)
     history = made.history[0, 0][np.isfinite(made.history[0, 0])]
     assert history[-1] < 0.7 * history[0]
     assert made.images.min() >= 0 and made.images.max() <= 1
@@ -106,7 +106,7 @@ def test_every_way_lowers_the_error(small: nn.Module, scope: Scope, optimizer: s
 def test_the_papers_preset_by_hand(small: nn.Module, scope: Scope) -> None:
     """Half the squared error in 0..255 minus the mean colour, clipped momentum descent from U(-0.1, 0.1)."""
     enlarge(small)
-    made = cs.inversion(scope, PHOTO, "5", optimizer="paper", steps=5)
+    made = cs.inversion(scope, "5", PHOTO, optimizer="paper", steps=5)
     mean = torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1)
     target = code_of(small, scope, PHOTO, 5)
     stream = torch.Generator().manual_seed(derive_seed(0, "inversion", "start"))
@@ -130,19 +130,19 @@ def test_the_papers_preset_by_hand(small: nn.Module, scope: Scope) -> None:
 def test_an_item_does_not_depend_on_its_batch(exact: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     images = draws(2, 3, 24, 24, dtype=torch.float64)
     edits = [cs.FeatureMap(1), None, cs.Reallocate(0)]
-    whole = cs.inversion(exact, images, "5", edit=edits, steps=25)
+    whole = cs.inversion(exact, "5", images, edit=edits, steps=25)
     for row in (0, 1):
         for column, edit in enumerate(edits):
-            alone = cs.inversion(exact, images[row], "5", edit=edit, steps=25)
+            alone = cs.inversion(exact, "5", images[row], edit=edit, steps=25)
             np.testing.assert_allclose(alone.history[0, 0], whole.history[row, column], rtol=1e-6)
             np.testing.assert_allclose(alone.images[0, 0], whole.images[row, column], atol=1e-5)
     monkeypatch.setattr(exact, "fitting", lambda _pixels: 2)
-    np.testing.assert_allclose(cs.inversion(exact, images, "5", edit=edits, steps=25).images, whole.images, atol=1e-5)
+    np.testing.assert_allclose(cs.inversion(exact, "5", images, edit=edits, steps=25).images, whole.images, atol=1e-5)
 
 
 def test_running_out_of_memory_halves_the_batch(exact: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     images = draws(4, 3, 24, 24, dtype=torch.float64)
-    whole = cs.inversion(exact, images, "5", optimizer="adam", jitter=3, steps=4)
+    whole = cs.inversion(exact, "5", images, optimizer="adam", jitter=3, steps=4)
     run = exact.run
 
     def narrow(pictures: Tensor, layers: object, **named: object) -> dict[str, Tensor]:
@@ -151,27 +151,27 @@ def test_running_out_of_memory_halves_the_batch(exact: Scope, monkeypatch: pytes
         return run(pictures, layers, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(exact, "run", narrow)
-    np.testing.assert_allclose(cs.inversion(exact, images, "5", optimizer="adam", jitter=3, steps=4).images, whole.images, atol=1e-6)
+    np.testing.assert_allclose(cs.inversion(exact, "5", images, optimizer="adam", jitter=3, steps=4).images, whole.images, atol=1e-6)
 
 
 def test_jitter_one_is_none_and_more_moves(scope: Scope) -> None:
-    still = cs.inversion(scope, PHOTO, "5", optimizer="adam", steps=5)
-    assert (cs.inversion(scope, PHOTO, "5", optimizer="adam", jitter=1, steps=5).images == still.images).all()
-    moved = cs.inversion(scope, PHOTO, "5", optimizer="adam", jitter=4, steps=60)
+    still = cs.inversion(scope, "5", PHOTO, optimizer="adam", steps=5)
+    assert (cs.inversion(scope, "5", PHOTO, optimizer="adam", jitter=1, steps=5).images == still.images).all()
+    moved = cs.inversion(scope, "5", PHOTO, optimizer="adam", jitter=4, steps=60)
     assert moved.images.shape == still.images.shape and not np.allclose(moved.images, still.images)
     assert moved.error.item() < 1
 
 
 def test_average_pooling(small: nn.Module, scope: Scope) -> None:
     """The target is taken, and the picture measured, through averages."""
-    made = cs.inversion(scope, PHOTO, "5", pooling="average", steps=3)
+    made = cs.inversion(scope, "5", PHOTO, pooling="average", steps=3)
     small[3] = nn.AvgPool2d(2)
     target, seen = code_of(small, scope, PHOTO, 5), code_of(small, scope, torch.from_numpy(made.images[0].copy()), 5)
     assert made.error.item() == pytest.approx(float((seen - target).square().sum() / target.square().sum()), rel=1e-4)
 
 
 def test_vector_layers(scope: Scope) -> None:
-    made = cs.inversion(scope, PHOTO, "output", edit=[None, lambda code: 2 * code], steps=40)
+    made = cs.inversion(scope, "output", PHOTO, edit=[None, lambda code: 2 * code], steps=40)
     assert made.edits[1] == "<lambda>" and made.error[0, 0] < 0.05
 
 
@@ -208,15 +208,15 @@ def test_variation(power: float) -> None:
 
 
 def test_seeds(scope: Scope) -> None:
-    made = [cs.inversion(scope, PHOTO, "5", steps=3, seed=seed).images for seed in (0, 0, 1)]
+    made = [cs.inversion(scope, "5", PHOTO, steps=3, seed=seed).images for seed in (0, 0, 1)]
     assert (made[0] == made[1]).all() and not np.allclose(made[0], made[2])
 
 
 def test_what_is_said(scope: Scope) -> None:
-    made = cs.inversion(scope, PHOTO, "5", edit="map=3", steps=4)
+    made = cs.inversion(scope, "5", PHOTO, edit="map=3", steps=4)
     assert made.summary() == f"image 0, map 3: normalized error {made.error.item():.3g} after 4 evaluations"
     assert made.manifest["plan"]["optimizer"] == "lbfgs" and made.parts == ("code",)
-    assert cs.inversion(scope, PHOTO, "5", prior="ijcv2016", steps=1).parts == ("code", "prior")
+    assert cs.inversion(scope, "5", PHOTO, prior="ijcv2016", steps=1).parts == ("code", "prior")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
 def test_photographs_are_found_again(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
     """Quick: 40 evaluations at 128 px; the bounds at full size are tested among the slow ones."""
     photo = squeezenet.inputs.whole(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
-    made = cs.inversion(squeezenet, photo, "features.3", steps=40)
+    made = cs.inversion(squeezenet, "features.3", photo, steps=40)
     assert made.error.item() < 0.03
     assert np.corrcoef(made.images.ravel(), photo.numpy().ravel())[0, 1] > 0.9
 
@@ -259,22 +259,22 @@ def test_photographs_are_found_again(squeezenet: Scope, shared: Callable[[str], 
 @pytest.mark.slow
 @pytest.mark.parametrize(("layer", "most"), [("features.3", 0.005), ("features.7", 0.05), ("features.12", 0.13)])
 def test_errors_on_a_photograph(squeezenet: Scope, shared: Callable[[str], Path], layer: str, most: float) -> None:
-    made = cs.inversion(squeezenet, shared("images/inversion-paper/content-golden-gate.jpg"), layer)
+    made = cs.inversion(squeezenet, layer, shared("images/inversion-paper/content-golden-gate.jpg"))
     assert made.error.item() <= most
 
 
 def test_averages_are_inverted_with_a_curvature_for_each_band(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
     """At 128 px; with one band for all it is 0.0081."""
     photo = squeezenet.inputs.whole(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
-    made = cs.inversion(squeezenet, photo, "features.3", pooling="average", steps=20)
+    made = cs.inversion(squeezenet, "features.3", photo, pooling="average", steps=20)
     assert made.manifest["plan"]["banded"] and made.error.item() < 0.004
-    assert not cs.inversion(squeezenet, photo, "features.3", pooling="average", image="pixels", steps=1).manifest["plan"]["banded"]
+    assert not cs.inversion(squeezenet, "features.3", photo, pooling="average", image="pixels", steps=1).manifest["plan"]["banded"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("layer", "most"), [("features.3", 0.0002), ("features.7", 0.001), ("features.12", 0.04)])
 def test_errors_through_averages(squeezenet: Scope, shared: Callable[[str], Path], layer: str, most: float) -> None:
-    made = cs.inversion(squeezenet, shared("images/inversion-paper/content-golden-gate.jpg"), layer, pooling="average")
+    made = cs.inversion(squeezenet, layer, shared("images/inversion-paper/content-golden-gate.jpg"), pooling="average")
     assert made.error.item() <= most
 
 
@@ -284,7 +284,7 @@ def test_one_filters_texture_is_alike_on_both_photographs(squeezenet: Scope, sha
         squeezenet.inputs.whole(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104]
         for name in ("golden-gate", "tubingen")
     ]
-    made = cs.inversion(squeezenet, torch.stack(photos), "features.3", edit="map=0-7", steps=60, pooling="average")
+    made = cs.inversion(squeezenet, "features.3", torch.stack(photos), edit="map=0-7", steps=60, pooling="average")
     pictures = [torch.tensor(one) for one in made.images.reshape(-1, *made.images.shape[2:])]
     alike = cs.style_similarity(squeezenet, pictures, layers="features.7")
     nearest = alike.nearest("gram", among=range(8, 16))[:8] - 8

@@ -43,7 +43,7 @@ def dying(small: nn.Module) -> Scope:
 
 def test_against_a_slow_twin(dying: Scope) -> None:
     image = draws(3, 16, 24)
-    made = convscope.map_overlay(dying, image, "5")
+    made = convscope.map_overlay(dying, "5", image)
     maps = dying.activations(image[None], "5")["5"][0].double().numpy()
     means = [float(channel.sum()) / channel.size for channel in maps]
     order = sorted(range(8), key=lambda unit: (-means[unit], unit))
@@ -62,11 +62,11 @@ def test_reduce_ranks(scope: Scope) -> None:
     image = draws(1, 3, 24, 24)
     maps = scope.activations(image, "5")["5"][0].numpy()
     for reduce, measure in {"mean": np.mean, "sum": np.sum, "max": np.max}.items():
-        made = convscope.map_overlay(scope, image, "5", top=3, reduce=reduce)
+        made = convscope.map_overlay(scope, "5", image, top=3, reduce=reduce)
         values = np.array([measure(channel) for channel in maps])
         assert made.units[0].tolist() == np.argsort(-values, kind="stable")[:3].tolist()
         np.testing.assert_allclose(made.values[0], np.sort(values)[::-1][:3], rtol=1e-5)
-    same = [convscope.map_overlay(scope, image, "5", reduce=reduce).units.tolist() for reduce in ("mean", "sum")]
+    same = [convscope.map_overlay(scope, "5", image, reduce=reduce).units.tolist() for reduce in ("mean", "sum")]
     assert same[0] == same[1], "one size: the mean and the sum rank alike"
 
 
@@ -74,7 +74,7 @@ def test_ties_go_to_the_lower_channel() -> None:
     model = hand_built.small()
     with torch.no_grad():
         model[4].weight[:], model[4].bias[:] = model[4].weight[:1].clone(), model[4].bias[:1].clone()
-    made = convscope.map_overlay(Scope(model, Inputs(size=24)), draws(1, 3, 24, 24), "5", top=5)
+    made = convscope.map_overlay(Scope(model, Inputs(size=24)), "5", draws(1, 3, 24, 24), top=5)
     assert made.units.tolist() == [[0, 1, 2, 3, 4]]
 
 
@@ -88,7 +88,7 @@ def test_scales_over_several_images(scope: Scope) -> None:
         "quantile": np.full((3, 2), np.quantile(maps.astype(np.float64), 0.99)),
     }
     for scale, full in expected.items():
-        made = convscope.map_overlay(scope, images, "5", units=[6, 2], scale=scale)
+        made = convscope.map_overlay(scope, "5", images, units=[6, 2], scale=scale)
         assert made.units.tolist() == [[6, 2]] * 3 and made.chosen, "as asked for"
         np.testing.assert_allclose(made.full, full, rtol=1e-5)
         assert (made.maps == maps[:, [6, 2]]).all(), "values stay physical"
@@ -96,35 +96,35 @@ def test_scales_over_several_images(scope: Scope) -> None:
 
 
 def test_values_below_zero_have_no_mask(scope: Scope) -> None:
-    made = convscope.map_overlay(scope, draws(1, 3, 24, 24), "4")
+    made = convscope.map_overlay(scope, "4", draws(1, 3, 24, 24))
     assert made.maps.min() < 0 and made.masks().min() == 0 and made.full.min() >= 0
 
 
 def test_the_figure(dying: Scope) -> None:
     images = draws(2, 3, 16, 24)
-    tiles = [panel for panel in render.view(convscope.map_overlay(dying, images, "5", top=8)).flat() if isinstance(panel, Image)]
+    tiles = [panel for panel in convscope.map_overlay(dying, "5", images, top=8).view().flat() if isinstance(panel, Image)]
     assert len(tiles) == 2 * 9 and tiles[0].heat is None and tiles[1].heat is not None
     assert [tile.marked for tile in tiles if tile.title == "channel 3"] == ["dead", "dead"]
-    made = convscope.map_overlay(dying, images, "5", units=[1, 3], style="mask")
-    view = render.view(made)
+    made = convscope.map_overlay(dying, "5", images, units=[1, 3], style="mask")
+    view = made.view()
     tiles = [panel for panel in view.flat() if isinstance(panel, Image)]
     assert [tile.title for tile in tiles] == ["image 0", "channel 1", "channel 3", "image 1", "channel 1", "channel 3"]
     np.testing.assert_allclose(tiles[4].pixels, made.masked(1)[0], atol=1e-5)
     assert (tiles[5].pixels == 0).all() and "its own largest value" in view.note
-    assert render.png(made)[:4] == b"\x89PNG"
+    assert render.png(made.view())[:4] == b"\x89PNG"
 
 
 def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Path) -> None:
     hand_built.unsettle(small)
     before = hand_built.state_of(small)
-    made = convscope.map_overlay(scope, draws(2, 3, 24, 24), "5", top=4)
-    assert (convscope.map_overlay(scope, draws(2, 3, 24, 24), "5", top=4).maps == made.maps).all()
-    alone = convscope.map_overlay(scope, draws(2, 3, 24, 24)[1], "5", top=4)
+    made = convscope.map_overlay(scope, "5", draws(2, 3, 24, 24), top=4)
+    assert (convscope.map_overlay(scope, "5", draws(2, 3, 24, 24), top=4).maps == made.maps).all()
+    alone = convscope.map_overlay(scope, "5", draws(2, 3, 24, 24)[1], top=4)
     assert (alone.units[0] == made.units[1]).all()
     assert hand_built.state_of(small) == before
     loaded = convscope.load(made.save(tmp_path / "overlay"))
     assert isinstance(loaded, convscope.MapOverlay) and (loaded.masked() == made.masked()).all() and loaded.summary() == made.summary()
-    assert render.png(loaded) == render.png(made)
+    assert render.png(loaded.view()) == render.png(made.view())
 
 
 @pytest.mark.parametrize(

@@ -337,8 +337,8 @@ def test_batches_do_not_matter(wide: Scope, picture: Tensor, monkeypatch: pytest
 def test_running_out_of_memory_halves_the_batch(
     wide: Scope, picture: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from convscope.scope.planner import Batch
-    from convscope.scope.rerun import Rerun
+    from convscope.incremental.planner import Batch
+    from convscope.incremental.rerun import Rerun
 
     whole = convscope.occlusion(wide, picture, 1, patch=5, stride=3, verify=0)
     begin, finish = Rerun.begin, Rerun.finish

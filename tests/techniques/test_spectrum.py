@@ -35,10 +35,10 @@ def spectra_slowly(model: nn.Module, scope: Scope, images: list[torch.Tensor], l
 @pytest.mark.parametrize("layer", [0, 2, 5])
 def test_against_a_slow_twin(scope: Scope, small: nn.Module, layer: int) -> None:
     images = [draws(3, 24, 24, seed=seed) for seed in range(3)]
-    made = convscope.spectrum(scope, images, str(layer))
+    made = convscope.spectrum(scope, str(layer), images)
     for name, expected in spectra_slowly(small, scope, images, layer).items():
         np.testing.assert_allclose(getattr(made, name), expected, rtol=1e-4, atol=1e-6)
-    highest = convscope.spectrum(scope, images, str(layer), reduce="max")
+    highest = convscope.spectrum(scope, str(layer), images, reduce="max")
     assert (highest.values == made.maxima).all() and highest.reduce == "max"
 
 
@@ -46,25 +46,25 @@ def test_images_of_mixed_sizes(scope: Scope, small: nn.Module) -> None:
     shapes = [(24, 24), (24, 24), (30, 20), (24, 24), (17, 40)]
     images = [draws(3, *shape, seed=seed) for seed, shape in enumerate(shapes)]
     before = scope.forwards
-    made = convscope.spectrum(scope, images, "5")
+    made = convscope.spectrum(scope, "5", images)
     assert made.names == tuple(f"image {index}" for index in range(5)) and made.values.shape == (5, 8)
     np.testing.assert_allclose(made.values, spectra_slowly(small, scope, images, 5)["values"], rtol=1e-4, atol=1e-6)
     assert scope.forwards - before <= 1 + 4, "neighbours of one size go together"
     for index, image in enumerate(images):
-        np.testing.assert_allclose(convscope.spectrum(scope, image, "5").values[0], made.values[index], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(convscope.spectrum(scope, "5", image).values[0], made.values[index], rtol=1e-5, atol=1e-7)
 
 
 def test_batches_do_not_matter(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     images = draws(7, 3, 24, 24)
-    whole = convscope.spectrum(scope, images, "5")
+    whole = convscope.spectrum(scope, "5", images)
     monkeypatch.setattr(scope, "fitting", lambda _pixels: 2)
-    np.testing.assert_allclose(convscope.spectrum(scope, images, "5").values, whole.values, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(convscope.spectrum(scope, "5", images).values, whole.values, rtol=1e-5, atol=1e-7)
 
 
 def test_a_vector_layer_is_its_own_mean() -> None:
     scope = Scope(hand_built.small(), Inputs(size=24, classes=["a", "b", "c", "d", "e"]))
     images = draws(2, 3, 24, 24)
-    made = convscope.spectrum(scope, images, "output")
+    made = convscope.spectrum(scope, "output", images)
     assert (made.values == scope.activations(images, "output")["output"].numpy()).all() and (made.maxima == made.values).all()
     assert made.labels == ("a", "b", "c", "d", "e")
     assert (made.active == (made.values > 0)).all()
@@ -74,7 +74,7 @@ def test_channels_last_layers() -> None:
     scope = Scope(hand_built.torchvision_network("convnext_tiny"), Inputs(size=32))
     images = draws(1, 3, 32, 32)
     value = scope.activations(images, "features.1.0.block.3")["features.1.0.block.3"]
-    np.testing.assert_allclose(convscope.spectrum(scope, images, "features.1.0.block.3").values, value.mean((1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(convscope.spectrum(scope, "features.1.0.block.3", images).values, value.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def made_of(values: list[list[float]]) -> convscope.Spectrum:
@@ -98,40 +98,40 @@ def test_files_and_folders(scope: Scope, tmp_path: Path) -> None:
         Image.fromarray(np.random.default_rng(len(name) + ord(name[0])).integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(
             tmp_path / f"{name}.png"
         )
-    made = convscope.spectrum(scope, tmp_path, "5")
+    made = convscope.spectrum(scope, "5", tmp_path)
     assert made.names == ("cat", "dog") and made.manifest["images"] == ["cat", "dog"]
-    assert (convscope.spectrum(scope, [str(tmp_path / "cat.png"), tmp_path / "dog.png"], "5").values == made.values).all()
+    assert (convscope.spectrum(scope, "5", [str(tmp_path / "cat.png"), tmp_path / "dog.png"]).values == made.values).all()
     (tmp_path / "bad.png").write_text("no picture")
-    skipping = convscope.spectrum(scope, tmp_path, "5")  # a bad file in a folder ends nothing, and is listed
+    skipping = convscope.spectrum(scope, "5", tmp_path)  # a bad file in a folder ends nothing, and is listed
     assert skipping.names == ("cat", "dog") and (skipping.values == made.values).all()
     assert len(skipping.manifest["skipped"]) == 1 and "bad.png: not an image file" in skipping.manifest["skipped"][0]
     with pytest.raises(BadImage, match=r"bad\.png: not an image file"):  # asked for by name, it is a mistake
-        convscope.spectrum(scope, [tmp_path / "cat.png", tmp_path / "bad.png"], "5")
+        convscope.spectrum(scope, "5", [tmp_path / "cat.png", tmp_path / "bad.png"])
     for name in ("cat", "dog"):
         (tmp_path / f"{name}.png").write_text("no picture either")
     with pytest.raises(BadImage, match="none of its 3 images can be read"):
-        convscope.spectrum(scope, tmp_path, "5")
+        convscope.spectrum(scope, "5", tmp_path)
 
 
 def test_pictures_of_the_highest_units(scope: Scope, tmp_path: Path) -> None:
     convscope.gallery(scope, "5", [1, 6], tmp_path / "pictures", size=24, steps=2, crop_size=16)
-    made = convscope.spectrum(scope, draws(1, 3, 24, 24), "5", pictures=tmp_path / "pictures")
+    made = convscope.spectrum(scope, "5", draws(1, 3, 24, 24), pictures=tmp_path / "pictures")
     assert made.pictured == (1, 6) and made.pictures.shape == (2, 3, 128, 128)
-    assert convscope.spectrum(scope, draws(1, 3, 24, 24), "5").pictured == ()
+    assert convscope.spectrum(scope, "5", draws(1, 3, 24, 24)).pictured == ()
 
 
 def test_the_same_images_give_the_same_bits(scope: Scope) -> None:
     images = draws(3, 3, 24, 24)
-    assert (convscope.spectrum(scope, images, "5").values == convscope.spectrum(scope, images, "5").values).all()
+    assert (convscope.spectrum(scope, "5", images).values == convscope.spectrum(scope, "5", images).values).all()
 
 
 def test_the_network_is_left_as_it_was(small: nn.Module) -> None:
     hand_built.unsettle(small)
     before = hand_built.state_of(small)
     scope = Scope(small, Inputs(size=24))
-    convscope.spectrum(scope, draws(2, 3, 24, 24), "5")
+    convscope.spectrum(scope, "5", draws(2, 3, 24, 24))
     with pytest.raises(BadInput):
-        convscope.spectrum(scope, [draws(3, 24, 24), draws(3, 24, 24) * 9], "5")
+        convscope.spectrum(scope, "5", [draws(3, 24, 24), draws(3, 24, 24) * 9])
     assert hand_built.state_of(small) == before
 
 
@@ -152,5 +152,5 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
 
 
 def test_a_trained_network_recognizes(squeezenet: Scope, shared: object) -> None:
-    found = convscope.spectrum(squeezenet, shared("images/imagenet-sample/n01443537_goldfish.jpg"), "output")  # type: ignore[operator]
+    found = convscope.spectrum(squeezenet, "output", shared("images/imagenet-sample/n01443537_goldfish.jpg"))  # type: ignore[operator]
     assert found.labels[found.spikes(1)[0][0]] == "goldfish" and found.rank(1).tolist() == [1]

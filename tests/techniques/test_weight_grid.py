@@ -116,7 +116,7 @@ def test_equal_weights_are_grey(value: float, mode: str) -> None:
     np.testing.assert_allclose(made.shown, 0.5, atol=1e-6)
     for compat in (False, True):
         assert np.isfinite(convscope.weight_grid(scope, "0", mode="collated", compat=compat).shown).all()
-        assert render.png(convscope.weight_grid(scope, "0", mode=mode, compat=compat))
+        assert render.png(convscope.weight_grid(scope, "0", mode=mode, compat=compat).view())
 
 
 def test_kernels_of_one_weight_compare_with_each_other() -> None:
@@ -133,7 +133,7 @@ def test_groups_and_depthwise() -> None:
     assert grouped.weights.shape == (8, 3, 3, 3) and grouped.groups == 4
     assert convscope.weight_grid(scope, "1").shown.shape == (8, 3, 3, 3), "three channels by shape"
     assert depthwise.weights.shape == (8, 1, 3, 3)
-    assert "8 groups" in render.view(depthwise).note and "group" not in render.view(convscope.weight_grid(scope, "0")).note
+    assert "8 groups" in depthwise.view().note and "group" not in convscope.weight_grid(scope, "0").view().note
     with pytest.raises(BadInput, match='its filters read 1 channels, so they are no RGB pictures; use mode="channels"'):
         convscope.weight_grid(scope, "2")
 
@@ -142,9 +142,7 @@ def test_the_figure_has_every_kernel_upright() -> None:
     scope = first(scope_of(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, (2, 3))), np.arange(144.0).reshape(6, 4, 2, 3), "1")
     upright, turned = (
         next(
-            panel
-            for panel in render.view(convscope.weight_grid(scope, "1", mode="collated", compat=compat)).flat()
-            if isinstance(panel, Mosaic)
+            panel for panel in convscope.weight_grid(scope, "1", mode="collated", compat=compat).view().flat() if isinstance(panel, Mosaic)
         )
         for compat in (False, True)
     )
@@ -160,7 +158,7 @@ def test_twelve_thousand_kernels_at_once() -> None:
     made = convscope.weight_grid(scope, "features.3", mode="channels")
     assert time.perf_counter() - began < 5, "measured: 0.15 s and the layers' table"
     assert made.shown.shape == (192, 64, 5, 5)
-    (panel,) = render.view(made).panels
+    (panel,) = made.view().panels
     assert isinstance(panel, Mosaic) and len(panel.tiles) == 12288 and panel.columns == 64
 
 
@@ -172,7 +170,7 @@ def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Pa
     assert hand_built.state_of(small) == before
     loaded = convscope.load(made.save(tmp_path / "weights"))
     assert isinstance(loaded, convscope.WeightGrid) and (loaded.shown == made.shown).all() and loaded.summary() == made.summary()
-    assert render.png(loaded) == render.png(made)
+    assert render.png(loaded.view()) == render.png(made.view())
     assert made.summary().startswith("4: 8 filters of 6 kernels 3x3, weights -")
 
 

@@ -159,7 +159,7 @@ def _runner(name: str, function: Callable[..., Any], given: set[str], lists: set
 
 
 def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
-    from convscope.pipeline.gallery import gallery, write_sheet
+    from convscope.galleries.gallery import gallery, write_sheet
 
     made = gallery(scope, layer, arguments.pop("units", None), folder, **arguments)
     sheet = write_sheet(made, f"{scope.name}, {layer}")
@@ -171,8 +171,8 @@ def _save_gallery(scope: Scope, folder: Path, layer: str, **arguments: Any) -> t
 
 
 def _save_scan(scope: Scope, folder: str | Path, images: str, **arguments: Any) -> tuple[str, list[tuple[Path, str]]]:
-    from convscope.pipeline.scan.files import Place
-    from convscope.pipeline.scan.scan import scan
+    from convscope.scanner.files import Place
+    from convscope.scanner.scan import scan
 
     scan(scope, images, folder, **arguments)
     found = Place(str(folder)).read_json("manifest.json")

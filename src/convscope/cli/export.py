@@ -21,9 +21,9 @@ def export(
 
     With --network, from images in [0,1] to scores and alarms; without, from the layer's map after its ReLU. Needs the extra `onnx`.
     """
-    from convscope.pipeline.export import detector_module, detector_network, detector_onnx
-    from convscope.store import load
-    from convscope.survey.detector import Detector
+    from convscope.analyses.detector import Detector
+    from convscope.export import detector_module, detector_network, detector_onnx
+    from convscope.results.folder import load
     from convscope.zoo import open as open_network
 
     if path.exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convscope.errors import BadInput
-from convscope.pictures import SUFFIXES
+from convscope.preprocessing import SUFFIXES
 
 IMAGES = ("images", "against", "content", "style", "image")
 """The arguments that hold image files and folders."""

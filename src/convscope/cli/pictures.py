@@ -19,8 +19,8 @@ def redo(
 
     Says bit-equal, or the largest difference; exit code 1 if they differ by more than 2/255 on average.
     """
-    from convscope.pipeline.redo import redo as again
-    from convscope.store.receipts import write_png
+    from convscope.galleries.redo import redo as again
+    from convscope.receipts import write_png
     from convscope.zoo import open as open_network
 
     with progress():
@@ -41,7 +41,7 @@ def demo(
 
     What its units and classes look for, what a picture excites, and a guess about a unit put to the test.
     """
-    from convscope.pipeline.demo import demo as run
+    from convscope.cli.demo import demo as run
 
     with progress():
         written = run(out, seed=seed)

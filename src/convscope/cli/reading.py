@@ -77,17 +77,18 @@ def evaluate(
 
     Confusion matrices, recall, ROC and precision-recall curves on each survey, beside the network's own output and a linear probe.
     """
+    from convscope.analyses.detector_evaluation import detector_evaluation
     from convscope.cli.derive import check_free, free_folder
-    from convscope.store import load
+    from convscope.results.detector import Detector
+    from convscope.results.folder import load
     from convscope.survey import read_survey
-    from convscope.survey.detector import Detector
 
     with progress():
         check_free(out)
         loaded = load(detector)
         if not isinstance(loaded, Detector):
             raise BadInput(f"{detector}: holds a result of {loaded.technique}, not a detector")
-        result = loaded.evaluate(*(read_survey(path) for path in surveys))
+        result = detector_evaluation(loaded, *(read_survey(path) for path in surveys))
         folder = result.save(out or free_folder("evaluate", surveys[0].rstrip("/"), loaded.layer, resumes=False))
     _finish(result, folder)
 
@@ -166,8 +167,8 @@ def _cell(value: Any) -> str:
 def _maps(given: list[str]) -> Any:
     """Class maps from a folder that holds them, or from words such as ``ants=3,17``."""
     if len(given) == 1 and "=" not in given[0]:
-        from convscope.store import load
-        from convscope.survey.class_maps import ClassMaps
+        from convscope.analyses.class_maps import ClassMaps
+        from convscope.results.folder import load
 
         loaded = load(given[0])
         if not isinstance(loaded, ClassMaps):

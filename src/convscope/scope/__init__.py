@@ -1,7 +1,8 @@
 """The waist: opening a network, its layers, their values. Everything that runs a network goes through :class:`Scope`."""
 
+from convscope.names import OUTPUT, Units
 from convscope.scope.inputs import Image, Images, Inputs
-from convscope.scope.layers import OUTPUT, Layer, Layers
-from convscope.scope.scope import Scope, Units
+from convscope.scope.layers import Layer, Layers
+from convscope.scope.scope import Scope
 
 __all__ = ["OUTPUT", "Image", "Images", "Inputs", "Layer", "Layers", "Scope", "Units"]

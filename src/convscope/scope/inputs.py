@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
-from convscope.pictures import RESAMPLING, SMALLEST, SUFFIXES, decode, fit, to_rgb
+from convscope.preprocessing import RESAMPLING, SMALLEST, SUFFIXES, decode, fit, to_rgb
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""

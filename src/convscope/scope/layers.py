@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached, UnitNotFound
-from convscope.scope.graph import Graph, Node, Recorder
-from convscope.scope.rectified import rectified
+from convscope.graph.activations import rectified
+from convscope.graph.graph import Graph, Node, Recorder
 
 OUTPUT = "output"
 """The name of the network's own output; its units are classes."""

@@ -8,24 +8,23 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, asking
-from convscope.scope.bounds import Bounds, bounds_of
+from convscope.fast.lean import lean_pass
+from convscope.graph.bounds import Bounds, bounds_of
+from convscope.graph.graph import Graph
+from convscope.names import OUTPUT, Units, class_number, unit_numbers
 from convscope.scope.edits import prepared
-from convscope.scope.graph import Graph
 from convscope.scope.inputs import Images, Inputs
-from convscope.scope.layers import OUTPUT, Layer, Layers, record_layers
-from convscope.scope.lean import lean_pass
+from convscope.scope.layers import Layer, Layers, record_layers
 from convscope.scope.network import check_finite, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, own_modes, resolve_precision, wide
 from convscope.scope.stop import forward_until
 
-Units: TypeAlias = int | str | slice | Sequence[int | str] | None
-"""Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")
 _PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
@@ -61,6 +60,8 @@ class Scope:
         torch.Size([2, 4, 14, 14])
     """
 
+    subject: ClassVar[str] = "scope"
+
     def __init__(
         self,
         model: nn.Module,
@@ -91,6 +92,10 @@ class Scope:
         self._hashed: tuple[object, str] | None = None
         self._bounded: tuple[object, list[Bounds | None]] | None = None
         check_finite(model, self.name)
+
+    def entered(self) -> AbstractContextManager[Any]:
+        """The state in which techniques work: the caller's ambient autocast and inference mode do not reach into it."""
+        return own_modes(self.device)
 
     def __repr__(self) -> str:
         size = f"{self.inputs.height}x{self.inputs.width}"
@@ -137,14 +142,7 @@ class Scope:
             UnitNotFound: No such index.
             BadInput: No such name (near names are listed), or several.
         """
-        if not isinstance(target, str) or target.isdigit():
-            return self.layers[OUTPUT].units(int(target))[0]
-        names = [name.lower() for name in self.class_names]
-        if names.count(target.lower()) == 1:
-            return names.index(target.lower())
-        near = [name for name in self.class_names if target.lower() in name.lower()][:5]
-        what = "is not unique" if names.count(target.lower()) > 1 else "is unknown"
-        raise BadInput(f"class {target!r} {what}{'; near names: ' + ', '.join(near) if near else ''}")
+        return class_number(target, self.layers[OUTPUT].channels, self._known_classes)
 
     def units(self, layer: str, asked: Units) -> list[int]:
         """The unit numbers meant by a number, a list, a slice or None (all) on a layer; class names are understood on "output".
@@ -152,11 +150,11 @@ class Scope:
         Raises:
             UnitNotFound: The layer has no such unit, or none is asked for.
         """
-        if layer == OUTPUT and isinstance(asked, str):
-            asked = [asked]
-        if layer == OUTPUT and isinstance(asked, Sequence):
-            asked = [self.class_index(item) if isinstance(item, str) else item for item in asked]
-        return self.layers[layer].units(asked)  # type: ignore[arg-type]
+        return unit_numbers(asked, layer, self.layers[layer].channels, self._known_classes if layer == OUTPUT else ())
+
+    @property
+    def _known_classes(self) -> tuple[str, ...]:
+        return self.class_names if self.inputs.classes else ()
 
     def unit_labels(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
         """Names for the units of a layer: class names on the output, "" elsewhere."""
@@ -431,9 +429,11 @@ class Scope:
         """How many images of so many pixels make a good batch on this device."""
         return max(1, _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE["cpu"]) // pixels)
 
-    def manifest(self) -> Mapping[str, Any]:
-        """What a receipt keeps of the network."""
+    def provenance(self) -> Mapping[str, Any]:
+        """What a receipt keeps of the network, and of how it is run."""
         return {
+            "libraries": ("torch", "torchvision"),
+            "precision": self.precision,
             "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()},
             "device": str(self.device),
         }

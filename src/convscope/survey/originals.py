@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 
 from convscope.errors import BadImage
-from convscope.pictures import covering, decode, fit
+from convscope.preprocessing import covering, decode, fit
 
 MEMBER = "::"
 """Between the path of a tar shard and the name of a picture in it."""

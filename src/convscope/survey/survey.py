@@ -5,22 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from convscope.errors import BadInput, LayerNotFound, StoreConflict, UnitNotFound
+from convscope.errors import BadInput, LayerNotFound, StoreConflict
+from convscope.names import OUTPUT, Units, unit_numbers
 from convscope.survey.files import Files, open_folder
 from convscope.survey.originals import Frame, read_framed
-
-OUTPUT = "output"
-Units: TypeAlias = int | str | slice | Sequence[int | str] | None
-"""Channels of a layer: a number, a list, a slice, None for all; class names on "output"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +55,30 @@ class Survey:
         labels: The labels found, sorted.
     """
 
+    subject: ClassVar[str] = "survey"
+
     def __init__(self, files: Files, manifest: Mapping[str, Any]) -> None:
         self.path = files.name
         self.manifest = manifest
         self.labels: tuple[str, ...] = tuple(manifest["labels"])
         self._files = files
         self._tables: dict[str, pa.Table] = {}
+
+    def provenance(self) -> Mapping[str, Any]:
+        """What a receipt keeps of the survey and of the network that it is by."""
+        return {
+            "libraries": ("pyarrow", "duckdb", "scikit-learn"),
+            "survey": {"path": self.path, "images": self.manifest["images"], "skipped": self.manifest["skipped"]},
+            "network": self.manifest["network"],
+        }
+
+    def describe(self) -> str:
+        """Its path: what a receipt says of a further survey."""
+        return self.path
+
+    def entered(self) -> AbstractContextManager[Any]:
+        """The state in which techniques read it: the one that is."""
+        return nullcontext()
 
     def __repr__(self) -> str:
         network = self.manifest.get("network", {}).get("name", "")
@@ -138,19 +154,7 @@ class Survey:
         Raises:
             UnitNotFound: The layer has no such channel, or none is asked for.
         """
-        count = self.layer(layer).channels
-        if isinstance(asked, slice) or asked is None:
-            chosen: list[Any] = list(range(count))[slice(None) if asked is None else asked]
-        else:
-            chosen = list(asked) if isinstance(asked, (Sequence, np.ndarray)) and not isinstance(asked, str) else [asked]
-        if layer == OUTPUT:
-            chosen = [self._class_index(unit) if isinstance(unit, str) else unit for unit in chosen]
-        for unit in chosen:
-            if isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not 0 <= unit < count:
-                raise UnitNotFound(f"layer {layer} has units 0 to {count - 1}, got {unit!r}")
-        if not chosen:
-            raise UnitNotFound(f"no unit of layer {layer} asked for: {asked!r} is empty (it has 0 to {count - 1})")
-        return [int(unit) for unit in chosen]
+        return unit_numbers(asked, layer, self.layer(layer).channels, self._classes if layer == OUTPUT else ())
 
     def unit_labels(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
         """Names for channels: class names on the output, "" elsewhere."""
@@ -272,12 +276,9 @@ class Survey:
         )
         raise BadInput(f"survey {self.path} has no label {label!r}: {words}")
 
-    def _class_index(self, name: str) -> int:
-        names = [str(each).lower() for each in self.manifest["inputs"]["classes"] or ()]
-        if names.count(name.lower()) != 1:
-            near = [each for each in names if name.lower() in each][:5]
-            raise BadInput(f"class {name!r} is {'not unique' if near else 'unknown'}{'; near names: ' + ', '.join(near) if near else ''}")
-        return names.index(name.lower())
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.manifest["inputs"]["classes"] or ())
 
     def _rows(self, table: str, layer: str) -> pa.Table:
         if table not in self._tables:

@@ -3,90 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.result import Result, axes, to_array
+from convscope.results.activation_grid import ActivationGrid
+from convscope.results.base import to_array
+from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
 from convscope.scope.inputs import image_names
-from convscope.scope.provenance import technique
 
 SCALES = ("layer", "channel", "quantile")
+
+
 QUANTILES = 0.01, 0.99
-
-
-@dataclass(frozen=True, eq=False)
-class ActivationGrid(Result):
-    """The maps of one or several layers.
-
-    Attributes:
-        images: The images as the network was fed them, (n rgb h w) in [0,1].
-        chosen: The channel of each layer that the strip shows, (n layer).
-        dead: How many channels of each layer are nowhere above zero on an image, (n layer).
-        layers: Names of the layers, in call order.
-        maps: Every channel's map at its own size, an array (n c h w) for each layer.
-        limits: The values at both ends of each map's colour scale, an array (c 2) for each layer.
-        names: Names of the images.
-        scale: Where the limits come from: "layer", "channel" or "quantile".
-        columns: Channels in a row of the grid.
-    """
-
-    images: np.ndarray = axes("n rgb h w", "image")
-    chosen: np.ndarray = axes("n layer")
-    dead: np.ndarray = axes("n layer")
-    layers: tuple[str, ...] = ()
-    maps: tuple[np.ndarray, ...] = ()
-    limits: tuple[np.ndarray, ...] = ()
-    names: tuple[str, ...] = ()
-    scale: str = "layer"
-    columns: int = 16
-
-    def layer(self, layer: str) -> np.ndarray:
-        """The maps of a layer, (n c h w)."""
-        return self.maps[self._place(layer)]
-
-    def grid(self, layer: str, image: int = 0) -> np.ndarray:
-        """All maps of a layer as one array (rows*h, columns*w): channel c at row c // columns, column c % columns, unused places NaN."""
-        return grid_of(self.layer(layer)[image], self.columns)
-
-    def dead_channels(self, layer: str, image: int = 0) -> list[int]:
-        """The channels of a layer that are nowhere above zero on an image."""
-        return np.flatnonzero(self.layer(layer)[image].max((1, 2)) <= 0).tolist()
-
-    def strip(self, image: int = 0) -> list[tuple[str, int, np.ndarray]]:
-        """How an image evolves: (layer, channel, map) with one channel of each layer."""
-        return [(name, int(unit), maps[image, unit]) for name, unit, maps in zip(self.layers, self.chosen[image], self.maps, strict=True)]
-
-    def summary(self) -> str:
-        """The layers with their sizes, and how many channels are dead on the first image."""
-        lines: list[str] = []
-        for place, (name, maps) in enumerate(zip(self.layers, self.maps, strict=True)):
-            _, channels, height, width = maps.shape
-            lines.append(f"{name}: {channels} maps of {height}x{width}, {self.dead[0, place]} dead on {self.names[0]}")
-        return "\n".join(lines)
-
-    def _place(self, layer: str) -> int:
-        if layer not in self.layers:
-            raise BadInput(f"layer {layer!r} is not in this grid; it holds {', '.join(self.layers)}")
-        return self.layers.index(layer)
-
-
-def grid_of(maps: np.ndarray, columns: int) -> np.ndarray:
-    """(c h w) laid out as (rows*h, columns*w), row by row; unused places are NaN."""
-    channels, height, width = maps.shape
-    rows = -(-channels // columns)
-    padded = np.full((rows * columns, height, width), np.nan, maps.dtype)
-    padded[:channels] = maps
-    return padded.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
-
-
-def maps_of(grid: np.ndarray, channels: int, columns: int) -> np.ndarray:
-    """The inverse of :func:`grid_of`: the (c h w) maps in a grid."""
-    rows = -(-channels // columns)
-    height, width = grid.shape[0] // rows, grid.shape[1] // columns
-    return grid.reshape(rows, height, columns, width).swapaxes(1, 2).reshape(-1, height, width)[:channels]
 
 
 @technique

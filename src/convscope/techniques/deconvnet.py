@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,62 +11,21 @@ from torch import Tensor
 
 from convscope.errors import BadInput
 from convscope.progress import task
-from convscope.result import Result, axes
+from convscope.results.deconvnet import Deconvnet
+from convscope.results.provenance import technique
 from convscope.scope import Images, Layer, Scope, Units
 from convscope.scope.edits import relu_rule
 from convscope.scope.inputs import image_names
-from convscope.scope.provenance import technique
 
 SEEDS = ("activation", "one")
-NOTE = "Feature illustration, not class evidence."
-
-
-@dataclass(frozen=True, eq=False)
-class Deconvnet(Result):
-    """A projection per image and unit. It illustrates what a unit answered to; it is no evidence for a class.
-
-    Attributes:
-        projection: The signed projections, (n unit rgb h w), per value that the network is fed: as it leaves the first layer, before the
-            normalization of the picture; divided by ``Inputs.std``, per pixel value.
-        values: The activation A[unit, y, x] that is projected, (n unit).
-        positions: Where on the layer's map it is: y, x, (n unit 2).
-        boxes: The pixels that it can depend on: y0 x0 y1 x1, end exclusive, clipped to the picture, (n unit 4). Outside, the
-            projection is zero.
-        images: The input pictures, (n rgb h w) in [0,1].
-        layer: The layer's name.
-        units: Unit numbers.
-        labels: Class names on the output layer, "" elsewhere.
-        names: Names of the images.
-        rule: "deconvnet", "guided" or "gradient".
-    """
-
-    projection: np.ndarray = axes("n unit rgb h w", "signed", unit="projected activation")
-    values: np.ndarray = axes("n unit", unit="activation")
-    positions: np.ndarray = axes("n unit axis")
-    boxes: np.ndarray = axes("n unit edge", "boxes", unit="pixels")
-    images: np.ndarray = axes("n rgb h w", "image")
-    layer: str = ""
-    units: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    rule: str = "deconvnet"
-
-    def summary(self) -> str:
-        """What was projected, a line per image."""
-        lines: list[str] = []
-        for name, values, positions in zip(self.names, self.values, self.positions, strict=True):
-            parts = zip(self.units, self.labels, values, positions, strict=True)
-            named = [f"{f'{unit} {label}'.strip()} ({value:.3g} at {y}, {x})" for unit, label, value, (y, x) in parts]
-            lines.append(f"{name}: {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}")
-        return "\n".join([*lines, NOTE])
 
 
 @technique
 def deconvnet(
     scope: Scope,
-    images: Images,
     layer: str,
     units: Units,
+    images: Images,
     *,
     rule: str = "deconvnet",
     position: tuple[int, int] | None = None,
@@ -80,9 +39,9 @@ def deconvnet(
 
     Args:
         scope: The network.
-        images: One or several images of one size, or a folder.
         layer: Layer name: a convolution, batch norm, ReLU, pooling, block, or "output".
         units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
+        images: One or several images of one size, or a folder.
         rule: "deconvnet", "guided" or "gradient". ReLU6 and clamps from 0 count as ReLUs, open where 0 < f < bound. Of other
             nonlinearities (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...) only "gradient" says anything.
         position: (y, x) on the layer's map, for all images and units; None: each unit's strongest, the first of equals in reading order.
@@ -103,7 +62,7 @@ def deconvnet(
 
     Example:
         >>> import convscope as cs, torch
-        >>> cs.deconvnet(cs.open("textures"), torch.rand(1, 3, 128, 128), "output", [0, 1]).projection.shape
+        >>> cs.deconvnet(cs.open("textures"), "output", [0, 1], torch.rand(1, 3, 128, 128)).projection.shape
         (1, 2, 3, 128, 128)
     """
     if seed_value not in SEEDS:

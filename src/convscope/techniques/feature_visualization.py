@@ -7,54 +7,30 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.ascent import Climbed, Climber, ascend, look_at_start
-from convscope.objectives import Objective, Values, class_evidence, unit
+from convscope.optimize.ascent import Climbed, Climber, ascend, look_at_start
+from convscope.optimize.objectives import Objective, Values, class_evidence, unit
+from convscope.optimize.recipes import Recipe, find_recipe
 from convscope.progress import task
-from convscope.recipes import Recipe, find_recipe
-from convscope.result import Result, axes
+from convscope.results.feature_visualization import FeatureVisualization
+from convscope.results.provenance import technique
 from convscope.scope import OUTPUT, Layer, Scope, Units
 from convscope.scope.layers import INPUT
-from convscope.scope.provenance import technique
 
 AT_ONCE = 16
 """Units that go through the stages together: enough to fill the small stages, few enough to be soon finished."""
+
+
 ATTEMPTS = 3
 """Starts tried for a unit whose gradient is blocked."""
+
+
 RELUS = ("ReLU", "ReLU6")
+
+
 _ObjectiveOf: TypeAlias = Callable[[list[int]], Objective]
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureVisualization(Result):
-    """One picture per unit.
-
-    Attributes:
-        images: The pictures, (unit rgb h w) in [0,1].
-        scores: What the recipe maximizes (the mean over the unit's map), at the final picture, in float32, (unit).
-        before_relu: Mean over the map before rectification, (unit): the ReLU's input where the layer is a ReLU, else the value itself.
-        after_relu: Mean over the map after rectification, (unit).
-        history: The objective at every step of the optimization, as it saw the picture, (unit step).
-        layer: The layer's name.
-        units: Unit numbers.
-        labels: Class names on the output layer, "" elsewhere.
-        status: "converged"; "rescued": the start had no gradient, but a detour helped; "stuck": the picture means nothing.
-        reasons: Why, where the status is not "converged".
-    """
-
-    images: np.ndarray = axes("unit rgb h w", "image")
-    scores: np.ndarray = axes("unit", unit="activation")
-    before_relu: np.ndarray = axes("unit", unit="activation")
-    after_relu: np.ndarray = axes("unit", unit="activation")
-    history: np.ndarray = axes("unit step", "series", unit="activation")
-    layer: str = ""
-    units: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
-    status: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
 
 
 @technique
@@ -76,7 +52,7 @@ def feature_visualization(
         scope: The network.
         layer: Layer name; convolution, batch norm, ReLU, block, or "output" for classes.
         units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
-        recipe: "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a :class:`~convscope.recipes.Recipe`.
+        recipe: "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a :class:`~convscope.optimize.recipes.Recipe`.
         seed: Seed of all draws. A unit's picture does not depend on what else is asked for.
         penalty: An objective to subtract, e.g. ``1e-4 * objectives.total_variation()``.
         numbers: Numbers of the recipe to replace, e.g. ``steps=64``.

@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.result import Result, axes
+from convscope.results.hypothesis import Hypothesis
+from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
-from convscope.scope.provenance import technique
 from convscope.seeding import derive_seed
 from convscope.statistics import permutation_test
 from convscope.techniques.spectrum import spectrum
 
 CHANCE = 0.05
 """Corrected p below this counts as a discovery."""
-
-
-@dataclass(frozen=True, eq=False)
-class Hypothesis(Result):
-    """The guess and every other unit of the layer, measured on the same images.
-
-    Attributes:
-        concept: Spectra of the images that show the thing, (n c).
-        background: Spectra of the images that do not, (m c).
-        auc: Probability that a unit is higher on a concept image than on a background image, ties half, (c).
-        effect: (mean of concept - mean of background) / standard deviation of background, (c); 0 where a unit never varies.
-        p: One-sided permutation p-value of the AUC, (c).
-        p_corrected: The same corrected over the layer's units (family-wise, by the maximum over units), (c).
-        ranks: Place of the named unit in each concept image's spectrum, 1 = highest, (n).
-        layer: The layer's name.
-        unit: The unit that the guess is about.
-        rank: Its place by AUC in the layer, 1 = best.
-        better: Units that answer better (higher AUC), best first.
-        against: Names of the images that speak against the guess: concept images below the best threshold, background images above it.
-        concept_names, background_names: Names of the images.
-        labels: Class names on the output layer, else empty.
-        permutations: How many permutations the p-values rest on.
-        verdict: All this in a line.
-    """
-
-    concept: np.ndarray = axes("n c", "series", unit="activation")
-    background: np.ndarray = axes("m c", "series", unit="activation")
-    auc: np.ndarray = axes("c")
-    effect: np.ndarray = axes("c")
-    p: np.ndarray = axes("c")
-    p_corrected: np.ndarray = axes("c")
-    ranks: np.ndarray = axes("n")
-    layer: str = ""
-    unit: int = 0
-    rank: int = 0
-    better: tuple[int, ...] = ()
-    against: tuple[str, ...] = ()
-    concept_names: tuple[str, ...] = ()
-    background_names: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    permutations: int = 0
-    verdict: str = ""
-
-    def summary(self) -> str:
-        """The verdict, the units that answer better, and the images against."""
-        lines = [self.verdict]
-        if self.better:
-            named = [f"{unit}{f' {self.labels[unit]}' if self.labels else ''} (AUC {self.auc[unit]:.3f})" for unit in self.better[:5]]
-            lines.append(f"units that answer better: {', '.join(named)}{', ...' if len(self.better) > 5 else ''}")
-        if self.against:
-            lines.append(f"images against: {', '.join(self.against[:8])}{', ...' if len(self.against) > 8 else ''}")
-        return "\n".join(lines)
 
 
 @technique
@@ -112,7 +59,7 @@ def hypothesis(
     counts = [len(scope.inputs.sources(group)) for group in (images, against)]
     if min(counts) < 2:
         raise BadInput(f"a test needs at least 2 images on each side, got {counts[0]} and {counts[1]}; for one image see spectrum")
-    shown, other = (spectrum(scope, group, layer, reduce=reduce) for group in (images, against))
+    shown, other = (spectrum(scope, layer, group, reduce=reduce) for group in (images, against))
     concept, background = shown.values, other.values
     others = tuple(f"{name} (background)" if name in shown.names else name for name in other.names)
     n, values = len(concept), np.concatenate([concept, background])

@@ -8,23 +8,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from convscope.descent import descend
 from convscope.errors import BadInput, asking
-from convscope.image import Fourier, MeanSubtracted, NormalizedPixels, Parameterization, Pixels
-from convscope.minimizers import find_minimizer
-from convscope.objectives import Objective, find_prior
 from convscope.ops.codes import Edit, edit_name, find_edits
+from convscope.optimize.descent import descend
+from convscope.optimize.minimizers import find_minimizer
+from convscope.optimize.objectives import Objective, find_prior
+from convscope.optimize.parameterizations import Fourier, MeanSubtracted, NormalizedPixels, Parameterization, Pixels
 from convscope.progress import task
-from convscope.result import Result, axes
+from convscope.results.inversion import Inversion
+from convscope.results.provenance import describe, technique
 from convscope.scope import Images, Inputs, Scope
 from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
-from convscope.scope.provenance import describe, technique
 from convscope.seeding import derive_seed
 
 INPUT = "input"
@@ -51,6 +50,8 @@ PLANS = {
 }
 """The optimizers. L-BFGS steps further than usual: towards codes none of its steps is ever refused (SqueezeNet). "paper" is that of
 Xia et al. 2016, with its unnormalized loss 1/2 ||phi - psi||^2."""
+
+
 FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
     "fourier": partial(Fourier, start_range=(0.0, 0.3), decay=0.75),
     "normalized": partial(NormalizedPixels, start_range=(118, 138)),
@@ -59,53 +60,14 @@ FORMS: dict[str, Callable[[Inputs], Parameterization]] = {
 }
 """How pictures may be written, and where each begins: grey with noise. A code wants fine detail more than a unit does, so that its Fourier
 image is fastest with less weight on low frequencies, and deep layers leave grey sooner with more noise (measured on SqueezeNet)."""
+
+
 AVERAGED = {"first": 0.5}
+
+
 QUIET = partial(Fourier, start_range=(0.0, 0.1))
 """L-BFGS through average pooling: with a curvature for each band it takes 0.4 to 0.9 of the evaluations, soonest from a quieter start.
 Through max pooling it is better at shallow layers, but ends with a fifth to a third more error at deep ones (measured on SqueezeNet)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Inversion(Result):
-    """A picture for every image and edit.
-
-    Attributes:
-        images: The pictures, (n edit rgb h w) in [0,1].
-        originals: The images whose codes were taken, (n rgb h w).
-        error: ||phi(x) - psi||^2 / ||psi||^2 of the clipped picture, in float32, mean over the layers, (n edit).
-        layer_errors: The same, layer by layer, (n edit layer).
-        losses: The parts of the loss in the end, as they were weighted, (n edit part).
-        history: The error at every evaluation, (n edit step); NaN after an early end.
-        layers: The layers' names.
-        edits: What was aimed at: "own code", "map 3", "reallocated, seed 0", ...
-        names: Names of the images.
-        parts: Names of the parts of the loss: "code" and, where there is one, "prior".
-    """
-
-    images: np.ndarray = axes("n edit rgb h w", "image")
-    originals: np.ndarray = axes("n rgb h w", "image")
-    error: np.ndarray = axes("n edit")
-    layer_errors: np.ndarray = axes("n edit layer")
-    losses: np.ndarray = axes("n edit part")
-    history: np.ndarray = axes("n edit step", "series", unit="normalized error")
-    layers: tuple[str, ...] = ()
-    edits: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-
-    @property
-    def evaluations(self) -> np.ndarray:
-        """How often the network was asked for each picture, (n edit)."""
-        return np.isfinite(self.history).sum(-1)
-
-    def summary(self) -> str:
-        """The normalized error of each picture."""
-        lines = [
-            f"{name}, {edit}: normalized error {self.error[row, column]:.3g} after {self.evaluations[row, column]} evaluations"
-            for row, name in enumerate(self.names)
-            for column, edit in enumerate(self.edits)
-        ]
-        return "\n".join(lines)
 
 
 EditLike: TypeAlias = Edit | str | None
@@ -114,8 +76,8 @@ EditLike: TypeAlias = Edit | str | None
 @technique
 def inversion(
     scope: Scope,
-    images: Images,
     layer: str | Sequence[str],
+    images: Images,
     *,
     edit: EditLike | Sequence[EditLike] = None,
     optimizer: str = "lbfgs",
@@ -133,8 +95,8 @@ def inversion(
 
     Args:
         scope: The network.
-        images: One or several images of one size.
         layer: Layer name, or several (their errors count alike); "input" gives the image itself.
+        images: One or several images of one size.
         edit: What the code is turned into before it is inverted: None (the image's own), :class:`~convscope.FeatureMap`,
             :class:`~convscope.Reallocate`, :class:`~convscope.Purposeful`, any function of a code (c h w), or a list of these. As words:
             "map=3", "map=0-4", "reallocate=0", "own", with commas in between.
@@ -161,7 +123,7 @@ def inversion(
     Example:
         >>> import convscope as cs, torch
         >>> photo = torch.rand(3, 64, 64)
-        >>> cs.inversion(cs.open("textures"), photo, "features.2", edit=cs.FeatureMap(3), steps=2).images.shape
+        >>> cs.inversion(cs.open("textures"), "features.2", photo, edit=cs.FeatureMap(3), steps=2).images.shape
         (1, 1, 3, 64, 64)
     """
     plan = _plan(optimizer, steps, image, jitter, pooling)
@@ -277,7 +239,7 @@ class _Goal:
             return torch.cat(list(work)).cpu()
 
     def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int, seed: int) -> dict[str, Tensor]:
-        """The parts of the loss: see :class:`~convscope.descent.Loss`."""
+        """The parts of the loss: see :class:`~convscope.optimize.descent.Loss`."""
         looked = pictures if self.plan.jitter == 1 else _moved(pictures, items, turn, self.plan.jitter, seed)
         error = self.errors(looked, items)
         parts = {"code": error[:, 0] * self.powers[list(items), 0] / 2 if self.plan.optimizer == "paper" else error.mean(1)}

@@ -2,81 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from convscope.errors import BadInput
-from convscope.result import Result, axes
+from convscope.results.map_overlay import MapOverlay
+from convscope.results.provenance import technique
 from convscope.scope import Images, Scope, Units
 from convscope.scope.inputs import image_names
-from convscope.scope.provenance import technique
 
 SCALES = ("map", "channel", "layer", "quantile")
+
+
 STYLES = ("heat", "mask")
+
+
 REDUCES = ("mean", "sum", "max")
+
+
 QUANTILE = 0.99
-
-
-@dataclass(frozen=True, eq=False)
-class MapOverlay(Result):
-    """Maps and the images they belong to.
-
-    Attributes:
-        images: The images as the network was fed them, (n rgb h w) in [0,1].
-        units: The channels shown of each image, (n map): the strongest first, or as they were asked for.
-        maps: Their maps at the layer's own size, (n map y x).
-        values: Mean, sum or maximum of each map, (n map).
-        full: The value at which a mask is 1, (n map).
-        layer: The layer's name.
-        names: Names of the images.
-        reduce: What `values` holds: "mean", "sum" or "max".
-        scale: Where `full` comes from: "map", "channel", "layer" or "quantile".
-        style: How the figure shows them: "heat" over the image, or "mask", the image times the mask.
-        chosen: Whether the channels were asked for (and are the same for all images).
-    """
-
-    images: np.ndarray = axes("n rgb h w", "image")
-    units: np.ndarray = axes("n map")
-    maps: np.ndarray = axes("n map y x", "heat", unit="activation")
-    values: np.ndarray = axes("n map", unit="activation")
-    full: np.ndarray = axes("n map", unit="activation")
-    layer: str = ""
-    names: tuple[str, ...] = ()
-    reduce: str = "mean"
-    scale: str = "map"
-    style: str = "heat"
-    chosen: bool = False
-
-    def masks(self, image: int = 0) -> np.ndarray:
-        """The maps at the size of the image, bilinear, divided by `full`: (map h w), 0 for dead maps, >= 0, above 1 beyond `full`."""
-        height, width = self.images.shape[2:]
-        maps = torch.tensor(self.maps[image])[None]
-        enlarged = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
-        full = self.full[image][:, None, None]
-        return np.maximum(np.divide(enlarged, full, out=np.zeros_like(enlarged), where=full > 0), 0)
-
-    def masked(self, image: int = 0) -> np.ndarray:
-        """The image seen through each mask, clip(image * mask, 0, 1): (map rgb h w)."""
-        return np.clip(self.images[image][None] * self.masks(image)[:, None], 0, 1)
-
-    def summary(self) -> str:
-        """The ten strongest maps shown of each image."""
-        lines: list[str] = []
-        for name, units, values in zip(self.names, self.units, self.values, strict=True):
-            order = np.argsort(-values, kind="stable")[:10]
-            lines.append(f"{name}: {', '.join(f'{units[place]} ({values[place]:.3g})' for place in order)}")
-        return "\n".join(lines)
 
 
 @technique
 def map_overlay(
     scope: Scope,
-    images: Images,
     layer: str,
+    images: Images,
     *,
     units: Units = None,
     top: int = 60,
@@ -88,8 +40,8 @@ def map_overlay(
 
     Args:
         scope: The network.
-        images: One or several images or a folder, of one size.
         layer: A layer that has maps; the articles take the last convolution after its ReLU.
+        images: One or several images or a folder, of one size.
         units: The channels shown of every image; None for each image's own strongest.
         top: How many of the strongest, where no units are given.
         scale: The value with full colour: the largest of each "map" (where on this image?); over all images, the largest of the
@@ -113,7 +65,7 @@ def map_overlay(
     Example:
         >>> import convscope as cs, torch
         >>> scope = cs.open("textures")
-        >>> cs.map_overlay(scope, torch.rand(3, 64, 96), scope.layers.after_relu()[-1], top=4).masked().shape
+        >>> cs.map_overlay(scope, scope.layers.after_relu()[-1], torch.rand(3, 64, 96), top=4).masked().shape
         (4, 3, 64, 96)
     """
     for name, value, allowed in (("scale", scale, SCALES), ("style", style, STYLES), ("reduce", reduce, REDUCES)):

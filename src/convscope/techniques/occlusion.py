@@ -11,75 +11,28 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
+from convscope.fast.memory import kept_memory
+from convscope.incremental.sweep import Sweep
 from convscope.ops.patches import patches, per_pixel
 from convscope.progress import task
-from convscope.result import Result, axes
+from convscope.results.occlusion import Occlusion
+from convscope.results.provenance import technique
 from convscope.scope import OUTPUT, Images, Scope
-from convscope.scope.fill import Fill, fill_picture, plain_picture
 from convscope.scope.inputs import image_names
-from convscope.scope.memory import kept_memory
-from convscope.scope.provenance import technique
-from convscope.scope.sweep import Sweep
 from convscope.seeding import derive_seed
+from convscope.techniques.fills import Fill, fill_picture, plain_picture
 
 SCORES = ("probability", "logit", "log-odds", "mean")
+
+
 GRIDS = ("cover", "valid")
+
+
 METHODS = ("incremental", "full")
+
+
 _COMPAT_FILL = 0.5
 """What the article writes into the normalized picture."""
-
-
-@dataclass(frozen=True, eq=False)
-class Occlusion(Result):
-    """The score with each part hidden.
-
-    Attributes:
-        map: The score with the patch at each position, (n y x); with `compat` the article's orientation, (n x y).
-        base: The score of the picture as it is, (n).
-        drop: How much is lost where a pixel is hidden: base - score, the mean over the patches that cover it, (n h w); NaN where none does.
-        label: Most probable class with the patch at each position, as `map`; -1 on layers other than the output.
-        boxes: Where the patches are, (y x edge): y0 x0 y1 x1, end exclusive; axes as `map`, the same for every picture.
-        images: The pictures, (n rgb h w) in [0,1].
-        targets: The class or unit watched in each picture.
-        names: Names of the pictures.
-        labels: Names of the targets.
-        classes: Names of all classes in `label`, {number: name}.
-        layer: Where the score is read.
-        score: "probability", "logit", "log-odds" or "mean".
-        method: How it was computed: "incremental" or "full".
-        checked: Positions that were computed in full as well.
-        largest_difference: The largest difference found there, in the unit of the score; NaN if none was checked.
-        compat: Whether this is the article's own grid and orientation.
-    """
-
-    map: np.ndarray = axes("n y x", "heat", unit="score")
-    base: np.ndarray = axes("n", unit="score")
-    drop: np.ndarray = axes("n h w", "signed", unit="drop of the score")
-    label: np.ndarray = axes("n y x")
-    boxes: np.ndarray = axes("y x edge", "boxes", unit="pixels")
-    images: np.ndarray = axes("n rgb h w", "image")
-    targets: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    classes: dict[str, str] | None = None
-    layer: str = OUTPUT
-    score: str = "probability"
-    method: str = "incremental"
-    checked: int = 0
-    largest_difference: float = math.nan
-    compat: bool = False
-
-    def summary(self) -> str:
-        """For each picture, the score and where hiding costs most."""
-        lines: list[str] = []
-        for number, name in enumerate(self.names):
-            loss = self.base[number] - self.map[number]
-            y0, x0, y1, x1 = self.boxes[np.unravel_index(int(loss.argmax()), loss.shape)] if loss.size else (0, 0, 0, 0)
-            target = f"{self.targets[number]} {self.labels[number]}".strip()
-            worst = f"largest drop {loss.max(initial=0):.3g} where rows {y0}-{y1 - 1}, columns {x0}-{x1 - 1} are hidden"
-            lines.append(f"{name}: {self.score} of {target} {self.base[number]:.3g}; {worst}")
-        check = f", {self.checked} positions checked in full: largest difference {self.largest_difference:.2g}" if self.checked else ""
-        return "\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"])
 
 
 @technique

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,73 +13,24 @@ from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
 from convscope.progress import task
-from convscope.result import Result, axes
+from convscope.results.provenance import technique
+from convscope.results.spectrum import Spectrum
 from convscope.scope import Image, Images, Scope
 from convscope.scope.inputs import image_names, read_image
-from convscope.scope.provenance import technique
 from convscope.techniques.feature_visualization import picture_name
 
 _log = logging.getLogger("convscope")
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum(Result):
-    """A spectrum per image.
-
-    Attributes:
-        values: Mean (or maximum) over positions of every unit, (n c).
-        maxima: Maximum over positions, (n c).
-        active: Share of positions above zero, (n c): a high maximum with a small share is a local feature that the mean dilutes.
-        pictures: What the highest units look for, where pictures of them were given, (picture rgb h w) in [0,1].
-        layer: The layer's name.
-        names: Names of the images.
-        labels: Names of the units (class names on the output layer); empty where there are none.
-        reduce: What `values` holds: "mean" or "max".
-        pictured: The units of `pictures`.
-    """
-
-    values: np.ndarray = axes("n c", "series", unit="activation")
-    maxima: np.ndarray = axes("n c", unit="activation")
-    active: np.ndarray = axes("n c")
-    pictures: np.ndarray = axes("picture rgb h w", "image")
-    layer: str = ""
-    names: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    reduce: str = "mean"
-    pictured: tuple[int, ...] = ()
-
-    @property
-    def mean(self) -> np.ndarray:
-        """The mean spectrum over the images, (c)."""
-        return self.values.mean(0)
-
-    def spikes(self, k: int = 10, image: int | None = None) -> list[tuple[int, float]]:
-        """The k highest units of an image's spectrum (of the mean spectrum, if None): (unit, value), highest first, ties by number."""
-        row = self.mean if image is None else self.values[image]
-        return [(int(unit), float(row[unit])) for unit in np.argsort(-row, kind="stable")[:k]]
-
-    def summary(self) -> str:
-        """The five highest units of each image."""
-        lines: list[str] = []
-        for image, name in enumerate(self.names):
-            named = [f"{unit}{f' {self.labels[unit]}' if self.labels else ''} ({value:.3g})" for unit, value in self.spikes(5, image)]
-            lines.append(f"{name}: {', '.join(named)}")
-        return "\n".join(lines)
-
-    def rank(self, unit: int) -> np.ndarray:
-        """Place of a unit in each image's spectrum, 1 = highest, (n); equal values share the better place."""
-        return 1 + (self.values > self.values[:, unit : unit + 1]).sum(1)
-
-
 @technique
-def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", pictures: str | Path | None = None) -> Spectrum:
+def spectrum(scope: Scope, layer: str, images: Images, *, reduce: str = "mean", pictures: str | Path | None = None) -> Spectrum:
     """Which units images excite: m_j(x) = mean over positions of A_j(x).
 
     Args:
         scope: The network.
+        layer: Layer name; after a ReLU there is no negative noise, and spikes stand out.
         images: One or several images; tensors of different sizes may be mixed. Or a folder, in which unreadable files are skipped, logged
             and listed in the manifest.
-        layer: Layer name; after a ReLU there is no negative noise, and spikes stand out.
         reduce: "mean" over positions (S0), or "max" for local features.
         pictures: A folder made by :func:`~convscope.gallery`; the figure shows the highest units' pictures beside their spikes.
 
@@ -96,7 +46,7 @@ def spectrum(scope: Scope, images: Images, layer: str, *, reduce: str = "mean", 
 
     Example:
         >>> import convscope as cs, torch
-        >>> cs.spectrum(cs.open("textures"), torch.rand(2, 3, 128, 128), "output").values.shape[0]
+        >>> cs.spectrum(cs.open("textures"), "output", torch.rand(2, 3, 128, 128)).values.shape[0]
         2
     """
     if reduce not in ("mean", "max"):

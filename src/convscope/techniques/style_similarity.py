@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,61 +14,14 @@ from torch import Tensor
 from convscope.errors import BadInput
 from convscope.ops.map_statistics import DESCRIPTORS, normalized_distances
 from convscope.progress import task
-from convscope.result import Result, axes
+from convscope.results.provenance import technique
+from convscope.results.style_similarity import STATISTICS, StyleSimilarity
 from convscope.scope import Images, Scope
 from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
-from convscope.scope.provenance import technique
-from convscope.scope.stages import find_style_layers
+from convscope.techniques.style_layers import find_style_layers
 
-STATISTICS = tuple(DESCRIPTORS)
 _TILE = 96
-
-
-@dataclass(frozen=True, eq=False)
-class StyleSimilarity(Result):
-    """How alike the styles of images are, by three statistics.
-
-    Attributes:
-        similarity: 1 - distance, (statistic n other), in [0,1]; 1 is the same style. The distance is the mean over the layers.
-        layer_distance: ||d_a - d_b|| / (||d_a|| + ||d_b||) of the statistics d at each layer, (statistic layer n other).
-        auc: Probability that a pair of one group is more alike than a pair of different groups, ties counting half, (statistic); NaN where
-            no groups are given.
-        layer_auc: The same, layer by layer, (statistic layer).
-        pictures: The images, small, for showing, (n rgb h w).
-        statistics: Names along the statistic axis: "sums", "gram", "mean-std".
-        layers: The layers' names.
-        names: Names of the images.
-        groups: The group of each image, where given.
-    """
-
-    similarity: np.ndarray = axes("statistic n other", "heat", unit="similarity")
-    layer_distance: np.ndarray = axes("statistic layer n other", unit="normalized distance")
-    auc: np.ndarray = axes("statistic")
-    layer_auc: np.ndarray = axes("statistic layer")
-    pictures: np.ndarray = axes("n rgb h w", "image")
-    statistics: tuple[str, ...] = STATISTICS
-    layers: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-
-    def nearest(self, statistic: str = "sums", among: Sequence[int] | None = None) -> np.ndarray:
-        """The image whose style is nearest to each image's, (n): another one, out of `among` if given; ties by number."""
-        alike = self.similarity[self.statistics.index(statistic)].copy()
-        np.fill_diagonal(alike, -1)
-        if among is not None:
-            alike[:, np.setdiff1d(np.arange(alike.shape[1]), among)] = -1
-        return alike.argmax(1)
-
-    def summary(self) -> str:
-        """Each image's nearest, and how well the groups are told apart."""
-        lines = [f"{name}: nearest {', '.join(self._nearest_names(row))}" for row, name in enumerate(self.names)]
-        if self.groups:
-            lines.append("same group told from different ones, AUC: " + ", ".join(map("{} {:.3f}".format, self.statistics, self.auc)))
-        return "\n".join(lines)
-
-    def _nearest_names(self, row: int) -> list[str]:
-        return [f"{self.names[self.nearest(name)[row]]} ({name})" for name in self.statistics]
 
 
 @technique

@@ -9,88 +9,39 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from convscope.descent import descend
 from convscope.errors import BadInput
-from convscope.image import MeanSubtracted, NormalizedPixels
-from convscope.minimizers import find_minimizer
 from convscope.ops.map_statistics import DESCRIPTORS, style_loss
+from convscope.optimize.descent import descend
+from convscope.optimize.minimizers import find_minimizer
+from convscope.optimize.parameterizations import MeanSubtracted, NormalizedPixels
 from convscope.progress import task
-from convscope.result import Result, axes
+from convscope.results.provenance import describe, technique
+from convscope.results.style_transfer import STATISTICS, StyleTransfer
 from convscope.scope import Images, Inputs, Scope
 from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
-from convscope.scope.provenance import describe, technique
-from convscope.scope.stages import find_style_layers, layer_after, style_depths
 from convscope.seeding import derive_seed
+from convscope.techniques.style_layers import find_style_layers, layer_after, style_depths
 
-STATISTICS = tuple(DESCRIPTORS)
 WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 3e5)}
 """Weights of content and style: those of PMCI for sums, Gatys et al.'s ratio of 1e-3 for Gram, and about as strong for mean-std."""
+
+
 CONTENT_DEPTH = {"sums": 2, "gram": 4, "mean-std": 4}
 """Content is compared at the layer after the so-many-eth style layer: VGG's relu2_2 (PMCI), relu4_2 (Gatys et al.)."""
+
+
 FORMS: dict[str, Callable[[Inputs], NormalizedPixels | MeanSubtracted]] = {
     "lbfgs": partial(NormalizedPixels, start_range=(118, 138)),
     "adam": partial(NormalizedPixels, start_range=(118, 138)),
     "paper": MeanSubtracted,
 }
 """How each optimizer's pictures are written."""
-
-
-@dataclass(frozen=True, eq=False)
-class StyleTransfer(Result):
-    """A picture for every content and style.
-
-    Attributes:
-        images: The pictures, (content style rgb h w) in [0,1].
-        contents: The content pictures, (content rgb h w).
-        styles: The style pictures, cut and resized to the contents' size for showing, (style rgb h w).
-        style_losses: Loss in the end by every statistic, whichever was made small, (content style statistic layer), not weighted.
-        style_losses_before: The same of the content picture itself.
-        content_errors: ||F - F_c||^2 / ||F_c||^2 at the content layer in the end, (content style).
-        losses: Weighted content and style parts in the end, (content style part).
-        history: Weighted loss at every evaluation, (content style step); NaN after an early end.
-        statistic: The one that was made small.
-        statistics: Names along the statistic axis.
-        content_layer: Where content was compared.
-        layers: Where style was compared.
-        content_names, style_names: Names of the pictures.
-    """
-
-    images: np.ndarray = axes("content style rgb h w", "image")
-    contents: np.ndarray = axes("content rgb h w", "image")
-    styles: np.ndarray = axes("style rgb h w", "image")
-    style_losses: np.ndarray = axes("content style statistic layer")
-    style_losses_before: np.ndarray = axes("content style statistic layer")
-    content_errors: np.ndarray = axes("content style")
-    losses: np.ndarray = axes("content style part")
-    history: np.ndarray = axes("content style step", "series", unit="loss")
-    statistic: str = "sums"
-    statistics: tuple[str, ...] = STATISTICS
-    content_layer: str = ""
-    layers: tuple[str, ...] = ()
-    content_names: tuple[str, ...] = ()
-    style_names: tuple[str, ...] = ()
-
-    def remaining(self) -> np.ndarray:
-        """Share of the content picture's own style loss that is left, mean over the layers, (content style statistic)."""
-        return (self.style_losses / np.maximum(self.style_losses_before, 1e-30)).mean(-1)
-
-    def summary(self) -> str:
-        """What is left of each statistic's loss."""
-        left = self.remaining()
-        lines = [
-            f"{content} as {style}: content error {self.content_errors[row, column]:.3g}; style loss left: "
-            + ", ".join(f"{name} {100 * left[row, column, place]:.3g} %" for place, name in enumerate(self.statistics))
-            for row, content in enumerate(self.content_names)
-            for column, style in enumerate(self.style_names)
-        ]
-        return "\n".join(lines)
 
 
 @technique
@@ -270,7 +221,7 @@ class _Goal:
         return self.scope.run_maps(pictures, names, edit=self.pooling())
 
     def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> dict[str, Tensor]:  # noqa: ARG002
-        """The weighted parts of the loss: see :class:`~convscope.descent.Loss`."""
+        """The weighted parts of the loss: see :class:`~convscope.optimize.descent.Loss`."""
         values = self.values(pictures)
         own = values[self.content_layer]
         squares = (own - self._code(items)).square().flatten(1).sum(1) / 2

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.result import Result, axes
+from convscope.results.provenance import technique
+from convscope.results.weight_grid import WeightGrid
 from convscope.scope import Scope
-from convscope.scope.provenance import technique
 
 MODES = ("rgb", "channels", "collated")
+
+
 SCALES = ("auto", "tile", "shared")
-
-
-@dataclass(frozen=True, eq=False)
-class WeightGrid(Result):
-    """The kernels of a convolution.
-
-    Attributes:
-        weights: The weights themselves, (filter channel h w); `channel` counts the input channels of the filter's group.
-        shown: The brightness of each weight as shown, (filter channel h w) in [0,1].
-        layer: The layer's name.
-        mode: "rgb", "channels" or "collated".
-        scale: "tile": 0.5 + (w - mean) / standard deviation over the tile, clipped, where a tile is a filter ("rgb") or a kernel;
-            "shared": 0.5 + w / (2 max |w|) over the layer, so that zero is grey; "range": (w - min) / (max - min) over the layer.
-        compat: Whether "collated" lies as in the article.
-        groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
-    """
-
-    weights: np.ndarray = axes("filter channel h w", "signed", unit="weight")
-    shown: np.ndarray = axes("filter channel h w")
-    layer: str = ""
-    mode: str = "rgb"
-    scale: str = "tile"
-    compat: bool = False
-    groups: int = 1
-
-    def collated(self) -> np.ndarray:
-        """All weights as one array: a row of kernels per filter, a column per input channel, Q[o*h+y, i*w+x] = weights[o, i, y, x].
-
-        With `compat` the article's P = Q transposed: filters across, input channels down, and every kernel transposed.
-        """
-        filters, channels, height, width = self.weights.shape
-        upright = self.weights.swapaxes(1, 2).reshape(filters * height, channels * width)
-        return upright.T if self.compat else upright
-
-    def summary(self) -> str:
-        """Sizes and range in a line."""
-        filters, channels, height, width = self.weights.shape
-        low, high = float(self.weights.min()), float(self.weights.max())
-        return f"{self.layer}: {filters} filters of {channels} kernels {height}x{width}, weights {low:.3g} to {high:.3g}"
 
 
 @technique

@@ -1,0 +1,88 @@
+"""Which classes a channel responds to: how well it tells each label's images from all others, and whether that could be chance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.names import Units
+from convscope.results.class_profile import ClassProfile
+from convscope.results.provenance import technique
+from convscope.statistics import benjamini_hochberg, group_areas, holm
+from convscope.survey.survey import Survey
+
+REDUCES = ("mean", "max")
+
+
+CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
+
+
+@technique
+def class_profile(survey: Survey, layer: str, units: Units = None, *, reduce: str = "mean", correction: str = "holm") -> ClassProfile:
+    """Which classes units respond to.
+
+    AUC = U / (n m), Mann-Whitney, of a label's images against all other labelled images. p is exact where a label has one image, else
+    the normal approximation with corrections for ties and continuity; it is corrected over all pairs of unit and label asked about.
+
+    Args:
+        survey: The survey; its images need labels.
+        layer: Layer name.
+        units: An int, a list, a slice, or None for all; class names are understood on "output".
+        reduce: "mean" or "max" over positions; for local features the maximum says more.
+        correction: "holm" or "bh".
+
+    Returns:
+        AUC, effect and p-values; `.responds(unit)` and `.best(label)`.
+
+    Raises:
+        LayerNotFound, UnitNotFound: Unknown layer or unit.
+        BadInput: Fewer than two labels; unknown reduce or correction; summaries only.
+
+    Source:
+        Mann and Whitney 1947; Holm 1979; Benjamini and Hochberg 1995. The question is that of class selectivity (Morcos et al. 2018,
+        arXiv 1803.06959), with a measure that outliers do not rule.
+
+    Example:
+        >>> import convscope as cs
+        >>> profile = cs.class_profile(cs.read_survey("surveys/photos"), "features.12")  # doctest: +SKIP
+        >>> profile.responds(213)  # doctest: +SKIP
+        ('ants',)
+    """
+    for name, value, allowed in (("reduce", reduce, REDUCES), ("correction", correction, tuple(CORRECTIONS))):
+        if value not in allowed:
+            raise BadInput(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+    chosen = survey.units(layer, units)
+    if len(survey.labels) < 2:
+        found = f"only {survey.labels[0]}" if survey.labels else "none"
+        raise BadInput(f"survey {survey.path}: responding to a class takes images of at least two labels, found {found}")
+    own = survey.truth >= 0
+    values = (survey.mean(layer) if reduce == "mean" else survey.maximum(layer))[own][:, chosen].astype(np.float64)
+    truth = survey.truth[own]
+    auc, p = group_areas(values, truth, len(survey.labels))
+    return ClassProfile(
+        auc=auc.T,
+        p=p.T,
+        p_corrected=CORRECTIONS[correction](p.T),
+        effect=_effect(values, truth, len(survey.labels)).T,
+        counts=np.bincount(truth, minlength=len(survey.labels)),
+        layer=layer,
+        units=tuple(chosen),
+        labels=survey.unit_labels(layer, chosen),
+        classes=survey.labels,
+        reduce=reduce,
+        correction=correction,
+    )
+
+
+def _effect(values: np.ndarray, truth: np.ndarray, count: int) -> np.ndarray:
+    """(label unit): the gap between a label's mean and the others', in standard deviations of the others."""
+    centred = values - values.mean(0)
+    sums, squares = np.zeros((count, values.shape[1])), np.zeros((count, values.shape[1]))
+    np.add.at(sums, truth, centred)
+    np.add.at(squares, truth, centred**2)
+    sizes = np.bincount(truth, minlength=count)[:, None]
+    rest = len(values) - sizes
+    mean = -sums / rest  # the centred values add up to nothing
+    deviation = np.sqrt(np.maximum((squares.sum(0) - squares - rest * mean**2) / np.maximum(rest - 1, 1), 0))
+    gap = sums / sizes - mean
+    return np.divide(gap, deviation, out=np.where(np.abs(gap) < 1e-12, 0.0, np.copysign(np.inf, gap)), where=deviation > 0)

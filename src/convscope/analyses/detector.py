@@ -1,0 +1,188 @@
+"""Alarms by the maps of a class, with thresholds chosen on images set aside, beside the network's own output and a linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convscope.analyses.activation_sums import MODES, weights_of
+from convscope.analyses.baselines import OWN, linear_probe, margins, own_outputs
+from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, elect, maps_of, tally
+from convscope.analyses.thresholds import Counter, Rule
+from convscope.errors import BadInput
+from convscope.names import OUTPUT
+from convscope.results.detector import METHODS, Detector
+from convscope.results.provenance import technique
+from convscope.seeding import derive_seed
+from convscope.survey.survey import Survey
+
+
+@technique
+def detector(
+    survey: Survey,
+    layer: str,
+    maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    rule: str = "fpr",
+    fpr: float = 0.05,
+    beta: float = 1.0,
+    mode: str = "standardized",
+    own: str = "softmax",
+    outputs: Mapping[str, int] | None = None,
+    split: str | None = None,
+    share: float = 0.5,
+    confidence: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Detector:
+    """Alarms by the maps of a class, beside the network's own output and a linear probe.
+
+    A class's alarm sounds where S_c(x) > t_c. Part of the survey's images fits (statistics of maps, the probe's weights, and the maps
+    themselves if none are given); the other part, which fitting has not seen, chooses every threshold, by the same rule for all methods.
+
+    Args:
+        survey: The survey; its images need labels.
+        layer: Layer name.
+        maps: Class maps, or {label: channels}; None: chosen on the fitting part by the article's numbers. Maps that were chosen on all
+            images make the validation look better than it is.
+        classes: Labels that alarms are for; all others are background, whose images only count as false alarms. None: the labels of
+            `maps`, or all labels.
+        rule: "fpr" (lowest threshold with at most that false positive rate), "youden" or "fbeta".
+        fpr: Target false positive rate of the rule "fpr".
+        beta: How much more recall weighs than precision in the rule "fbeta".
+        mode: How maps are added up: "standardized", "mean" or "sum", see :func:`~convscope.activation_sums`.
+        own: What the network's outputs are before their last function: "softmax" (one class each image) or "sigmoid" (several).
+        outputs: {label: output}; None: by name, else the output with the largest area on the fitting part.
+        split: Images with this split choose the thresholds; None: a share of each label's images, drawn by `seed`.
+        share: That share.
+        confidence: Of bootstrap intervals.
+        draws: How many bootstrap draws.
+        seed: Seed of split and draws.
+
+    Returns:
+        The detector; :func:`~convscope.detector_evaluation` says how it does elsewhere.
+
+    Raises:
+        LayerNotFound, UnitNotFound: Unknown layer or channel.
+        BadInput: No labels, too few images of a class, a class without maps, an unknown label, split, rule, mode or output; summaries only.
+
+    Source:
+        Shin 2020 (S2, sections 4.4 and 5.6), without a rule for thresholds and without a comparison; both are here. The probe: logistic
+        regression on standardized means (Alain and Bengio 2016, arXiv 1610.01644), L2, strength by area on the validation part.
+
+    Example:
+        >>> import convscope as cs
+        >>> alarms = cs.detector(cs.read_survey("surveys/train"), "features.12", rule="youden")  # doctest: +SKIP
+        >>> cs.detector_evaluation(alarms, cs.read_survey("surveys/val")).recall.shape  # doctest: +SKIP
+        (1, 4, 2)
+    """
+    chooser = Rule(rule, fpr, beta)
+    for name, value, allowed in (("mode", mode, MODES), ("own", own, OWN)):
+        if value not in allowed:
+            raise BadInput(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+    if not 0 < share < 1 or not 0 < confidence < 1 or draws < 1:
+        raise BadInput(f"share and confidence must be in (0, 1) and draws at least 1, got {share}, {confidence} and {draws}")
+    fit, validation = _parts(survey, split, share, seed)
+    means, values, truth = survey.mean(layer).astype(np.float64), survey.maximum(OUTPUT), survey.truth
+    chosen = _maps(survey, layer, maps, classes, means[fit], truth[fit])
+    positive = truth[:, None] == [survey.labels.index(label) for label in chosen]
+    own = own if values.shape[1] > 1 else "sigmoid"
+    channels, signs = own_outputs(survey, outputs, tuple(chosen), values[fit], positive[fit], own)
+    sums, offset = weights_of(chosen, means[fit], mode)
+    probe, bias, strengths = linear_probe(means, positive, fit, validation)
+    by_maps, by_probe = (means[validation] @ weights.T + each for weights, each in ((sums, offset), (probe, bias)))
+    scores = np.stack([by_maps, margins(values[validation], channels, own) * signs, by_probe])
+    return Detector(
+        **_thresholds(scores, positive[validation], tuple(chosen), chooser, (confidence, draws, seed)),
+        scores=scores,
+        truth=truth[validation],
+        weights=np.stack([sums, probe]),
+        offsets=np.stack([offset, bias]),
+        channels=channels,
+        signs=signs,
+        strengths=strengths,
+        layer=layer,
+        classes=tuple(chosen),
+        truths=survey.labels,
+        names=tuple(survey.names[row] for row in validation),
+        maps=chosen,
+        mode=mode,
+        rule=rule,
+        fpr=fpr,
+        beta=beta,
+        own=own,
+        confidence=confidence,
+        draws=draws,
+        seed=seed,
+        fitted=len(fit),
+    )
+
+
+def _thresholds(
+    scores: np.ndarray, positive: np.ndarray, classes: tuple[str, ...], rule: Rule, bootstrap: tuple[float, int, int]
+) -> dict[str, Any]:
+    """Thresholds and areas with their intervals, for scores (method n label)."""
+    confidence, draws, seed = bootstrap
+    shape = scores.shape[::2]
+    found = {"thresholds": np.zeros(shape), "intervals": np.zeros((*shape, 2))}
+    found |= {"auc": np.zeros(shape), "auc_intervals": np.zeros((*shape, 2))}
+    for at in np.ndindex(*shape):
+        counter = Counter(scores[at[0], :, at[1]], positive[:, at[1]])
+        stream = derive_seed(seed, "detector", METHODS[at[0]], classes[at[1]])
+        found["thresholds"][at] = counter.threshold(rule)
+        found["intervals"][at] = counter.interval(rule, confidence, draws, stream)
+        found["auc"][at] = counter.area()
+        found["auc_intervals"][at] = counter.area_interval(confidence, draws, stream)
+    return found
+
+
+def _maps(
+    survey: Survey,
+    layer: str,
+    given: ClassMaps | Mapping[str, Sequence[int]] | None,
+    classes: Sequence[str] | None,
+    means: np.ndarray,
+    truth: np.ndarray,
+) -> dict[str, tuple[int, ...]]:
+    """The maps of each class: those given, or what the fitting part votes for; a background has none and votes for none."""
+    names = survey.chosen_labels(classes)
+    if given is None:
+        votes, mean, _ = tally(means, truth, len(survey.labels), PER_IMAGE)
+        rows = [survey.labels.index(label) for label in names]
+        chosen = dict(zip(names, elect(votes[rows], mean[rows], PER_CLASS)[0], strict=True))
+    else:
+        chosen = maps_of(given, survey, layer)
+        if classes is not None:
+            if missing := [label for label in names if label not in chosen]:
+                raise BadInput(f"maps have none for class {missing[0]!r}; they are for {', '.join(chosen)}")
+            chosen = {label: chosen[label] for label in names}
+    for label, channels in chosen.items():
+        survey.known_label(label)
+        if not channels:
+            raise BadInput(f"class {label!r} has no map of its own: all of its maps are other classes', too; try a smaller per_class")
+    return chosen
+
+
+def _parts(survey: Survey, split: str | None, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of labelled images that fit, and of those that choose; each with every label, at least twice."""
+    truth = survey.truth
+    if len(survey.labels) < 2:
+        raise BadInput(f"survey {survey.path}: a detector takes images of at least two labels, found {', '.join(survey.labels) or 'none'}")
+    if split is not None:
+        chosen = survey.in_split(split) & (truth >= 0)
+    else:
+        chosen = np.zeros(len(truth), bool)
+        for place, label in enumerate(survey.labels):
+            own = np.flatnonzero(truth == place)
+            generator = np.random.default_rng(derive_seed(seed, "detector split", label))
+            chosen[generator.permutation(own)[: round(share * len(own))]] = True
+    fit, validation = np.flatnonzero(~chosen & (truth >= 0)), np.flatnonzero(chosen)
+    for rows, what in ((fit, "to fit"), (validation, "to choose thresholds")):
+        counts = np.bincount(truth[rows], minlength=len(survey.labels))
+        if counts.min() < 2:
+            place = int(counts.argmin())
+            raise BadInput(f"a detector takes at least 2 images of each label {what}; {survey.labels[place]!r} has {counts[place]}")
+    return fit, validation

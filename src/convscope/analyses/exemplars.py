@@ -1,0 +1,139 @@
+"""The images of a data set that excite units most, and what the units see of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convscope.errors import BadImage, BadInput
+from convscope.names import Units
+from convscope.progress import task
+from convscope.results.exemplars import Exemplars
+from convscope.results.provenance import technique
+from convscope.survey.survey import Survey
+
+FILL = 1.0
+"""What surrounds crops that the picture's border has cut: white."""
+
+
+MOST = 2 * 2**30
+"""Crops may take so many bytes."""
+
+
+@technique
+def exemplars(
+    survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, middle: float = 1.0, crops: bool = True
+) -> Exemplars:
+    """The images of a data set that excite units most, and what the units see of them.
+
+    One place for each image: the unit's maximum over its map. The larger value comes first; of equals the image that comes first in the
+    data set; within an image the first place in reading order.
+
+    Args:
+        survey: The survey.
+        layer: Layer name.
+        units: An int, a list, a slice, or None for all; class names are understood on "output".
+        top: How many images for each unit.
+        label: Only images with this label.
+        middle: Share of the receptive field's height and width that is shown, around its middle. Deep units may see the whole picture but
+            weigh the middle of their field most (Luo et al. 2016, arXiv 1701.04128): 0.5 shows more plainly what they look at.
+        crops: Whether to read the pictures; without them, only numbers are found.
+
+    Returns:
+        Values, images, positions, boxes and crops.
+
+    Raises:
+        LayerNotFound, UnitNotFound: Unknown layer or unit.
+        BadInput: Unknown label; a survey of summaries that keeps fewer images than asked for; more crops than memory should hold.
+
+    Source:
+        Zeiler and Fergus 2014 (arXiv 1311.2901), top 9, one place per image; crop = receptive field of the place.
+
+    Example:
+        >>> import convscope as cs
+        >>> survey = cs.read_survey("surveys/photos")  # doctest: +SKIP
+        >>> cs.exemplars(survey, "features.12", [3, 17]).images.shape  # doctest: +SKIP
+        (2, 9)
+    """
+    chosen = survey.units(layer, units)
+    if top < 1:
+        raise BadInput(f"top must be at least 1, got {top}")
+    if not 0 < middle <= 1:
+        raise BadInput(f"middle must be above 0 and at most 1, got {middle}")
+    values, images, positions = _strongest(survey, layer, chosen, top, label)
+    there = images >= 0
+    boxes = np.where(there[..., None], survey.fields(layer, np.where(there[..., None], positions, 0), middle), 0)
+    cut, missing = _crops(survey, images, boxes) if crops else (np.zeros((len(chosen), 0, 3, 0, 0), np.float32), ())
+    rows = [[survey.row(int(image)) for image in line if image >= 0] for line in images]
+    labels = [survey.labels[place] if place >= 0 else "" for place in survey.truth]
+    return Exemplars(
+        values=values,
+        images=images,
+        positions=positions,
+        boxes=boxes,
+        crops=cut,
+        layer=layer,
+        units=tuple(chosen),
+        labels=survey.unit_labels(layer, chosen),
+        label=label or "",
+        names=tuple(tuple(survey.names[row] for row in line) for line in rows),
+        image_labels=tuple(tuple(labels[row] for row in line) for line in rows),
+        missing=missing,
+        height=survey.frame.size[0],
+        width=survey.frame.size[1],
+        of=len(survey) if label is None else int((survey.truth == survey.labels.index(label)).sum()),
+        middle=middle,
+    )
+
+
+def _strongest(survey: Survey, layer: str, units: list[int], top: int, label: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, images and positions, (unit top ...): from the survey's own list where it is long enough, else from all images."""
+    kept = survey.manifest["top"]
+    if top <= kept:
+        table = survey.top(layer, label)
+        column = {name: table[name].to_numpy() for name in ("channel", "rank", "value", "image", "y", "x")}
+        shape = survey.layer(layer).channels, kept
+        values, images, positions = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int64), np.full((*shape, 2), -1, np.int32)
+        place = column["channel"], column["rank"]
+        values[place], images[place], positions[place] = column["value"], column["image"], np.stack([column["y"], column["x"]], -1)
+        return values[units, :top], images[units, :top], positions[units, :top]
+    if survey.manifest["summary_only"]:
+        raise BadInput(f"survey {survey.path} holds summaries only, with the {kept} strongest images of each unit; got top={top}")
+    own = np.arange(len(survey)) if label is None else np.flatnonzero(survey.truth == survey.labels.index(survey.known_label(label)))
+    peaks = survey.maximum(layer)[own][:, units]
+    order = np.argsort(-peaks, axis=0, kind="stable")[:top].T
+    places = survey.positions(layer)[own][order, np.array(units)[:, None]]
+    short = ((0, 0), (0, top - order.shape[1]))
+    values = np.pad(np.take_along_axis(peaks.T, order, 1), short, constant_values=np.nan)
+    return (
+        values,
+        np.pad(survey.ids[own][order], short, constant_values=-1),
+        np.pad(places, (*short, (0, 0)), constant_values=-1),
+    )
+
+
+def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What is inside the boxes, (unit top rgb h w), and the names of pictures that could not be read."""
+    size = (boxes[..., 2:] - boxes[..., :2]).reshape(-1, 2).max(0)
+    needed = images.size * 3 * int(size[0]) * int(size[1]) * 4
+    if needed > MOST:
+        raise BadInput(
+            f"{images.size} crops of {size[0]} x {size[1]} pixels take {needed / 2**30:.1f} GB; ask for fewer units, or for crops=False"
+        )
+    cut = np.full((*images.shape, 3, *size), FILL, np.float32)
+    missing: list[str] = []
+    numbers = np.unique(images[images >= 0])
+    with task("reading pictures", len(numbers)) as advance:
+        for image in numbers:
+            try:
+                picture = survey.picture(int(image))
+            except BadImage:
+                missing.append(survey.names[survey.row(int(image))])
+                continue
+            finally:
+                advance()
+            for unit, place in np.argwhere(images == image):
+                y0, x0, y1, x1 = boxes[unit, place]
+                # a field that the upper or left border has cut lacks its beginning
+                top, left = size[0] - (y1 - y0) if y0 == 0 else 0, size[1] - (x1 - x0) if x0 == 0 else 0
+                cut[unit, place, :, top : top + y1 - y0, left : left + x1 - x0] = picture[:, y0:y1, x0:x1]
+    return cut, tuple(missing)

@@ -1,0 +1,1 @@
+"""Folders of feature visualizations: made, read, and single images made again from their receipts."""

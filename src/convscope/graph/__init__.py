@@ -1,0 +1,1 @@
+"""The network as a graph of tensor operations: geometry, receptive fields, multiply-accumulates, bounds."""

@@ -1,0 +1,79 @@
+"""What the words of a question mean: the layer "output", unit numbers and class names, and near names for a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from convscope.errors import BadInput, UnitNotFound
+
+OUTPUT = "output"
+"""Name of the layer that is the network's output; its units are the classes."""
+
+Units: TypeAlias = int | str | slice | Sequence[int | str] | None
+"""Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
+
+
+def near_names(name: str, known: Iterable[str], *, count: int = 4, cutoff: float = 0.5) -> list[str]:
+    """The known names that a wrong one may have meant: those that contain it first, then those spelled alike."""
+    names = list(dict.fromkeys(known))
+    lower = {each.lower(): each for each in reversed(names)}
+    containing = [each for each in names if name and name.lower() in each.lower()]
+    alike = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=cutoff)]
+    return list(dict.fromkeys([*containing, *alike]))[:count]
+
+
+def class_number(target: int | str, count: int, names: Sequence[str]) -> int:
+    """The unit of "output" that a class index or name means; a name wins over a number written as text.
+
+    Args:
+        target: Index, or name (upper and lower case are the same).
+        count: Number of outputs.
+        names: Class names, empty where none are known.
+
+    Raises:
+        UnitNotFound: No such index.
+        BadInput: No such name (near names are listed), or several.
+    """
+    if isinstance(target, str):
+        found = [index for index, name in enumerate(names) if name.lower() == target.lower()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BadInput(f"class {target!r} is not unique: it is the name of {', '.join(map(str, found))}")
+        if not target.isdecimal():
+            near = near_names(target, names)
+            hint = f"; near names: {', '.join(near)}" if near else "" if names else "; no class names are known, give a number"
+            raise BadInput(f"class {target!r} is unknown{hint}")
+    return unit_numbers(int(target) if isinstance(target, str) else target, OUTPUT, count)[0]
+
+
+def unit_numbers(asked: Any, layer: str, count: int, names: Sequence[str] = ()) -> list[int]:
+    """The unit numbers meant by a number, a list, a slice or None (all) on a layer; class names are understood on "output".
+
+    Args:
+        asked: As :data:`Units`; NumPy integers and arrays are understood as well.
+        layer: Layer name.
+        count: How many units the layer has.
+        names: Class names, empty where none are known.
+
+    Raises:
+        UnitNotFound: The layer has no such unit, or none is asked for.
+        BadInput: On "output": an unknown class name.
+    """
+    if asked is None or isinstance(asked, slice):
+        chosen: list[Any] = list(range(count))[slice(None) if asked is None else asked]
+    elif isinstance(asked, str) or not hasattr(asked, "__iter__"):
+        chosen = [asked]
+    else:
+        chosen = list(asked)
+    if layer == OUTPUT:
+        chosen = [class_number(unit, count, names) if isinstance(unit, str) else unit for unit in chosen]
+    for unit in chosen:
+        whole = isinstance(unit, int) or (hasattr(unit, "dtype") and getattr(unit.dtype, "kind", "") in "iu")
+        if isinstance(unit, bool) or not whole or not 0 <= unit < count:
+            raise UnitNotFound(f"layer {layer} has units 0 to {count - 1}, got {unit!r}")
+    if not chosen:
+        raise UnitNotFound(f"no unit of layer {layer} asked for: {asked!r} is empty (it has 0 to {count - 1})")
+    return [int(unit) for unit in chosen]

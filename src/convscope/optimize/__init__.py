@@ -1,0 +1,1 @@
+"""Optimization of images: parameterizations, random transforms, objectives, recipes, minimizers, and the two loops that use them."""

@@ -1,1 +1,0 @@
-"""Techniques at work on a folder: planned, resumable, with receipts."""

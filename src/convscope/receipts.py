@@ -1,0 +1,162 @@
+"""Pictures that say how they came about: a PNG whose ``iTXt`` chunk ``convscope`` holds the manifest as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import BadImage, BadInput, StoreConflict
+
+KEY = "convscope"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LARGEST = 64 * 2**20
+
+
+def write_png(path: str | Path, image: np.ndarray, receipt: Mapping[str, Any]) -> Path:
+    """Writes a picture with its receipt, all or nothing, and returns the path.
+
+    Args:
+        path: The file; it is replaced if it exists. Its folder must exist.
+        image: (rgb h w) float in [0,1], or (h w 3) uint8.
+        receipt: How the picture came about; anything JSON can hold, tuples become lists.
+
+    Raises:
+        BadInput: The image has another shape, type or range.
+    """
+    return atomic_write(path, png_bytes(image, receipt))
+
+
+def png_bytes(image: np.ndarray, receipt: Mapping[str, Any]) -> bytes:
+    """The bytes of a PNG file with a receipt; arguments as :func:`write_png`."""
+    from PIL import Image as Pillow
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    chunks.add_itxt(KEY, json.dumps(jsonable(receipt), ensure_ascii=False, allow_nan=False), zip=False)
+    buffer = io.BytesIO()
+    Pillow.fromarray(_pixels(image)).save(buffer, format="PNG", pnginfo=chunks, compress_level=4)
+    return buffer.getvalue()
+
+
+def read_receipt(path: str | Path) -> dict[str, Any]:
+    """The receipt of a picture; reads no pixels.
+
+    Raises:
+        BadImage: The file cannot be read, or is no intact PNG.
+        StoreConflict: The picture carries no receipt, or one that cannot be read.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"{path}: cannot be read ({error.strerror})") from error
+    for kind, body in _chunks(path, data):
+        if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
+            try:
+                receipt = json.loads(_text(body))
+            except (ValueError, zlib.error) as error:
+                raise StoreConflict(f"{path}: its receipt is damaged ({error})") from error
+            if isinstance(receipt, dict):
+                return receipt
+            raise StoreConflict(f"{path}: its receipt is damaged (no table of parameters)")
+    raise StoreConflict(f"{path}: carries no receipt; only pictures written by convscope do, and some programs drop it when they save")
+
+
+def atomic_write(path: str | Path, data: bytes) -> Path:
+    """Writes a file so that, whatever happens, it is either the old one or all of the new one; returns the path."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write_synced(temporary, data)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and waits until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def jsonable(value: Any) -> Any:
+    """The value as any reader of JSON understands it, for manifests and receipts, where exact types do not matter.
+
+    Tuples become lists, NumPy values plain numbers and lists, paths and everything else text; NaN and infinity become text too.
+    """
+    match value:
+        case None | bool() | str():
+            return value
+        case np.generic() | np.ndarray():
+            return jsonable(value.tolist())
+        case int():
+            return int(value)
+        case float():
+            return float(value) if math.isfinite(value) else str(value)
+        case Mapping():
+            return {str(key): jsonable(each) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [jsonable(each) for each in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
+        case os.PathLike():
+            return os.fspath(value)
+        case _:
+            return str(value)
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    """(h w 3) uint8 from either accepted form."""
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return np.asarray(image, order="C")
+    if not np.issubdtype(image.dtype, np.floating) or image.ndim != 3 or image.shape[0] != 3:
+        raise BadInput(f"a picture is (rgb h w) float in [0,1] or (h w 3) uint8, got shape {image.shape} of {image.dtype}")
+    low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
+    if not (low >= 0.0 and high <= 1.0):  # written so that NaN is refused too
+        raise BadInput(f"a float picture lies in [0,1], got {low:.4g} to {high:.4g}")
+    return np.ascontiguousarray(np.moveaxis(np.rint(image.astype(np.float64) * 255).astype(np.uint8), 0, -1))
+
+
+def _chunks(path: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and body of every chunk of a PNG file, checked against its checksum."""
+    if not data.startswith(_SIGNATURE):
+        raise BadImage(f"{path}: is not a PNG file")
+    place = len(_SIGNATURE)
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        check = data[place + 8 + length : place + 12 + length]
+        if len(check) < 4 or struct.unpack(">I", check)[0] != zlib.crc32(kind + body):
+            raise BadImage(f"{path}: is damaged (chunk at byte {place})")
+        yield kind, body
+        if kind == b"IEND":
+            return
+        place += 12 + length
+    raise BadImage(f"{path}: is cut off")
+
+
+def _text(body: bytes) -> str:
+    """The text of an iTXt chunk: keyword, 0, compressed?, method, language, 0, translated keyword, 0, text."""
+    head, _, rest = body.partition(b"\0")
+    if len(head) == len(body) or len(rest) < 2:
+        raise ValueError("cut off")
+    text = rest[2:].split(b"\0", 2)[-1]
+    if rest[0]:
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(text, _LARGEST)
+        if unpacker.unconsumed_tail:
+            raise ValueError("larger than 64 MiB")
+    return text.decode("utf-8")

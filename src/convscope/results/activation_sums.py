@@ -1,0 +1,128 @@
+"""Activation sums as in the article: a plot for each class's maps, a line for each label's images; a row for each survey."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.render.panels import Curves, Group, Line, View
+from convscope.results import words
+from convscope.results.base import Result, axes
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationSums(Result):
+    """Sums of every image of one or several surveys.
+
+    Attributes:
+        sums: Each image's sum over the maps of each class, (n label); NaN for a class without maps.
+        truth: The images' own labels as places in `truths`, -1 for none, (n).
+        group: The survey of each image as a place in `surveys`, (n).
+        sizes: How many maps each class has in each survey, (survey label).
+        layer: The layers' names, one for each survey.
+        classes: The classes whose maps were summed.
+        truths: The labels found.
+        surveys: The surveys' names.
+        names: The images' names.
+        mode: "mean", "sum" or "standardized".
+    """
+
+    sums: np.ndarray = axes("n label", "values", unit="activation")
+    truth: np.ndarray = axes("n")
+    group: np.ndarray = axes("n")
+    sizes: np.ndarray = axes("survey label")
+    layer: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    truths: tuple[str, ...] = ()
+    surveys: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    mode: str = "mean"
+
+    def beside(self, *others: ActivationSums) -> Self:
+        """These sums and those of other networks or data sets in one result, to be shown side by side.
+
+        Raises:
+            BadInput: Other classes, or another mode.
+        """
+        every = (self, *others)
+        for other in others:
+            if set(other.classes) != set(self.classes) or other.mode != self.mode:
+                mine, theirs = (f"{each.mode} over maps of {', '.join(each.classes)}" for each in (self, other))
+                raise BadInput(f"sums can stand side by side if classes and mode are the same, got {mine} and {theirs}")
+        truths = tuple(sorted({label for each in every for label in each.truths}))
+        order = [[each.classes.index(label) for label in self.classes] for each in every]
+        starts = np.cumsum([0, *(len(each.surveys) for each in every)])
+        places = [np.array([*(truths.index(label) for label in each.truths), -1], np.int64) for each in every]
+        return dataclasses.replace(
+            self,
+            sums=np.concatenate([each.sums[:, columns] for each, columns in zip(every, order, strict=True)]),
+            truth=np.concatenate([place[each.truth] for each, place in zip(every, places, strict=True)]),
+            group=np.concatenate([each.group + start for each, start in zip(every, starts, strict=False)]),
+            sizes=np.concatenate([each.sizes[:, columns] for each, columns in zip(every, order, strict=True)]),
+            layer=tuple(layer for each in every for layer in each.layer),
+            truths=truths,
+            surveys=tuple(name for each in every for name in each.surveys),
+            names=tuple(name for each in every for name in each.names),
+        )
+
+    def summary(self) -> str:
+        """For each class's maps, the median over the images of each label."""
+        lines: list[str] = []
+        for place, survey in enumerate(self.surveys):
+            for column, label in enumerate(self.classes):
+                own = self.group == place
+                medians = [
+                    f"{truth} {np.median(self.sums[own & (self.truth == index), column]):.3g}"
+                    for index, truth in enumerate(self.truths)
+                    if (own & (self.truth == index)).any()
+                ]
+                maps = f"{self.sizes[place, column]} maps of {label}"
+                lines.append(f"{survey}, {maps}: median {self.mode} of images of {', '.join(medians)}")
+        return "\n".join(lines)
+
+    def view(self) -> View:
+        """A row of plots for each survey, a plot for each class's maps."""
+        columns = range(min(len(self.classes), _MOST_CLASSES))
+        plots = [_plot(self, survey, column) for survey in range(len(self.surveys)) for column in columns]
+        values = {
+            "mean": "Value: mean activation, averaged over the class's maps.",
+            "sum": "Value: sum of the mean activations of the class's maps; it grows with their number.",
+            "standardized": "Value: mean over the maps of (activation - mean) / standard deviation, both over the first survey's images.",
+        }
+        note = "Each line runs over the images of one label in the order of the data set; the dashed line is their median. "
+        note += f"The higher a label's own line above the others, the better these maps tell it. {values[self.mode]}"
+        if len(self.classes) > len(columns):
+            note += f" Shown are the first {len(columns)} of {len(self.classes)} classes."
+        layers = " / ".join(dict.fromkeys(self.layer))
+        parts = words.provenance(self), f"layer {layers}", self.mode
+        return View("Activation sums", (Group(tuple(plots), len(columns)),), subtitle=" · ".join(part for part in parts if part), note=note)
+
+
+_MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 560
+
+
+def _plot(result: ActivationSums, survey: int, column: int) -> Curves:
+    label = result.classes[column]
+    size = int(result.sizes[survey, column])
+    title = f"{result.surveys[survey]}: {size} map{'s' if size != 1 else ''} of {label}"
+    values = [(name, color, result.sums[rows, column]) for name, color, rows in groups(result, survey, label)]
+    lines = tuple(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, color) for name, color, each in values)
+    medians = tuple(Line("", np.array([1, len(each)]), np.full(2, np.median(each)), color, dashed=True) for _, color, each in values)
+    unit = "sum of activations" if result.mode == "sum" else f"{result.mode} activation"
+    return Curves((*lines, *medians), title, "image of its label", unit, width=_WIDTH)
+
+
+def groups(result: ActivationSums, survey: int, label: str) -> list[tuple[str, int, np.ndarray]]:
+    """(name, colour, rows) of the images of each label; with many labels, those of `label` and all others."""
+    own = result.group == survey
+    if len(result.truths) <= _MOST_LINES:
+        names = [*enumerate(result.truths), (-1, "no label")]
+        found = [(name, place, np.flatnonzero(own & (result.truth == place))) for place, name in names]
+    else:
+        mine = result.truth == (result.truths.index(label) if label in result.truths else len(result.truths))
+        found = [("all others", 7, np.flatnonzero(own & ~mine)), (label, 1, np.flatnonzero(own & mine))]
+    return sorted((each for each in found if len(each[2])), key=lambda each: -len(each[2]))

@@ -1,0 +1,164 @@
+"""What every technique returns, and the border between torch and NumPy.
+
+A result is data only: frozen arrays that say what their axes and kinds are, and a manifest that says how they came about.
+Views and stores read that, so a new technique shows and saves itself. Building a result is the one place where tensors become
+arrays: detached, on the CPU, bfloat16 widened to float32, read-only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+
+from convscope import render
+from convscope.render.panels import View
+from convscope.results.default_view import default_view
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Shown = TypeVar("Shown", str, bytes)
+
+Kind = Literal["image", "heat", "signed", "series", "values", "boxes"]
+"""How an array wants to be seen: RGB pictures in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers,
+pixel boxes (y0 x0 y1 x1, end exclusive)."""
+
+
+def axes(names: str, kind: Kind = "values", *, unit: str = "") -> Any:
+    """Declares an array field of a result.
+
+    Args:
+        names: The axes in order, separated by spaces, e.g. ``"unit rgb h w"``. Fields that share a name share its length, except
+            for the spatial names ``h w y x``, which may differ from field to field.
+        kind: How the array wants to be seen.
+        unit: The physical unit of the values, printed on colour bars and axes.
+    """
+    return dataclasses.field(metadata={"axes": tuple(names.split()), "kind": kind, "unit": unit})
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayField:
+    """An array of a result together with what was declared about it."""
+
+    name: str
+    array: np.ndarray
+    axes: tuple[str, ...]
+    kind: Kind
+    unit: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """Base of all results. Subclasses are frozen dataclasses whose array fields are declared with :func:`axes`.
+
+    Attributes:
+        manifest: How the result came about: technique, every parameter, seed, network, weights hash, versions, device, precision.
+    """
+
+    technique: ClassVar[str] = "result"
+    _free_axes: ClassVar[frozenset[str]] = frozenset(["h", "w", "y", "x"])
+
+    manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True, repr=False)
+
+    def __init_subclass__(cls) -> None:
+        cls.technique = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Result.__repr__  # a dataclass would write one that prints whole arrays
+
+    def __post_init__(self) -> None:
+        lengths: dict[str, tuple[int, str]] = {}
+        for field in dataclasses.fields(self):
+            if "axes" not in field.metadata:
+                continue
+            array = to_array(getattr(self, field.name))
+            names = field.metadata["axes"]
+            if array.ndim != len(names):
+                raise TypeError(f"{type(self).__name__}.{field.name} is declared ({' '.join(names)}) but has shape {array.shape}")
+            for name, length in zip(names, array.shape, strict=True):
+                known, first = lengths.setdefault(name, (length, field.name))
+                if known != length and name not in self._free_axes:
+                    raise TypeError(f"{type(self).__name__}: axis {name!r} is {known} in {first} but {length} in {field.name}")
+            object.__setattr__(self, field.name, array)
+
+    def arrays(self) -> Iterator[ArrayField]:
+        """The array fields in order of declaration, each with its axes, kind and unit."""
+        for field in dataclasses.fields(self):
+            if "axes" in field.metadata:
+                yield ArrayField(field.name, getattr(self, field.name), **field.metadata)
+
+    def extras(self) -> dict[str, Any]:
+        """The fields that are not arrays (names, statuses, numbers), without the manifest."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if "axes" not in field.metadata and field.name != "manifest"
+        }
+
+    def with_manifest(self, manifest: Mapping[str, Any]) -> Self:
+        """The same result with another manifest (arrays are shared, not copied)."""
+        return dataclasses.replace(self, manifest=dict(manifest))
+
+    def summary(self) -> str:
+        """The finding in a few lines of text, for the command line."""
+        return repr(self)
+
+    def view(self) -> View:
+        """What is shown of the result; by default every field as its kind says."""
+        return default_view(self)
+
+    def figure(self) -> Figure:
+        """The result as a matplotlib figure."""
+        return render.figure(self.view())
+
+    def save(self, folder: str | Path, *, figure: bool = True) -> Path:
+        """Writes arrays, manifest and figure into `folder` (created; manifest last) and returns it.
+
+        Args:
+            folder: Created with the folders above it; may exist if empty.
+            figure: Whether to draw and write ``figure.png``, too.
+
+        Raises:
+            StoreConflict: The folder already holds something.
+        """
+        from convscope.results import folder as store
+
+        return store.save(self, folder, figure=figure)
+
+    def _repr_png_(self) -> bytes | None:
+        return self._shown(lambda: render.png(self.view()))
+
+    def _repr_html_(self) -> str | None:
+        return self._shown(lambda: render.html(self.view(), self.manifest))
+
+    def _shown(self, shown: Callable[[], Shown]) -> Shown | None:
+        """`shown()`; None with a warning where it fails, since a display must not take the session down and repr() still works."""
+        try:
+            return shown()
+        except Exception as error:
+            warnings.warn(f"{self.technique}: cannot be shown ({type(error).__name__}: {error})", RuntimeWarning, stacklevel=3)
+            return None
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{item.name}({' '.join(item.axes)})={list(item.array.shape)}" for item in self.arrays())
+        return f"{type(self).__name__}({shown})"
+
+
+def to_array(value: Any) -> np.ndarray:
+    """A read-only array with the values of a tensor, array or nested list; bfloat16 and float16 become float32."""
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        return value
+    tensor: Any = value
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        tensor = (tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor).numpy()
+    array = np.array(tensor)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,158 @@
+"""A detector: scores of the images that chose its thresholds, the thresholds drawn in, and the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from convscope.render.panels import Curves, Group, Line, Panel, Table, View, number
+from convscope.results import words
+from convscope.results.base import Result, axes
+
+METHODS = ("maps", "output", "probe")
+
+
+@dataclass(frozen=True, eq=False)
+class Detector(Result):
+    """Thresholds of three methods for each class: its maps, the network's own output, and a linear probe on the same layer.
+
+    Attributes:
+        thresholds: A score above it is an alarm, (method label).
+        intervals: Where the threshold lies in bootstrap draws of the validation images, (method label end).
+        auc: Area under the ROC curve on the validation images, (method label).
+        auc_intervals: The same for areas, (method label end).
+        scores: Of the validation images, (method n label).
+        truth: Their labels as places in `truths`, (n).
+        weights: Scores of maps and probe as a linear function of the layer's means over positions, (linear label c).
+        offsets: What is added to that, (linear label).
+        channels: The output that stands for each class, (label).
+        signs: 1, or -1 where the class is what the only output is low for, (label).
+        strengths: The probe's inverse penalty, (label).
+        layer: The layer's name.
+        classes: The classes that alarms are for.
+        truths: All labels of the survey.
+        names: Names of the validation images.
+        maps: {label: channels}.
+        mode: How maps are added up: "standardized", "mean" or "sum".
+        rule: How thresholds were chosen: "fpr", "youden" or "fbeta".
+        fpr, beta: The rule's numbers.
+        own: What the outputs are: "softmax" or "sigmoid".
+        confidence, draws, seed: Of all bootstrap intervals.
+        fitted: Number of images that maps' statistics and probe come from.
+    """
+
+    subject: ClassVar[str] = "detector"
+
+    thresholds: np.ndarray = axes("method label", unit="score")
+    intervals: np.ndarray = axes("method label end")
+    auc: np.ndarray = axes("method label")
+    auc_intervals: np.ndarray = axes("method label end")
+    scores: np.ndarray = axes("method n label", unit="score")
+    truth: np.ndarray = axes("n")
+    weights: np.ndarray = axes("linear label c")
+    offsets: np.ndarray = axes("linear label")
+    channels: np.ndarray = axes("label")
+    signs: np.ndarray = axes("label")
+    strengths: np.ndarray = axes("label")
+    layer: str = ""
+    classes: tuple[str, ...] = ()
+    truths: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    maps: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    mode: str = "standardized"
+    rule: str = "fpr"
+    fpr: float = 0.05
+    beta: float = 1.0
+    own: str = "softmax"
+    confidence: float = 0.95
+    draws: int = 1000
+    seed: int = 0
+    fitted: int = 0
+
+    def provenance(self) -> Mapping[str, Any]:
+        """What a receipt keeps of the detector and of the network that it is by."""
+        return {
+            "libraries": ("pyarrow", "scikit-learn"),
+            "detector": self.manifest.get("parameters", {}),
+            "network": self.manifest["network"],
+        }
+
+    def entered(self) -> AbstractContextManager[Any]:
+        """The state in which techniques read it: the one that is."""
+        return nullcontext()
+
+    def summary(self) -> str:
+        """Threshold and area of each class by each method."""
+        lines: list[str] = []
+        for column, label in enumerate(self.classes):
+            lines.append(f"{label}: {len(self.maps[label])} maps, output {self.channels[column]}")
+            for row, method in enumerate(METHODS):
+                low, high = self.intervals[row, column]
+                area = (
+                    f"AUC {self.auc[row, column]:.3f} [{self.auc_intervals[row, column, 0]:.3f}, {self.auc_intervals[row, column, 1]:.3f}]"
+                )
+                lines.append(f"  {method:6} alarm above {self.thresholds[row, column]:.3g} [{low:.3g}, {high:.3g}], validation {area}")
+        best = METHODS[int(np.argmax(self.auc.mean(1)))]
+        count = f"{self.fitted} images to fit, {len(self.truth)} to choose thresholds"
+        return "\n".join([*lines, f"{count}; the best mean area has: {best}"])
+
+    def view(self) -> View:
+        """For each class a row of three plots, one for each method, and a table."""
+        panels: list[Panel] = []
+        for column, label in list(enumerate(self.classes))[:_MOST_CLASSES]:
+            panels.append(Group(tuple(_plot(self, method, column) for method in range(3)), 3, f"{label}: alarm above the dashed line"))
+        panels.append(_table(self))
+        rules = {"fpr": f"at most {100 * self.fpr:g} % false alarms", "youden": "largest TPR - FPR", "fbeta": f"largest F-{self.beta:g}"}
+        note = f"Thresholds are chosen on {len(self.truth)} images that took no part in fitting ({self.fitted} did), by the same rule for "
+        note += f"all three: {rules[self.rule]}. In brackets: {100 * self.confidence:g} % bootstrap intervals. "
+        note += f"Class maps: {self.mode} activation. "
+        note += f"Network's output: {'log odds of the class against all others' if self.own == 'softmax' else 'the output itself'}. "
+        note += "Linear probe: logistic regression on the same layer."
+        return View("Detector", tuple(panels), subtitle=words.provenance(self), note=note)
+
+
+_MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 430
+
+
+NAMES = {"maps": "class maps", "output": "network's output", "probe": "linear probe", "network": "network's own decision"}
+
+
+def _plot(result: Detector, method: int, column: int) -> Curves:
+    label = result.classes[column]
+    names = list(result.truths) if len(result.truths) <= _MOST_LINES else [label, "all others"]
+    lines: list[Line] = []
+    for place, name in enumerate(names):
+        known = result.truths.index(name) if name in result.truths else -1
+        rows = result.truth == known if known >= 0 else result.truth != result.truths.index(label)
+        each = result.scores[method, rows, column]
+        lines.append(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, place))
+    threshold = float(result.thresholds[method, column])
+    return Curves(
+        tuple(sorted(lines, key=lambda line: -len(line.x))),
+        NAMES[("maps", "output", "probe")[method]],
+        "image of its label",
+        "score",
+        level=(threshold, number(threshold)),
+        width=_WIDTH,
+    )
+
+
+def _table(result: Detector) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for column, label in enumerate(result.classes):
+        for row, method in enumerate(("maps", "output", "probe")):
+            extra = {"maps": f"{len(result.maps[label])} maps", "output": f"output {result.channels[column]}"}
+            own = extra.get(method, f"C = {result.strengths[column]:g}")
+            threshold = f"{number(result.thresholds[row, column])} {interval(result.intervals[row, column])}"
+            area = f"{result.auc[row, column]:.3f} {interval(result.auc_intervals[row, column])}"
+            rows.append((label, NAMES[method], own, threshold, area))
+    return Table(("class", "method", "", "threshold", "AUC on validation"), tuple(rows))
+
+
+def interval(ends: np.ndarray) -> str:
+    """``[low, high]``, nothing where it is not known."""
+    return "" if np.isnan(ends).any() else f"[{number(ends[0])}, {number(ends[1])}]"

@@ -1,0 +1,205 @@
+"""A result as a folder: ``arrays.safetensors``, ``figure.png`` and, written last, ``manifest.json``. No manifest, no result."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convscope.errors import BadInput, StoreConflict
+from convscope.receipts import jsonable, png_bytes, write_synced
+from convscope.results.base import Result
+from convscope.results.classes import result_class
+from convscope.results.coding import decode, encode
+
+SCHEMA = 1
+"""Version of the folder's layout; a reader refuses what is newer."""
+
+_ARRAYS, _FIGURE, _MANIFEST = "arrays.safetensors", "figure.png", "manifest.json"
+_DTYPES = "biuf"
+
+
+def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
+    """Writes a result into a folder, all or nothing.
+
+    Everything goes into a hidden folder beside it, which is renamed when it is complete: a crash leaves no half result under the
+    name. A figure that cannot be drawn is left out with a warning, since the numbers may have taken hours.
+
+    Args:
+        result: Any result; its plain fields may hold numbers, text, arrays, and tuples, lists and tables of those.
+        folder: Where to; created together with the folders above it, may exist if empty.
+        figure: Whether to draw and write ``figure.png``, too.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StoreConflict: The folder already holds something, or is a file.
+        BadInput: A field holds something that cannot be stored.
+    """
+    folder = Path(folder)
+    _check_free(folder)
+    arrays, head = _encode(result)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    temporary.mkdir()
+    try:
+        _write(result, temporary, arrays, head, figure)
+        _rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync_folder(folder.parent)
+    return folder
+
+
+def load(folder: str | Path) -> Result:
+    """Reads what :func:`save` wrote: the same arrays bit for bit, and equal plain fields.
+
+    The result is of its own class if that is defined in this process, else of a class with the same name and fields (so that
+    results can be read and shown without the code, and the libraries, that made them).
+
+    Raises:
+        StoreConflict: There is no such folder, it is unfinished or damaged, or a newer version of convscope wrote it.
+    """
+    folder = Path(folder)
+    head = _read_manifest(folder)
+    stored = _read_arrays(folder, head)
+    try:
+        cls = result_class(head["class"], head["module"], head["fields"], list(head["extras"]))
+        fields: dict[str, Any] = {declared["name"]: stored[declared["name"]] for declared in head["fields"]}
+        fields.update((name, decode(value, stored)) for name, value in head["extras"].items())
+        return cls(**fields, manifest=head["manifest"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreConflict(f"{folder}: {_MANIFEST} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _check_free(folder: Path) -> None:
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            what = "a finished result" if (folder / _MANIFEST).exists() else "other files"
+            raise StoreConflict(f"{folder}: already holds {what}; choose another folder or remove it first")
+    elif folder.exists() or folder.is_symlink():
+        raise StoreConflict(f"{folder}: is not a folder")
+
+
+def _encode(result: Result) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays to store and the manifest without what is only known once the files are written."""
+    arrays = {field.name: field.array for field in result.arrays()}
+    fields = [
+        {"name": field.name, "axes": list(field.axes), "kind": field.kind, "unit": field.unit, "shape": list(field.array.shape)}
+        for field in result.arrays()
+    ]
+    extras = {name: encode(value, name, arrays) for name, value in result.extras().items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in _DTYPES:
+            raise BadInput(f"the field {name} is an array of {array.dtype}, which a stored result cannot hold")
+    cls = type(result)
+    head = {
+        "schema": SCHEMA,
+        "technique": cls.technique,
+        "class": cls.__name__,
+        "module": cls.__module__,
+        "fields": fields,
+        "extras": extras,
+    }
+    return arrays, {**head, "manifest": jsonable(result.manifest)}
+
+
+def _write(result: Result, folder: Path, arrays: Mapping[str, np.ndarray], head: dict[str, Any], figure: bool) -> None:
+    from safetensors.numpy import save as pack
+
+    data = pack({name: _native(array) for name, array in arrays.items()})
+    write_synced(folder / _ARRAYS, data)
+    head["arrays"] = {"file": _ARRAYS, "sha256": hashlib.sha256(data).hexdigest()}
+    picture = _picture(result) if figure else None
+    if picture is not None:
+        write_synced(folder / _FIGURE, picture)
+    head["figure"] = _FIGURE if picture is not None else None
+    write_synced(folder / _MANIFEST, json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).encode())
+    _sync_folder(folder)
+
+
+def _picture(result: Result) -> bytes | None:
+    """The result's figure as a PNG with the manifest as receipt."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        canvas = FigureCanvasAgg(result.figure())
+        canvas.draw()
+        return png_bytes(np.asarray(canvas.buffer_rgba())[..., :3], result.manifest)
+    except Exception as error:
+        warnings.warn(f"{result.technique}: saved without a figure ({type(error).__name__}: {error})", RuntimeWarning, stacklevel=4)
+        return None
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array in C order and this machine's byte order, which is what safetensors writes."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _rename(temporary: Path, folder: Path) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()  # an empty folder may stand in the way; the system refuses to remove or replace one that was filled meanwhile
+        temporary.rename(folder)
+    except OSError as error:
+        raise StoreConflict(f"{folder}: came into use while the result was written ({error.strerror})") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise StoreConflict(f"{folder}: there is no such folder")
+    try:
+        head = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreConflict(f"{folder}: holds no finished result ({_MANIFEST} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise StoreConflict(f"{folder}: {_MANIFEST} cannot be read ({error})") from error
+    schema = head.get("schema") if isinstance(head, dict) else None
+    if not isinstance(schema, int):
+        raise StoreConflict(f"{folder}: {_MANIFEST} is not that of a convscope result")
+    if schema > SCHEMA:
+        raise StoreConflict(f"{folder}: written by a newer convscope (layout {schema}, this one reads up to {SCHEMA})")
+    missing = {"technique", "class", "module", "fields", "extras", "arrays", "manifest"} - set(head)
+    if missing:
+        raise StoreConflict(f"{folder}: {_MANIFEST} is damaged (without {', '.join(sorted(missing))})")
+    return head
+
+
+def _read_arrays(folder: Path, head: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as unpack
+
+    try:
+        data = (folder / _ARRAYS).read_bytes()
+    except OSError as error:
+        raise StoreConflict(f"{folder}: {_ARRAYS} cannot be read ({error.strerror})") from error
+    declared = head["arrays"].get("sha256") if isinstance(head["arrays"], dict) else None
+    if hashlib.sha256(data).hexdigest() != declared:
+        raise StoreConflict(f"{folder}: {_ARRAYS} is damaged (its checksum is not the one in {_MANIFEST})")
+    try:
+        arrays = unpack(data)
+    except SafetensorError as error:
+        raise StoreConflict(f"{folder}: {_ARRAYS} is damaged ({error})") from error
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays

@@ -1,0 +1,129 @@
+"""The kernels of a convolution as one mosaic, however many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.render.panels import Mosaic, View, number
+from convscope.results import words
+from convscope.results.base import Result, axes
+
+
+@dataclass(frozen=True, eq=False)
+class WeightGrid(Result):
+    """The kernels of a convolution.
+
+    Attributes:
+        weights: The weights themselves, (filter channel h w); `channel` counts the input channels of the filter's group.
+        shown: The brightness of each weight as shown, (filter channel h w) in [0,1].
+        layer: The layer's name.
+        mode: "rgb", "channels" or "collated".
+        scale: "tile": 0.5 + (w - mean) / standard deviation over the tile, clipped, where a tile is a filter ("rgb") or a kernel;
+            "shared": 0.5 + w / (2 max |w|) over the layer, so that zero is grey; "range": (w - min) / (max - min) over the layer.
+        compat: Whether "collated" lies as in the article.
+        groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
+    """
+
+    weights: np.ndarray = axes("filter channel h w", "signed", unit="weight")
+    shown: np.ndarray = axes("filter channel h w")
+    layer: str = ""
+    mode: str = "rgb"
+    scale: str = "tile"
+    compat: bool = False
+    groups: int = 1
+
+    def collated(self) -> np.ndarray:
+        """All weights as one array: a row of kernels per filter, a column per input channel, Q[o*h+y, i*w+x] = weights[o, i, y, x].
+
+        With `compat` the article's P = Q transposed: filters across, input channels down, and every kernel transposed.
+        """
+        filters, channels, height, width = self.weights.shape
+        upright = self.weights.swapaxes(1, 2).reshape(filters * height, channels * width)
+        return upright.T if self.compat else upright
+
+    def summary(self) -> str:
+        """Sizes and range in a line."""
+        filters, channels, height, width = self.weights.shape
+        low, high = float(self.weights.min()), float(self.weights.max())
+        return f"{self.layer}: {filters} filters of {channels} kernels {height}x{width}, weights {low:.3g} to {high:.3g}"
+
+    def view(self) -> View:
+        """A tile per filter ("rgb") or per kernel."""
+        filters, channels, height, width = self.weights.shape
+        panel = _filters(self) if self.mode == "rgb" else _kernels(self)
+        size = f"{filters} filters of {channels} channel{'s' if channels > 1 else ''}, {height}x{width}"
+        subtitle = f"{words.provenance(self)} · {size}"
+        return View("Weights", (panel,), subtitle=subtitle, note=_note(self))
+
+
+_WIDEST, _TALLEST, _LARGEST, _FEW = 1500, 1900, 84, 24
+
+
+def _side(result: WeightGrid, rows: int, columns: int) -> int:
+    """The longer side of a tile, a whole number of times the kernel's: as large as a page has room for."""
+    length = max(result.weights.shape[2:])
+    return max(int(min(_LARGEST, _WIDEST / columns, _TALLEST / rows) // length), 1) * length
+
+
+def _filters(result: WeightGrid) -> Mosaic:
+    count = len(result.shown)
+    columns = min(16, count)
+    rows = tuple(str(first) for first in range(0, count, columns))
+    names = tuple(f"+{column}" for column in range(columns))
+    caption = "Filter = number at the left + number above; its channels 0, 1, 2 are red, green, blue."
+    return Mosaic(result.shown, columns, side=_side(result, len(rows), columns), caption=caption, row_names=rows, column_names=names)
+
+
+def _kernels(result: WeightGrid) -> Mosaic:
+    """Rows are filters and columns input channels; where there are few channels, several filters share a row."""
+    collated = result.mode == "collated"
+    turned = collated and result.compat
+    physical = result.scale != "tile"
+    tiles = result.weights if physical else result.shown
+    tiles = tiles.transpose(1, 0, 3, 2) if turned else tiles
+    rows, columns = tiles.shape[:2]
+    together = 1 if collated or columns >= _FEW else min(_FEW // columns, rows)
+    limits = np.tile(_limits(result), (rows * columns, 1))
+    down, across = ("channel", "filter") if turned else ("filter", "channel")
+    caption = f"Rows: {down}s. Columns: {across}s." if together == 1 else "Filter = number at the left + number above, with its channel."
+    names = [
+        f"{channel}" if together == 1 else f"+{place}" if columns == 1 else f"+{place},{channel}"
+        for place in range(together)
+        for channel in range(columns)
+    ]
+    return Mosaic(
+        tiles.reshape(-1, *tiles.shape[2:]),
+        columns * together,
+        limits,
+        _side(result, -(-rows // together), columns * together),
+        "signed" if result.scale == "shared" else "grey",
+        caption=caption,
+        unit="weight" if physical else "brightness: 0.5 + z",
+        row_names=tuple(str(first) for first in range(0, rows, together)),
+        column_names=tuple(names),
+        gap=0 if turned else 1 if rows * columns > 1000 else 2,
+        together=columns if together > 1 and columns > 1 else 1,
+    )
+
+
+def _limits(result: WeightGrid) -> np.ndarray:
+    if result.scale == "tile":
+        return np.array([0.0, 1.0])
+    low, high = float(result.weights.min()), float(result.weights.max())
+    reach = max(-low, high) or 1.0
+    return np.array([low, high]) if result.scale == "range" else np.array([-reach, reach])
+
+
+def _note(result: WeightGrid) -> str:
+    low, high = number(result.weights.min()), number(result.weights.max())
+    what = "filter" if result.mode == "rgb" else "kernel"
+    words_of = {
+        "tile": f"Brightness: each {what} for itself, 0.5 + (w - its mean) / its standard deviation, clipped: tiles do not compare.",
+        "shared": "One scale for the layer, its largest |w| at both ends"
+        + ("; grey is zero." if result.mode == "rgb" else "; white is zero."),
+        "range": "As in the article: one grey scale from the smallest to the largest weight, and every kernel transposed.",
+    }
+    grouped = f" {result.groups} groups: channel numbers count within a filter's group." if result.groups > 1 else ""
+    return f"{words_of[result.scale]} Weights from {low} to {high}.{grouped}"

@@ -1,0 +1,94 @@
+"""Every reader against every promise: no torch, the same twice, saved and loaded, shown with a receipt, nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convscope as cs
+from convscope.receipts import read_receipt
+from convscope.results.base import Result
+from made import drawn, made
+
+MAPS = {"ant": [0, 1], "bee": [2]}
+CALLS: dict[str, Callable[[cs.Survey], Result]] = {
+    "exemplars": lambda s: cs.exemplars(s, "layer", [0, 3]),
+    "class_maps": lambda s: cs.class_maps(s, "layer", per_image=3, per_class=3),
+    "class_profile": lambda s: cs.class_profile(s, "layer"),
+    "activation_sums": lambda s: cs.activation_sums(s, "layer", MAPS),
+    "detector": lambda s: cs.detector(s, "layer", MAPS, draws=20),
+    "detector_evaluation": lambda s: cs.detector_evaluation(cs.detector(s, "layer", MAPS, draws=20), s),
+    "filter_health": lambda s: cs.filter_health(s),
+}
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> cs.Survey:
+    return made(tmp_path_factory.mktemp("survey") / "s", {"layer": drawn(30, 9, 4, 4)}, ["ant", "bee", None] * 10)
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, np.asarray(other), equal_nan=one.dtype.kind == "f")
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def equal(one: Result, other: Result) -> bool:
+    fields = all(same(a.array, b.array) for a, b in zip(one.arrays(), other.arrays(), strict=True))
+    return fields and all(same(value, other.extras()[key]) for key, value in one.extras().items())
+
+
+def test_every_reader_is_here() -> None:
+    homes = {name: getattr(getattr(cs, name), "__module__", "") for name in dir(cs)}
+    assert set(CALLS) == {name for name, home in homes.items() if home == f"convscope.analyses.{name}"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+class TestReader:
+    def test_same_twice_and_nothing_written(self, survey: cs.Survey, name: str) -> None:
+        before = {path: path.stat().st_mtime_ns for path in Path(survey.path).rglob("*")}
+        first = CALLS[name](survey)
+        assert equal(first, CALLS[name](cs.read_survey(survey.path)))
+        assert {path: path.stat().st_mtime_ns for path in Path(survey.path).rglob("*")} == before
+
+    def test_store_round_trip_and_receipt(self, survey: cs.Survey, name: str, tmp_path: Path) -> None:
+        made = CALLS[name](survey)
+        loaded = cs.load(made.save(tmp_path / name))
+        assert type(loaded) is type(made) and equal(made, loaded) and loaded.summary() == made.summary()
+        assert (tmp_path / name / "figure.png").stat().st_size > 1000
+        receipt = read_receipt(tmp_path / name / "figure.png")
+        of = receipt["parameters"]["surveys"][0] if name == "detector_evaluation" else receipt["survey"]["path"]
+        assert receipt["technique"] == name and of == survey.path
+        assert receipt["network"]["weights_hash"] == "abc" and receipt["versions"]["convscope"] == cs.__version__
+
+    def test_summaries_alone_work_or_say_what_is_missing(self, name: str, tmp_path: Path) -> None:
+        short = made(tmp_path / "s", {"layer": drawn(30, 9, 4, 4)}, ["ant", "bee", None] * 10, summary_only=True, votes_per_image=3)
+        if name in ("exemplars", "class_maps", "filter_health"):
+            assert CALLS[name](short).save(tmp_path / name)
+            return
+        with pytest.raises(cs.ConvscopeError, match="holds summaries only") as raised:
+            CALLS[name](short)
+        assert "\n" not in str(raised.value)
+
+
+def test_reading_and_saving_load_no_torch(survey: cs.Survey, tmp_path: Path) -> None:
+    code = f"""
+import sys
+import convscope as cs
+survey = cs.read_survey({survey.path!r})
+cs.exemplars(survey, "layer", 0).save({str(tmp_path / "a")!r})
+cs.detector_evaluation(cs.detector(survey, "layer", {MAPS!r}, draws=5), survey).save({str(tmp_path / "b")!r})
+from convscope.cli import main
+assert main(["query", {survey.path!r}, "select count(*) from values"]) == 0
+assert main(["filter-health", {survey.path!r}, "--out", {str(tmp_path / "c")!r}]) == 0
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

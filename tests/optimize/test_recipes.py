@@ -1,0 +1,96 @@
+"""Recipes: the articles' numbers, and numbers that make no sense."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from convscope.errors import BadInput
+from convscope.optimize.recipes import RECIPES, Recipe, find_recipe
+from convscope.optimize.transforms import Crops, Robust
+
+
+def test_sides_of_the_forty_line_article() -> None:
+    assert RECIPES["multiscale"].sides(224) == [56, 67, 80, 96, 115, 138, 165, 198, 237, 284, 340, 408]
+
+
+def test_sides_of_feature_map_visualizer() -> None:
+    expected = [33, 39, 46, 55, 66, 79, 94, 112, 134, 160, 192, 230, 276, 331, 397, 476, 571, 685, 822, 986]
+    assert RECIPES["multiscale-sigmoid"].sides(224) == expected
+
+
+def test_the_articles_numbers() -> None:
+    def numbers(name: str, *keys: str) -> list[object]:
+        return [getattr(RECIPES[name], key) for key in keys]
+
+    keys = ("image", "optimizer", "rate", "weight_decay", "steps", "start_range", "blur", "reduce", "view")
+    assert numbers("multiscale", *keys) == ["normalized", "adam", 0.1, 1e-6, 20, (150, 180), None, "mean", "whole"]
+    assert numbers("multiscale-sigmoid", *keys) == ["sigmoid", "adam", 0.2, 1e-6, 20, (150, 180), None, "mean", "whole"]
+    assert numbers("pixels", *keys) == ["pixels", "normalized", 1.0, 0.0, 40, (128, 148), None, "mean", "whole"]
+    assert RECIPES["pixels"].sides(224) == [150]
+    for name in ("crops", "fourier"):
+        assert numbers(name, "image", "optimizer", "weight_decay", "start_range") == ["fourier", "adam", 0.0, (0, 0.01)]
+    lucid = RECIPES["fourier"].looking()
+    assert isinstance(lucid, Robust)
+    assert (lucid.pad, lucid.jitter, lucid.scale, lucid.rotate, RECIPES["fourier"].rate) == (12, (8, 4), (0.9, 1.1), 10.0, 0.05)
+
+
+def test_a_recipe_without_size_takes_the_networks() -> None:
+    assert find_recipe("pixels", size=None, stages=3, factor=1.5).sides(20) == [20, 30, 45]
+
+
+def test_views() -> None:
+    assert RECIPES["multiscale"].looking() is None
+    assert isinstance(RECIPES["crops"].looking(), Crops)
+    assert find_recipe("crops", crop_size=32).looking().side(500) == 32  # type: ignore[union-attr]
+
+
+def test_changing_numbers() -> None:
+    changed = find_recipe("crops", steps=7, crop_first=[0.5, 1.0])
+    assert (changed.steps, changed.crop_first, changed.name) == (7, (0.5, 1.0), "crops")
+    assert RECIPES["crops"].steps != 7
+    assert find_recipe(changed) == changed
+    assert all(find_recipe(name) == recipe for name, recipe in RECIPES.items())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"stepz": 3}, "no number 'stepz'; near names: steps"),
+        ({"name": "mine"}, "no number 'name'"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 2.5}, "steps must be int, got 2.5"),
+        ({"steps": "many"}, "steps must be int, got 'many'"),
+        ({"steps": True}, "steps must be int, got True"),
+        ({"steps": None}, "steps must be int, got None"),
+        ({"rate": "fast"}, "rate must be float, got 'fast'"),
+        ({"rate": float("nan")}, "rate must be float, got nan"),
+        ({"size": "big"}, r"size must be int \| None, got 'big'"),
+        ({"size": 4}, "size must be at least 8, got 4"),
+        ({"image": "jpeg"}, "image must be pixels, normalized, sigmoid, fourier, got 'jpeg'"),
+        ({"view": "askew"}, "view must be whole, crops, robust, got 'askew'"),
+        ({"optimizer": "sgd"}, "optimizer must be adam, normalized, got 'sgd'"),
+        ({"reduce": "max"}, "reduce must be mean, sum, center, got 'max'"),
+        ({"crop_first": 0.5}, r"crop_first must be tuple\[float, float\], got 0.5"),
+        ({"crop_first": (0.5,)}, r"crop_first must be tuple\[float, float\]"),
+        ({"jitter": (1.5, 2)}, r"jitter must be tuple\[int, int\]"),
+        ({"stages": 2}, "a Fourier image has one size"),
+        ({"factor": 0.5}, "factor must be at least 1"),
+    ],
+)
+def test_wrong_numbers(numbers: dict[str, object], words: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        find_recipe("crops", **numbers)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipes() -> None:
+    with pytest.raises(BadInput, match="no recipe 'cropz'; there are: crops, fourier, multiscale, multiscale-sigmoid, pixels"):
+        find_recipe("cropz")
+
+
+def test_every_number_is_explained() -> None:
+    text = Recipe.__doc__ or ""
+    for field in dataclasses.fields(Recipe):
+        assert field.name in text, field.name

@@ -1,0 +1,577 @@
+"""Whole scans: the same tables however the work is cut, interrupted or spread; damaged files; conflicts; Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import convscope as cs
+import hand_built
+import scanned
+from convscope.errors import BadImage, BadInput, StoreConflict
+from convscope.progress import reporting
+from convscope.scanner import on_ray
+from convscope.scanner.files import Place
+from convscope.scanner.shard import ShardScanner
+from convscope.survey.schema import MANIFEST_KEYS, SCHEMAS
+from scanned import files_of, folder_of, small_scope, table, values_of
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of(tmp_path_factory.mktemp("images"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted scan in shards of 4."""
+    out = tmp_path_factory.mktemp("whole") / "survey"
+    cs.scan(small_scope(), images, out, **HOW)
+    return out
+
+
+HOW: dict[str, Any] = {"shard_size": 4, "batch_size": 3, "top": 5, "votes_per_image": 2, "threads": 1}
+
+
+# --- exactness
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"shard_size": 7, "batch_size": 2}, {"shard_size": 1}, {"batch_size": 1, "decoders": 2}, {"shard_size": 64}]
+)
+def test_top_is_a_global_sort_however_the_work_is_cut(images: Path, whole: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    cs.scan(small_scope(), images, tmp_path / "survey", **{**HOW, **how})
+    rows = table(tmp_path / "survey", "top").to_pylist()
+    labels = np.array(table(tmp_path / "survey", "images")["label"].to_pylist())
+    for layer in ("2", "5", "output"):
+        values = values_of(tmp_path / "survey", layer)
+        np.testing.assert_allclose(values["maximum"], values_of(whole, layer)["maximum"], rtol=1e-5, atol=1e-6)
+        for label in (None, *scanned.CLASSES):
+            of = np.ones(len(labels), bool) if label is None else labels == label
+            for channel in range(values["maximum"].shape[1]):
+                found = [row for row in rows if (row["layer"], row["channel"], row["label"]) == (layer, channel, label)]
+                expected = scanned.largest(values["maximum"][of, channel], values["image"][of], 5)
+                assert [(row["value"], row["image"]) for row in found] == expected
+                assert [row["rank"] for row in found] == list(range(len(expected)))
+                assert [row["y"] for row in found] == [values["y"][image, channel] for _, image in expected]
+                assert [row["x"] for row in found] == [values["x"][image, channel] for _, image in expected]
+
+
+@pytest.mark.parametrize("how", [{"decoders": 0}, {"decoders": 3}])
+def test_decoders_do_not_change_a_byte(images: Path, whole: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    cs.scan(small_scope(), images, tmp_path / "survey", **HOW, **how)
+    assert files_of(tmp_path / "survey") == files_of(whole)
+
+
+def test_the_order_of_images_only_renumbers_them(images: Path, whole: Path, tmp_path: Path) -> None:
+    names = table(whole, "images")["name"].to_pylist()
+    order = np.random.default_rng(0).permutation(COUNT)
+    lines = ["path,label", *(f"{images / names[index]},{names[index].split('/')[0]}" for index in order)]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    cs.scan(small_scope(), tmp_path / "list.csv", tmp_path / "survey", **HOW)
+    for layer in ("2", "5", "output"):
+        one, other = values_of(whole, layer), values_of(tmp_path / "survey", layer)
+        np.testing.assert_allclose(one["maximum"][order], other["maximum"], rtol=1e-5, atol=1e-6)
+    key = ["layer", "channel", "label", "rank"]
+    before, after = (table(survey, "top").to_pandas().sort_values(key, ignore_index=True) for survey in (whole, tmp_path / "survey"))
+    np.testing.assert_allclose(before["value"], after["value"], rtol=1e-5, atol=1e-6)
+    one, other = (
+        table(survey, "classes").to_pandas().sort_values(["layer", "channel", "label"]) for survey in (whole, tmp_path / "survey")
+    )
+    assert one["votes"].tolist() == other["votes"].tolist()
+
+
+def test_the_articles_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cat images whose strongest maps are [1,2,4], [1,3,4], [1,5,6], a dog's [1,10]: cats give map 1 three votes, map 4 two."""
+    chosen = {"cat/0.png": [1, 2, 4], "cat/1.png": [1, 3, 4], "cat/2.png": [1, 5, 6], "dog/0.png": [1, 10, 11]}
+    lists = iter(chosen.values())
+
+    class Maps(torch.nn.Module):
+        """Eleven maps beside map 0, of which three are bright."""
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            made = values.mean((1, 2, 3), keepdim=True).expand(-1, 12, 2, 2) * 0
+            if self.filling:
+                for place in next(lists):
+                    made[:, place] = made[:, place] + 1
+            return made
+
+    model = torch.nn.Sequential(Maps())
+    model[0].filling = False
+    scope = cs.Scope(model, cs.Inputs(8))
+    assert scope.layers
+    model[0].filling = True
+    for name in chosen:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "white").save(tmp_path / "images" / name)
+    cs.scan(scope, tmp_path / "images", tmp_path / "survey", layers=["0"], votes_per_image=3, batch_size=1)
+    rows = [row for row in table(tmp_path / "survey", "classes").to_pylist() if row["layer"] == "0"]
+    votes = {(row["label"], row["channel"]): row["votes"] for row in rows if row["votes"]}
+    assert votes == {("cat", 1): 3, ("cat", 2): 1, ("cat", 3): 1, ("cat", 4): 2, ("cat", 5): 1, ("cat", 6): 1} | {
+        ("dog", 1): 1,
+        ("dog", 10): 1,
+        ("dog", 11): 1,
+    }
+
+
+# --- what is written
+
+
+def test_tables_have_the_declared_columns_and_any_reader_reads_them(whole: Path) -> None:
+    for name, schema in SCHEMAS.items():
+        path = whole / "values" / "00000.parquet" if name == "values" else whole / f"{name}.parquet"
+        assert pq.read_schema(path).equals(schema), name
+        rows = pq.read_table(path).num_rows
+        assert duckdb.sql(f"select count(*) from '{path}'").fetchall() == [(rows,)]
+        assert polars.read_parquet(path).height == rows
+    assert duckdb.sql(f"select count(*) from '{whole}/values/*.parquet'").fetchall() == [(COUNT * 3,)]
+    assert pq.ParquetFile(whole / "values" / "00000.parquet").num_row_groups == 3
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest.keys() >= MANIFEST_KEYS.keys() | {"technique", "parameters", "network", "versions", "device", "precision"}
+    assert (manifest["images"], manifest["skipped"], manifest["shards"]) == (COUNT, 0, 8)
+    assert manifest["labels"] == list(scanned.CLASSES) and manifest["layers"] == ["2", "5", "output"]
+    assert sorted(path.name for path in whole.iterdir()) == sorted(
+        [*(f"{name}.parquet" for name in SCHEMAS if name != "values"), "manifest.json", "values"]
+    )
+
+
+def test_rows_are_sorted(whole: Path) -> None:
+    order = {"2": 0, "5": 1, "output": 2}
+    for name, key in (
+        ("top", ["layer", "channel", "label", "rank"]),
+        ("classes", ["layer", "channel", "label"]),
+        ("channels", ["layer", "channel"]),
+    ):
+        rows = [
+            tuple((row[column] is not None, order.get(row[column], row[column])) for column in key)
+            for row in table(whole, name).to_pylist()
+        ]
+        assert rows == sorted(rows)
+
+
+def test_summary_only_leaves_out_the_rows_and_nothing_else(images: Path, whole: Path, tmp_path: Path) -> None:
+    cs.scan(small_scope(), images, tmp_path / "survey", **HOW, summary_only=True)
+    found, full = files_of(tmp_path / "survey"), files_of(whole)
+    assert found.keys() == {name for name in full if not name.startswith("values/")}
+    assert {name for name in found if found[name] != full[name]} == {"manifest.json"}
+
+
+def test_splits_domains_and_tars(tmp_path: Path) -> None:
+    folder_of(tmp_path / "images", 4, split="val")
+    cs.scan(small_scope(), tmp_path / "images", tmp_path / "one", domain="photo")
+    rows = table(tmp_path / "one", "images").to_pylist()
+    assert {(row["split"], row["domain"]) for row in rows} == {("val", "photo")}
+    assert (rows[0]["height"], rows[0]["width"], rows[3]["height"], rows[3]["width"]) == (24, 24, 26, 26)  # ant 0, ant 3, bee 1, cat 2
+    scanned.tar_of(tmp_path / "data.tar", 4)
+    cs.scan(small_scope(), tmp_path / "data.tar", tmp_path / "two")
+    named = dict(zip([row["name"].split("/")[-1] for row in rows], values_of(tmp_path / "one", "5")["maximum"], strict=True))
+    tarred = table(tmp_path / "two", "images").to_pylist()
+    for row, values in zip(tarred, values_of(tmp_path / "two", "5")["maximum"], strict=True):
+        np.testing.assert_allclose(values, named[row["name"]], rtol=1e-5, atol=1e-6)
+
+
+def test_a_survey_may_be_written_wherever_fsspec_reaches(images: Path, whole: Path) -> None:
+    place = Place("memory://surveys/one")
+    try:
+        cs.scan(small_scope(), images, "memory://surveys/one", **HOW)
+        for name, content in files_of(whole).items():
+            if name != "manifest.json":
+                assert place.open(name).read() == content, name
+    finally:
+        place.remove("")
+
+
+def test_the_network_is_left_alone_also_after_an_exception(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope = small_scope()
+    hand_built.unsettle(scope.model)
+    assert scope.layers
+    before, threads = hand_built.state_of(scope.model), torch.get_num_threads()
+    cs.scan(scope, images, tmp_path / "one", threads=2)
+    assert hand_built.state_of(scope.model) == before and torch.get_num_threads() == threads
+
+    def broken(*_: object, **__: object) -> None:
+        raise ArithmeticError("in mid-forward")
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", broken)
+    with pytest.raises(ArithmeticError):
+        cs.scan(scope, images, tmp_path / "two")
+    assert hand_built.state_of(scope.model) == before
+
+
+# --- resuming
+
+
+class Stop(BaseException):
+    """Ends a scan as a kill would, as far as one process can."""
+
+
+def stopped_after(monkeypatch: pytest.MonkeyPatch, shards: int, values_too: bool = False) -> None:
+    write = ShardScanner._write
+    count = iter(range(10**6))
+
+    def counted(self: ShardScanner, shard: int, held: Any) -> None:
+        if next(count) == shards:
+            if values_too:  # between a shard's two files
+                monkeypatch.setattr("convscope.scanner.parts.to_table", lambda _: (_ for _ in ()).throw(Stop))
+                write(self, shard, held)
+            raise Stop
+        write(self, shard, held)
+
+    monkeypatch.setattr(ShardScanner, "_write", counted)
+
+
+@pytest.mark.parametrize("values_too", [False, True])
+def test_interrupted_and_resumed_equals_uninterrupted(images: Path, whole: Path, tmp_path: Path, values_too: bool) -> None:
+    for shards in (0, 3, 2):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+            stopped_after(patch, shards, values_too)
+            cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+        assert not (tmp_path / "survey" / "manifest.json").exists()
+    (tmp_path / "survey" / "parts" / ".tmp-0000-00007.parquet").write_bytes(b"half")
+    cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+    assert files_of(tmp_path / "survey") == files_of(whole)
+
+
+def test_a_resumed_scan_keeps_its_threads_and_does_only_what_is_missing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {key: value for key, value in HOW.items() if key != "threads"}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        stopped_after(patch, 5)
+        cs.scan(small_scope(), images, tmp_path / "survey", **how, threads=2)
+    scope = small_scope()
+    assert scope.layers
+    before = scope.forwards
+    cs.scan(scope, images, tmp_path / "survey", **how)
+    assert scope.forwards - before == 5  # images 20 to 29 in shards of 4, 4 and 2, batches of 3
+    assert json.loads((tmp_path / "survey" / "manifest.json").read_text())["plan"]["threads"] == 2
+    cs.scan(scope, images, tmp_path / "survey", **how)
+    assert scope.forwards - before == 5, "a finished scan is not done again"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"top": 6}, "top was 5, now 6"),
+        ({"layers": ["2"]}, "layers was"),
+        ({"summary_only": True}, "summary_only"),
+        ({"domain": "x"}, "listing"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_question_in_the_same_folder_is_a_conflict(
+    images: Path, tmp_path: Path, change: dict[str, Any], words: str, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if finished:
+        cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+    else:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+            stopped_after(patch, 1)
+            cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+    before = files_of(tmp_path / "survey")
+    with pytest.raises(StoreConflict, match=words):
+        cs.scan(small_scope(), images, tmp_path / "survey", **{**HOW, **change})
+    assert files_of(tmp_path / "survey") == before
+
+
+def test_other_files_are_not_mixed_with(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(StoreConflict, match=r"holds other files \(letter.txt\)"):
+        cs.scan(small_scope(), images, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt"]
+
+
+# --- files that are no pictures
+
+
+def damaged(folder: Path) -> int:
+    """Forty files of every kind of damage, among whatever is there."""
+    good = sorted(folder.rglob("*.png"))
+    for number in range(8):
+        data = good[number].read_bytes()
+        (folder / f"cut{number}.png").write_bytes(data[: len(data) // 2])
+        (folder / f"empty{number}.jpg").write_bytes(b"")
+        (folder / f"text{number}.webp").write_text("no picture at all")
+        Image.new("RGB", (4, 40)).save(folder / f"thin{number}.png")
+        (folder / f"notes{number}.txt").write_text("remember")
+    return 40
+
+
+def test_forty_damaged_files_among_two_hundred_good_ones(tmp_path: Path) -> None:
+    folder_of(tmp_path / "images", 200)
+    good = {path.relative_to(tmp_path / "images").as_posix() for path in (tmp_path / "images").rglob("*.png")}
+    count = damaged(tmp_path / "images")
+    cs.scan(small_scope(), tmp_path / "images", tmp_path / "survey", shard_size=50)
+    read, skipped = table(tmp_path / "survey", "images").to_pylist(), table(tmp_path / "survey", "skipped").to_pylist()
+    assert {row["name"] for row in read} == good and len(read) == 200
+    assert len(skipped) == count == 40
+    reasons = {
+        name: next(row["reason"] for row in skipped if row["name"].startswith(name)) for name in ("cut", "empty", "text", "thin", "notes")
+    }
+    assert "cannot be decoded" in reasons["cut"] and reasons["empty"] == "empty file" and reasons["text"] == "not an image file"
+    assert reasons["thin"].startswith("4x40 pixels") and reasons["notes"] == "not an image file by its name"
+    numbers = [row["image"] for row in read] + [row["image"] for row in skipped]
+    assert sorted(numbers) == list(range(240))
+    manifest = json.loads((tmp_path / "survey" / "manifest.json").read_text())
+    assert (manifest["images"], manifest["skipped"]) == (200, 40)
+    assert {row["images"] for row in table(tmp_path / "survey", "channels").to_pylist()} == {200}
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"")
+    with pytest.raises(BadImage, match="none of the 1 images can be read; the first: empty file"):
+        cs.scan(small_scope(), tmp_path / "images", tmp_path / "survey")
+
+
+def test_an_image_on_which_the_network_overflows_is_skipped(tmp_path: Path) -> None:
+    folder_of(tmp_path / "images", 6)
+    Image.new("RGB", (30, 30), "white").save(tmp_path / "images" / "white.png")
+    model = hand_built.small()
+
+    scope = cs.Scope(model, cs.Inputs(24, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2)))
+    assert scope.layers
+    model[4].register_forward_pre_hook(lambda _m, a: (torch.where(flat(a[0]), torch.inf, a[0]),))
+    cs.scan(scope, tmp_path / "images", tmp_path / "survey", batch_size=3)
+    (row,) = table(tmp_path / "survey", "skipped").to_pylist()
+    assert (row["name"], row["reason"]) == ("white.png", "the network gives no finite number at layer 5")
+    rows = table(tmp_path / "survey", "channels")
+    assert set(rows["images"].to_pylist()) == {6} and np.isfinite(rows["mean"].to_numpy()).all()
+
+
+def flat(values: torch.Tensor) -> torch.Tensor:
+    """Which images of a batch have the same values in the middle of their maps, as a white one does."""
+    middle = values[:, :, 3:-3, 3:-3]
+    return (middle.amax((2, 3)) - middle.amin((2, 3)) < 1e-4).all(1)[:, None, None, None]
+
+
+# --- forecast and progress
+
+
+class Notes:
+    """Remembers what was said of the work."""
+
+    def __init__(self) -> None:
+        self.total, self.done, self.notes = 0, 0, list[str]()
+
+    def begin(self, description: str, total: int) -> int:
+        self.total = total
+        return 0
+
+    def advance(self, task: int, steps: int, note: str) -> None:
+        self.done += steps
+        self.notes.append(note)
+
+    def end(self, task: int) -> None: ...
+
+
+def test_time_and_disk_are_forecast_after_two_batches(images: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    with reporting(notes):
+        cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8, batch_size=2)
+    assert notes.total == notes.done == COUNT
+    assert notes.notes[0] == "" and "MB on disk" in notes.notes[1]
+
+
+def test_a_disk_that_is_too_small_is_said_before_going_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "free", lambda _: 1000)
+    with pytest.raises(BadInput, match=r"will take about .* GB but 0.0 GB are free; .* summary_only=True"):
+        cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8, batch_size=2)
+    assert not list((tmp_path / "survey").rglob("*.parquet"))
+
+
+# --- kill -9
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import torch
+torch.set_num_threads(1)
+import convscope as cs, scanned
+if __name__ == "__main__":
+    cs.scan(scanned.small_scope(), {images!r}, {out!r}, shard_size=4, batch_size=3, top=5, votes_per_image=2, threads=1, **{more!r})
+"""
+
+
+def started(images: Path, out: Path, more: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """A scan in a process group of its own, so that all of it can be killed."""
+    script = SCRIPT.format(tests=str(ROOT / "tests"), images=str(images), out=str(out), more=more)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True, stderr=subprocess.PIPE)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    os.kill(process.pid, signal.SIGKILL)  # the scan alone: its decoders must end by themselves
+    process.communicate()
+
+
+def killed_again_and_again(images: Path, out: Path, more: dict[str, Any], seed: int) -> int:
+    """Kills a scan at random moments until it is through; the number of kills."""
+    generator, kills = np.random.default_rng(seed), 0
+    while not (out / "manifest.json").exists():
+        process = started(images, out, more)
+        parts, before = out / "parts", len(list((out / "parts").glob("*"))) if (out / "parts").exists() else 0
+        allowed = int(generator.integers(0, 12))
+        while process.poll() is None:
+            if kills < 20 and parts.exists() and len(list(parts.glob("*"))) >= before + allowed:
+                time.sleep(float(generator.uniform(0, 0.02)))
+                break
+            time.sleep(0.001)
+        if process.poll() is not None:
+            _, errors = process.communicate()
+            assert process.returncode == 0, errors.decode()
+            break
+        kill(process)
+        kills += 1
+    return kills
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    folder_of(tmp_path / "images", 300)
+    damaged(tmp_path / "images")
+    cs.scan(small_scope(), tmp_path / "images", tmp_path / "whole", **HOW)
+    kills = killed_again_and_again(tmp_path / "images", tmp_path / "survey", {}, seed=1)
+    assert kills == 20
+    assert files_of(tmp_path / "survey") == files_of(tmp_path / "whole")
+
+
+def test_one_kill(images: Path, whole: Path, tmp_path: Path) -> None:
+    process = started(images, tmp_path / "survey", {})
+    while process.poll() is None and not list((tmp_path / "survey" / "parts").glob("0000[2-9]*")):
+        time.sleep(0.001)
+    kill(process)
+    cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+    assert files_of(tmp_path / "survey") == files_of(whole)
+
+
+# --- Ray
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Generator[Any]:
+    """A real local Ray with two cores."""
+    ray = pytest.importorskip("ray")
+    path = f"{ROOT / 'src'}:{ROOT / 'tests'}"
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}}
+    )
+    yield ray
+    ray.shutdown()
+
+
+class Actors:
+    """The processes of a Ray scan, so that they can be killed."""
+
+    def __init__(self, ray: Any, patch: pytest.MonkeyPatch) -> None:
+        self.ray, self.handles = ray, list[Any]()
+        distribute = on_ray._distribute
+
+        def watched(ray: Any, plan: Any, listing: Any, missing: Any, idle: list[Any], actor: Any) -> None:
+            self.handles += idle
+
+            def another() -> Any:
+                self.handles.append(actor())
+                return self.handles[-1]
+
+            distribute(ray, plan, listing, missing, idle, another)
+
+        patch.setattr(on_ray, "_distribute", watched)
+
+    def pid(self, index: int) -> int:
+        """The process that holds an actor; waits until it is up and between two shards."""
+        return self.ray.get(self.handles[index].__ray_call__.remote(lambda _: os.getpid()))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_ray_workers_of_which_one_is_killed_give_the_same_bytes(
+    ray_here: Any, images: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actors = Actors(ray_here, monkeypatch)
+    victims: list[int] = []
+
+    class Killer(Notes):
+        """Kills a worker when the second shard is done."""
+
+        def advance(self, task: int, steps: int, note: str) -> None:
+            super().advance(task, steps, note)
+            if len(self.notes) == 2:
+                assert len(actors.handles) == 2
+                victims.append(actors.pid(0))
+                os.kill(victims[0], signal.SIGKILL)
+
+    notes = Killer()
+    with reporting(notes):
+        cs.scan(small_scope(), images, tmp_path / "survey", **HOW, ray="auto", actors=2, decoders=1)
+    assert victims and notes.done == COUNT and len(actors.handles) == 3
+    assert files_of(tmp_path / "survey") == files_of(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_twenty_kills_of_ray_workers_lose_nothing(ray_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path / "images", 1200)
+    damaged(tmp_path / "images")
+    cs.scan(small_scope(), tmp_path / "images", tmp_path / "whole", **HOW)
+    monkeypatch.setattr(on_ray, "_TRIES", 100)
+    actors, generator, victims = Actors(ray_here, monkeypatch), np.random.default_rng(7), set[int]()
+
+    class Killer(Notes):
+        """Kills a worker a random moment after every twelfth shard."""
+
+        def advance(self, task: int, steps: int, note: str) -> None:
+            super().advance(task, steps, note)
+            if len(self.notes) % 12 == 0 and len(victims) < 20:
+                for index in (-int(generator.integers(1, 3)), -1, -2):
+                    try:
+                        pid = actors.pid(index)
+                    except ray_here.exceptions.RayActorError:  # it was killed a moment ago
+                        continue
+                    if pid not in victims:
+                        victims.add(pid)
+                        threading.Timer(float(generator.uniform(0, 0.2)), os.kill, (pid, signal.SIGKILL)).start()
+                        break
+
+    with reporting(Killer()):
+        cs.scan(small_scope(), tmp_path / "images", tmp_path / "survey", **HOW, ray="auto", actors=2, decoders=1)
+    assert len(victims) == 20 and len(actors.handles) == 22
+    assert files_of(tmp_path / "survey") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_shard_that_ends_every_process_ends_the_scan_with_a_line(
+    ray_here: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deadly:
+        """Dies of every shard."""
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def shard(self, *_: Any) -> None:
+            os._exit(1)
+
+    monkeypatch.setattr(on_ray, "Actor", Deadly)
+    monkeypatch.setattr(on_ray, "_TRIES", 1)
+    with pytest.raises(BadInput, match="ended 1 processes"):
+        cs.scan(small_scope(), images, tmp_path / "survey", **HOW, ray="auto", actors=1)
