@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class DetectorModule(nn.Module):
     offsets: Tensor
     thresholds: Tensor
 
-    def __init__(self, detector: Detector, method: str = "maps") -> None:
+    def __init__(self, detector: Detector, method: Literal["maps", "probe"] = "maps") -> None:
         """Takes thresholds and weights of "maps" or "probe"; the output's scores need no module of ours."""
         super().__init__()
         if method not in METHODS:
@@ -67,7 +67,7 @@ class DetectorNetwork(nn.Module):
         return self.head(self.below((images - self.mean) / self.std)["maps"])
 
 
-def detector_module(detector: Detector, method: str = "maps") -> DetectorModule:
+def detector_module(detector: Detector, method: Literal["maps", "probe"] = "maps") -> DetectorModule:
     """A detector as a small module on the layer's map (n c h w).
 
     Args:
@@ -83,7 +83,7 @@ def detector_module(detector: Detector, method: str = "maps") -> DetectorModule:
     return frozen_copy(DetectorModule(detector, method))
 
 
-def detector_network(detector: Detector, scope: Scope, method: str = "maps") -> DetectorNetwork:
+def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "probe"] = "maps") -> DetectorNetwork:
     """A detector with a copy of the network up to its layer, from images (n 3 h w) in [0,1] to scores and alarms.
 
     The network is cut by symbolic tracing; what came out is checked against the scope on random pictures, so it is right or refused.

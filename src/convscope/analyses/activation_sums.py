@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def activation_sums(
     layer: str,
     maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
     *,
-    mode: str = "mean",
+    mode: Literal["mean", "sum", "standardized"] = "mean",
     others: Sequence[Survey] = (),
 ) -> ActivationSums:
     """How strongly each image excites the maps of each class.

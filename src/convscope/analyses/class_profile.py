@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from convscope.errors import BadInput
@@ -18,7 +20,9 @@ CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
 
 
 @technique
-def class_profile(survey: Survey, layer: str, units: Units = None, *, reduce: str = "mean", correction: str = "holm") -> ClassProfile:
+def class_profile(
+    survey: Survey, layer: str, units: Units = None, *, reduce: Literal["mean", "max"] = "mean", correction: Literal["holm", "bh"] = "holm"
+) -> ClassProfile:
     """Which classes units respond to.
 
     AUC = U / (n m), Mann-Whitney, of a label's images against all other labelled images. p is exact where a label has one image, else

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,11 +26,11 @@ def detector(
     maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
     *,
     classes: Sequence[str] | None = None,
-    rule: str = "fpr",
+    rule: Literal["fpr", "youden", "fbeta"] = "fpr",
     fpr: float = 0.05,
     beta: float = 1.0,
-    mode: str = "standardized",
-    own: str = "softmax",
+    mode: Literal["mean", "sum", "standardized"] = "standardized",
+    own: Literal["softmax", "sigmoid"] = "softmax",
     outputs: Mapping[str, int] | None = None,
     split: str | None = None,
     share: float = 0.5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def activation_grid(
     images: Images,
     layers: str | Sequence[str] | None = None,
     *,
-    scale: str = "layer",
+    scale: Literal["layer", "channel", "quantile"] = "layer",
     columns: int = 16,
     units: Mapping[str, int] | None = None,
 ) -> ActivationGrid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,9 +28,9 @@ def deconvnet(
     units: Units,
     images: Images,
     *,
-    rule: str = "deconvnet",
+    rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
     position: tuple[int, int] | None = None,
-    seed_value: str = "activation",
+    seed_value: Literal["activation", "one"] = "activation",
 ) -> Deconvnet:
     """What in images units answered to: an activation of each, projected back through the transposed network.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def hypothesis(
     images: Images,
     against: Images,
     *,
-    reduce: str = "mean",
+    reduce: Literal["mean", "max"] = "mean",
     permutations: int = 2000,
     seed: int = 0,
 ) -> Hypothesis:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -80,12 +80,12 @@ def inversion(
     images: Images,
     *,
     edit: EditLike | Sequence[EditLike] = None,
-    optimizer: str = "lbfgs",
+    optimizer: Literal["lbfgs", "adam", "paper"] = "lbfgs",
     steps: int | None = None,
-    image: str | None = None,
+    image: Literal["fourier", "normalized", "pixels", "mean-subtracted"] | None = None,
     prior: str | Objective = "none",
     jitter: int = 1,
-    pooling: str = "own",
+    pooling: Literal["own", "average"] = "own",
     size: int | None = None,
     seed: int = 0,
 ) -> Inversion:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,9 +34,9 @@ def map_overlay(
     *,
     units: Units = None,
     top: int = 60,
-    scale: str = "map",
-    style: str = "heat",
-    reduce: str = "mean",
+    scale: Literal["map", "channel", "layer", "quantile"] = "map",
+    style: Literal["heat", "mask"] = "heat",
+    reduce: Literal["mean", "sum", "max"] = "mean",
 ) -> MapOverlay:
     """Where in images the maps of a layer are active, laid over them.
 

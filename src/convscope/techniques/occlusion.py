@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,13 +43,13 @@ def occlusion(
     target: int | str | None = None,
     *,
     layer: str = OUTPUT,
-    score: str | None = None,
+    score: Literal["probability", "logit", "log-odds", "mean"] | None = None,
     patch: int | tuple[int, int] = 16,
     stride: int | tuple[int, int] = 8,
     fill: Fill = "gray",
-    grid: str = "cover",
+    grid: Literal["cover", "valid"] = "cover",
     compat: bool = False,
-    method: str = "incremental",
+    method: Literal["incremental", "full"] = "incremental",
     verify: int = 2,
     seed: int = 0,
 ) -> Occlusion:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ _log = logging.getLogger("convscope")
 
 
 @technique
-def spectrum(scope: Scope, layer: str, images: Images, *, reduce: str = "mean", pictures: str | Path | None = None) -> Spectrum:
+def spectrum(
+    scope: Scope, layer: str, images: Images, *, reduce: Literal["mean", "max"] = "mean", pictures: str | Path | None = None
+) -> Spectrum:
     """Which units images excite: m_j(x) = mean over positions of A_j(x).
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -50,15 +50,15 @@ def style_transfer(
     content: Images,
     style: Images,
     *,
-    statistic: str = "sums",
+    statistic: Literal["sums", "gram", "mean-std"] = "sums",
     content_layer: str | None = None,
     style_layers: str | Sequence[str] | None = None,
     content_weight: float | None = None,
     style_weight: float | None = None,
-    optimizer: str = "lbfgs",
+    optimizer: Literal["lbfgs", "adam", "paper"] = "lbfgs",
     steps: int | None = None,
-    start: str | None = None,
-    pooling: str = "average",
+    start: Literal["content", "noise"] | None = None,
+    pooling: Literal["own", "average"] = "average",
     size: int = 256,
     seed: int = 0,
 ) -> StyleTransfer:

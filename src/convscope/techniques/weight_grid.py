@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from convscope.errors import BadInput
@@ -16,7 +18,14 @@ SCALES = ("auto", "tile", "shared")
 
 
 @technique
-def weight_grid(scope: Scope, layer: str, *, mode: str = "rgb", scale: str = "auto", compat: bool = False) -> WeightGrid:
+def weight_grid(
+    scope: Scope,
+    layer: str,
+    *,
+    mode: Literal["rgb", "channels", "collated"] = "rgb",
+    scale: Literal["auto", "tile", "shared"] = "auto",
+    compat: bool = False,
+) -> WeightGrid:
     """The weights of a convolution as pictures.
 
     Args:
@@ -55,16 +64,17 @@ def weight_grid(scope: Scope, layer: str, *, mode: str = "rgb", scale: str = "au
     _, channels, height, width = weights.shape
     if mode == "rgb" and channels != 3:
         raise BadInput(f'layer {layer}: its filters read {channels} channels, so they are no RGB pictures; use mode="channels"')
+    used: str = scale
     if scale == "auto":
-        scale = "shared" if mode == "collated" or channels * height * width == 1 or (mode == "channels" and height * width == 1) else "tile"
+        used = "shared" if mode == "collated" or channels * height * width == 1 or (mode == "channels" and height * width == 1) else "tile"
     if mode == "collated" and compat:
-        scale = "range"
+        used = "range"
     return WeightGrid(
         weights=weights,
-        shown=brightness(weights, scale, (1, 2, 3) if mode == "rgb" else (2, 3)),
+        shown=brightness(weights, used, (1, 2, 3) if mode == "rgb" else (2, 3)),
         layer=layer,
         mode=mode,
-        scale=scale,
+        scale=used,
         compat=compat,
         groups=int(getattr(scope.layers[layer].module, "groups", 1)),
         manifest={"precision": str(weights.dtype)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ def open(
     *,
     weights: str | Path | None = "pretrained",
     device: str | torch.device = "auto",
-    precision: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Scope:
     """Opens a network by its name.
 
@@ -54,7 +54,7 @@ def open(
     from convscope.zoo.loading import load
 
     loaded = load(name, weights)
-    precision = loaded.precision if precision == "auto" else precision
+    computed_in = loaded.precision if precision == "auto" else precision
     if device == "auto" and torch.cuda.is_available():
         device = "cuda"
-    return Scope(loaded.model, loaded.inputs, device=device, precision=precision, name=loaded.name, weights=loaded.weights)
+    return Scope(loaded.model, loaded.inputs, device=device, precision=computed_in, name=loaded.name, weights=loaded.weights)
