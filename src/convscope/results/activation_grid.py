@@ -11,11 +11,11 @@ from convscope.render.colors import colorize
 from convscope.render.mosaic import mosaic_size
 from convscope.render.panels import Group, Heat, Image, Mosaic, Panel, Signed, View, finite_range, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
-class ActivationGrid(Result):
+class ActivationGrid(ImageResult):
     """The maps of one or several layers.
 
     Attributes:
@@ -62,7 +62,7 @@ class ActivationGrid(Result):
         for place, (name, maps) in enumerate(zip(self.layers, self.maps, strict=True)):
             _, channels, height, width = maps.shape
             lines.append(f"{name}: {channels} maps of {height}x{width}, {self.dead[0, place]} dead on {self.names[0]}")
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def _place(self, layer: str) -> int:
         if layer not in self.layers:
@@ -88,7 +88,7 @@ class ActivationGrid(Result):
             note += f" Shown: the first {shown} of {len(self.images)} images."
         layers = f"{len(self.layers)} layers" if len(self.layers) > 1 else f"layer {self.layers[0]}"
         subtitle = f"{words.provenance(self)} · {layers}, {tiles} channels"
-        return View("Activation grid", tuple(panels), subtitle=subtitle, note=note)
+        return View("Activation grid", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
 
 
 def grid_of(maps: np.ndarray, columns: int) -> np.ndarray:

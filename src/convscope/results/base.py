@@ -149,6 +149,28 @@ class Result:
         return f"{type(self).__name__}({shown})"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageResult(Result):
+    """Base of results about images that the caller gave.
+
+    Attributes:
+        skipped: Images that could not be read, as (name, reason), in order.
+    """
+
+    skipped: tuple[tuple[str, str], ...] = dataclasses.field(default=(), kw_only=True)
+
+    def with_skipped(self, text: str, between: str = " ") -> str:
+        """A summary or note, followed by the images that were skipped and why; `text` itself if there are none."""
+        if not self.skipped:
+            return text
+        named = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:_MOST_SKIPPED])
+        more = f"; and {len(self.skipped) - _MOST_SKIPPED} more" if len(self.skipped) > _MOST_SKIPPED else ""
+        return f"{text}{between}{len(self.skipped)} image{'s' if len(self.skipped) > 1 else ''} skipped: {named}{more}."
+
+
+_MOST_SKIPPED = 5
+
+
 def to_array(value: Any) -> np.ndarray:
     """A read-only array with the values of a tensor, array or nested list; bfloat16 and float16 become float32."""
     if isinstance(value, np.ndarray) and not value.flags.writeable:

@@ -12,13 +12,13 @@ from convscope.render import colors, fonts
 from convscope.render.contact_sheet import to_bytes
 from convscope.render.panels import Group, Image, Panel, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 NOTE = "Feature illustration, not class evidence."
 
 
 @dataclass(frozen=True, eq=False)
-class Deconvnet(Result):
+class Deconvnet(ImageResult):
     """A projection per image and unit. It illustrates what a unit answered to; it is no evidence for a class.
 
     Attributes:
@@ -54,7 +54,7 @@ class Deconvnet(Result):
             parts = zip(self.units, self.labels, values, positions, strict=True)
             named = [f"{f'{unit} {label}'.strip()} ({value:.3g} at {y}, {x})" for unit, label, value, (y, x) in parts]
             lines.append(f"{name}: {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}")
-        return "\n".join([*lines, NOTE])
+        return self.with_skipped("\n".join([*lines, NOTE]), "\n")
 
     def view(self) -> View:
         """For each image, a tile per unit: the projection on the left, the picture inside the same box on the right."""
@@ -71,7 +71,12 @@ class Deconvnet(Result):
         if count * units > shown[0] * shown[1]:
             note += f" Shown are {shown[0] * shown[1]} of {count * units} tiles."
         parts = words.provenance(self), f"rule {self.rule}"
-        return View("Deconvnet: what units answered to", tuple(panels), subtitle=" · ".join(part for part in parts if part), note=note)
+        return View(
+            "Deconvnet: what units answered to",
+            tuple(panels),
+            subtitle=" · ".join(part for part in parts if part),
+            note=self.with_skipped(note),
+        )
 
 
 _MOST, _SIDE, _COLUMNS, _BETWEEN = 96, 396, 3, 4

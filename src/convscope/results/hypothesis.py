@@ -8,11 +8,11 @@ import numpy as np
 
 from convscope.render.panels import Bars, Dots, Group, Strip, Table, Text, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
-class Hypothesis(Result):
+class Hypothesis(ImageResult):
     """The guess and every other unit of the layer, measured on the same images.
 
     Attributes:
@@ -60,7 +60,7 @@ class Hypothesis(Result):
             lines.append(f"units that answer better: {', '.join(named)}{', ...' if len(self.better) > 5 else ''}")
         if self.against:
             lines.append(f"images against: {', '.join(self.against[:8])}{', ...' if len(self.against) > 8 else ''}")
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
         """Verdict, the unit's activations on both groups of images, AUC of all channels, better units and contrary images."""
@@ -84,7 +84,7 @@ class Hypothesis(Result):
         )
         note = "AUC: probability that a concept image excites the unit more than a background image; 0.5 is chance. "
         note += "Effect: difference of the means in standard deviations of the background. p: permutation test, corrected for all channels."
-        return View(f"Hypothesis: unit {name}", panels, subtitle=words.provenance(self), note=note)
+        return View(f"Hypothesis: unit {name}", panels, subtitle=words.provenance(self), note=self.with_skipped(note))
 
 
 _BETTER, _NAMED = 10, 7

@@ -8,11 +8,11 @@ import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
-class Inversion(Result):
+class Inversion(ImageResult):
     """A picture for every image and edit.
 
     Attributes:
@@ -51,7 +51,7 @@ class Inversion(Result):
             for row, name in enumerate(self.names)
             for column, edit in enumerate(self.edits)
         ]
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
         """The pictures with their errors, and a table of how they came about."""
@@ -67,7 +67,9 @@ class Inversion(Result):
         note = "Error: ||phi(x) - psi||^2 / ||psi||^2 of the picture as shown, psi the code aimed at; 0: reached, 1: no better than a zero code."
         if shown < count:
             note += f" Shown: the first {shown} of {count} images."
-        return View("Inversion: what a code still knows", panels, subtitle=" · ".join(part for part in parts if part), note=note)
+        return View(
+            "Inversion: what a code still knows", panels, subtitle=" · ".join(part for part in parts if part), note=self.with_skipped(note)
+        )
 
 
 _MOST, _ACROSS, _SIDE = 120, 8, 176

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from convscope.render.contact_sheet import enlarged
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
-class MapOverlay(Result):
+class MapOverlay(ImageResult):
     """Maps and the images they belong to.
 
     Attributes:
@@ -62,7 +62,7 @@ class MapOverlay(Result):
         for name, units, values in zip(self.names, self.units, self.values, strict=True):
             order = np.argsort(-values, kind="stable")[:10]
             lines.append(f"{name}: {', '.join(f'{units[place]} ({values[place]:.3g})' for place in order)}")
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
         """A sheet per image, or one sheet where the same few channels are shown of many images."""
@@ -78,7 +78,7 @@ class MapOverlay(Result):
         if shown < count:
             note += f" Shown: the first {shown} of {count} images."
         height, width = self.maps.shape[2:]
-        return View("Map overlay", panels, subtitle=f"{words.provenance(self)} · maps of {height}x{width}", note=note)
+        return View("Map overlay", panels, subtitle=f"{words.provenance(self)} · maps of {height}x{width}", note=self.with_skipped(note))
 
 
 _MOST_TILES, _ROW, _ACROSS, _SIDE, _LARGE = 400, 12, 8, 150, 300

@@ -13,11 +13,11 @@ from convscope.names import OUTPUT
 from convscope.render import colors, fonts
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
-class Occlusion(Result):
+class Occlusion(ImageResult):
     """The score with each part hidden.
 
     Attributes:
@@ -66,7 +66,7 @@ class Occlusion(Result):
             worst = f"largest drop {loss.max(initial=0):.3g} where rows {y0}-{y1 - 1}, columns {x0}-{x1 - 1} are hidden"
             lines.append(f"{name}: {self.score} of {target} {self.base[number]:.3g}; {worst}")
         check = f", {self.checked} positions checked in full: largest difference {self.largest_difference:.2g}" if self.checked else ""
-        return "\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"])
+        return self.with_skipped("\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"]), "\n")
 
     def view(self) -> View:
         """A row per picture."""
@@ -84,7 +84,9 @@ class Occlusion(Result):
             note += " Map and classes in the article's orientation: transposed."
         if shown < len(self.base):
             note += f" Shown: the first {shown} of {len(self.base)} pictures."
-        return View("Occlusion: what the score rests on", tuple(panels), subtitle=f"{words.provenance(self)} · {how}", note=note)
+        return View(
+            "Occlusion: what the score rests on", tuple(panels), subtitle=f"{words.provenance(self)} · {how}", note=self.with_skipped(note)
+        )
 
 
 _SIDE, _MOST, _NAMED = 300, 24, 6

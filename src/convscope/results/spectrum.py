@@ -8,11 +8,11 @@ import numpy as np
 
 from convscope.render.panels import Bars, Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum(Result):
+class Spectrum(ImageResult):
     """A spectrum per image.
 
     Attributes:
@@ -53,7 +53,7 @@ class Spectrum(Result):
         for image, name in enumerate(self.names):
             named = [f"{unit}{f' {self.labels[unit]}' if self.labels else ''} ({value:.3g})" for unit, value in self.spikes(5, image)]
             lines.append(f"{name}: {', '.join(named)}")
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def rank(self, unit: int) -> np.ndarray:
         """Place of a unit in each image's spectrum, 1 = highest, (n); equal values share the better place."""
@@ -75,7 +75,7 @@ class Spectrum(Result):
             shown = (*shown, words.matrix(self.values, list(self.names), title="every image", unit=_y_label(self)))
         if self.pictured:
             note += "Pictures: what the named channels look for (feature visualization)."
-        return View("Channel spectrum", shown, subtitle=" · ".join(part for part in parts if part), note=note.strip())
+        return View("Channel spectrum", shown, subtitle=" · ".join(part for part in parts if part), note=self.with_skipped(note.strip()))
 
 
 _SPIKES, _MOST_PLOTS, _TILES = 8, 8, 6

@@ -9,13 +9,13 @@ import numpy as np
 
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 STATISTICS = ("sums", "gram", "mean-std")
 
 
 @dataclass(frozen=True, eq=False)
-class StyleSimilarity(Result):
+class StyleSimilarity(ImageResult):
     """How alike the styles of images are, by three statistics.
 
     Attributes:
@@ -54,7 +54,7 @@ class StyleSimilarity(Result):
         lines = [f"{name}: nearest {', '.join(self._nearest_names(row))}" for row, name in enumerate(self.names)]
         if self.groups:
             lines.append("same group told from different ones, AUC: " + ", ".join(map("{} {:.3f}".format, self.statistics, self.auc)))
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def _nearest_names(self, row: int) -> list[str]:
         return [f"{self.names[self.nearest(name)[row]]} ({name})" for name in self.statistics]
@@ -82,7 +82,7 @@ class StyleSimilarity(Result):
         )
         if count > _MOST_TILES:
             note += f" Shown: the first {_MOST_TILES} of {count} images; the matrices hold all."
-        return View("Style similarity", panels, subtitle=" · ".join(part for part in parts if part), note=note)
+        return View("Style similarity", panels, subtitle=" · ".join(part for part in parts if part), note=self.with_skipped(note))
 
 
 _MOST_TILES, _TILE, _WIDE = 48, 96, 12

@@ -8,13 +8,13 @@ import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import ImageResult, axes
 
 STATISTICS = ("sums", "gram", "mean-std")
 
 
 @dataclass(frozen=True, eq=False)
-class StyleTransfer(Result):
+class StyleTransfer(ImageResult):
     """A picture for every content and style.
 
     Attributes:
@@ -61,7 +61,7 @@ class StyleTransfer(Result):
             for row, content in enumerate(self.content_names)
             for column, style in enumerate(self.style_names)
         ]
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
         """The pictures between the contents above and the styles at the left, then a table."""
@@ -80,7 +80,7 @@ class StyleTransfer(Result):
         )
         note = "Content error: ||F - F_c||^2 / ||F_c||^2. Style loss left: share of the content picture's own loss, mean over "
         note += "the layers, by each statistic, whichever was made small. Styles are cut to the contents' shape for showing only."
-        return View("Style transfer", panels, subtitle=" · ".join(part for part in parts if part), note=note)
+        return View("Style transfer", panels, subtitle=" · ".join(part for part in parts if part), note=self.with_skipped(note))
 
 
 _SIDE = 240
