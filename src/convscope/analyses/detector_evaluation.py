@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,9 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
             raise BadInput(f"survey {survey.path}: its images have no labels to hold alarms against")
     truths = tuple(dict.fromkeys([*detector.classes, *sorted({label for survey in surveys for label in survey.labels})]))
     parts = [_on(detector, survey, truths) for survey in surveys]
-    arrays = {key: np.stack([part.arrays[key] for part in parts]) for key in parts[0].arrays}
+    arrays: dict[str, Any] = {key: np.stack([part.arrays[key] for part in parts]) for key in parts[0].arrays}
     return DetectorEvaluation(
-        **arrays,  # type: ignore[arg-type]
+        **arrays,
         roc=tuple(part.roc for part in parts),
         pr=tuple(part.pr for part in parts),
         layer=detector.layer,

@@ -11,7 +11,7 @@ from convscope.render.colors import colorize
 from convscope.render.mosaic import mosaic_size
 from convscope.render.panels import Group, Heat, Image, Mosaic, Panel, Signed, View, finite_range, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class ActivationGrid(ImageResult):
         columns: Channels in a row of the grid.
     """
 
-    images: np.ndarray = axes("n rgb h w", "image")
-    chosen: np.ndarray = axes("n layer")
-    dead: np.ndarray = axes("n layer")
+    images: Array = axes("n rgb h w", "image")
+    chosen: Array = axes("n layer")
+    dead: Array = axes("n layer")
     layers: tuple[str, ...] = ()
     maps: tuple[np.ndarray, ...] = ()
     limits: tuple[np.ndarray, ...] = ()
@@ -86,7 +86,7 @@ class ActivationGrid(ImageResult):
         )
         if shown < len(self.images):
             note += f" Shown: the first {shown} of {len(self.images)} images."
-        layers = f"{len(self.layers)} layers" if len(self.layers) > 1 else f"layer {self.layers[0]}"
+        layers = f"layer {self.layers[0]}" if len(self.layers) == 1 else f"{len(self.layers)} layers"
         subtitle = f"{words.provenance(self)} · {layers}, {tiles} channels"
         return View("Activation grid", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
 

@@ -11,7 +11,7 @@ import numpy as np
 from convscope.errors import BadInput
 from convscope.render.panels import Curves, Group, Line, View
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class ActivationSums(Result):
         mode: "mean", "sum" or "standardized".
     """
 
-    sums: np.ndarray = axes("n label", "values", unit="activation")
-    truth: np.ndarray = axes("n")
-    group: np.ndarray = axes("n")
-    sizes: np.ndarray = axes("survey label")
+    sums: Array = axes("n label", "values", unit="activation")
+    truth: Array = axes("n")
+    group: Array = axes("n")
+    sizes: Array = axes("survey label")
     layer: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()

@@ -12,9 +12,10 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from convscope import render
 from convscope.render.panels import View
@@ -28,6 +29,22 @@ Shown = TypeVar("Shown", str, bytes)
 Kind = Literal["image", "heat", "signed", "series", "values", "boxes"]
 """How an array wants to be seen: RGB pictures in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers,
 pixel boxes (y0 x0 y1 x1, end exclusive)."""
+
+
+class Array:
+    """Type of an array field: its constructor argument is a tensor, an array or a nested list; its value is always an array.
+
+    For type checkers alone. They read a field whose type is a descriptor this way; at run time it holds a plain ``np.ndarray``.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: type[Any]) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any]) -> np.ndarray: ...
+        def __get__(self, instance: object, owner: type[Any]) -> Self | np.ndarray: ...
+        def __set__(self, instance: object, value: ArrayLike) -> None: ...
 
 
 def axes(names: str, kind: Kind = "values", *, unit: str = "") -> Any:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from convscope.render.panels import Bars, Group, Panel, Table, Text, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 PER_IMAGE, PER_CLASS = 25, 25
 
@@ -32,10 +30,10 @@ class ClassMaps(Result):
         per_class: How many channels a class lists before those of other classes are removed.
     """
 
-    votes: np.ndarray = axes("label c")
-    frequency: np.ndarray = axes("label c", "series", unit="share of images")
-    means: np.ndarray = axes("label c", unit="activation")
-    counts: np.ndarray = axes("label")
+    votes: Array = axes("label c")
+    frequency: Array = axes("label c", "series", unit="share of images")
+    means: Array = axes("label c", unit="activation")
+    counts: Array = axes("label")
     layer: str = ""
     classes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()

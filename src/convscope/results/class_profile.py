@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.render.panels import Bars, Group, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 CHANCE = 0.05
 """Corrected p below this counts as a response."""
@@ -34,11 +34,11 @@ class ClassProfile(Result):
         correction: "holm" (no false discovery at all) or "bh" (a bounded share of them).
     """
 
-    auc: np.ndarray = axes("unit label", "values")
-    p: np.ndarray = axes("unit label")
-    p_corrected: np.ndarray = axes("unit label")
-    effect: np.ndarray = axes("unit label")
-    counts: np.ndarray = axes("label")
+    auc: Array = axes("unit label", "values")
+    p: Array = axes("unit label")
+    p_corrected: Array = axes("unit label")
+    effect: Array = axes("unit label")
+    counts: Array = axes("label")
     layer: str = ""
     units: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ def _best_labels(result: ClassProfile) -> Table:
     rows: list[tuple[str, ...]] = []
     best = [int(_order(auc, effect)[0]) for auc, effect in zip(result.auc, result.effect, strict=True)]
     height, gap = (values[np.arange(len(best)), best] for values in (result.auc, result.effect))
-    for row in _order(height, gap)[:_ROWS]:
+    for row in _order(height, gap)[:_ROWS].tolist():
         at = best[row]
         p = number(result.p_corrected[row, at])
         rows.append((_name(result, row), str(result.classes[at]), number(result.auc[row, at]), p))

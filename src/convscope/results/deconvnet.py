@@ -12,7 +12,7 @@ from convscope.render import colors, fonts
 from convscope.render.contact_sheet import to_bytes
 from convscope.render.panels import Group, Image, Panel, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 NOTE = "Feature illustration, not class evidence."
 
@@ -36,11 +36,11 @@ class Deconvnet(ImageResult):
         rule: "deconvnet", "guided" or "gradient".
     """
 
-    projection: np.ndarray = axes("n unit rgb h w", "signed", unit="projected activation")
-    values: np.ndarray = axes("n unit", unit="activation")
-    positions: np.ndarray = axes("n unit axis")
-    boxes: np.ndarray = axes("n unit edge", "boxes", unit="pixels")
-    images: np.ndarray = axes("n rgb h w", "image")
+    projection: Array = axes("n unit rgb h w", "signed", unit="projected activation")
+    values: Array = axes("n unit", unit="activation")
+    positions: Array = axes("n unit axis")
+    boxes: Array = axes("n unit edge", "boxes", unit="pixels")
+    images: Array = axes("n rgb h w", "image")
     layer: str = ""
     units: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()

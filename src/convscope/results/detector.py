@@ -11,7 +11,7 @@ import numpy as np
 
 from convscope.render.panels import Curves, Group, Line, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 METHODS = ("maps", "output", "probe")
 
@@ -47,17 +47,17 @@ class Detector(Result):
 
     subject: ClassVar[str] = "detector"
 
-    thresholds: np.ndarray = axes("method label", unit="score")
-    intervals: np.ndarray = axes("method label end")
-    auc: np.ndarray = axes("method label")
-    auc_intervals: np.ndarray = axes("method label end")
-    scores: np.ndarray = axes("method n label", unit="score")
-    truth: np.ndarray = axes("n")
-    weights: np.ndarray = axes("linear label c")
-    offsets: np.ndarray = axes("linear label")
-    channels: np.ndarray = axes("label")
-    signs: np.ndarray = axes("label")
-    strengths: np.ndarray = axes("label")
+    thresholds: Array = axes("method label", unit="score")
+    intervals: Array = axes("method label end")
+    auc: Array = axes("method label")
+    auc_intervals: Array = axes("method label end")
+    scores: Array = axes("method n label", unit="score")
+    truth: Array = axes("n")
+    weights: Array = axes("linear label c")
+    offsets: Array = axes("linear label")
+    channels: Array = axes("label")
+    signs: Array = axes("label")
+    strengths: Array = axes("label")
     layer: str = ""
     classes: tuple[str, ...] = ()
     truths: tuple[str, ...] = ()

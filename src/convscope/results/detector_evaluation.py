@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 if TYPE_CHECKING:
     pass
@@ -48,16 +48,16 @@ class DetectorEvaluation(Result):
         confidence: Of the intervals.
     """
 
-    confusion: np.ndarray = axes("survey decision truth predicted")
-    alarms: np.ndarray = axes("survey decision truth label")
-    counts: np.ndarray = axes("survey truth")
-    recall: np.ndarray = axes("survey decision label")
-    precision: np.ndarray = axes("survey decision label")
-    fpr: np.ndarray = axes("survey decision label")
-    recall_intervals: np.ndarray = axes("survey method label end")
-    auc: np.ndarray = axes("survey method label")
-    auc_intervals: np.ndarray = axes("survey method label end")
-    ap: np.ndarray = axes("survey method label")
+    confusion: Array = axes("survey decision truth predicted")
+    alarms: Array = axes("survey decision truth label")
+    counts: Array = axes("survey truth")
+    recall: Array = axes("survey decision label")
+    precision: Array = axes("survey decision label")
+    fpr: Array = axes("survey decision label")
+    recall_intervals: Array = axes("survey method label end")
+    auc: Array = axes("survey method label")
+    auc_intervals: Array = axes("survey method label end")
+    ap: Array = axes("survey method label")
     roc: CurvePoints = ()
     pr: CurvePoints = ()
     layer: str = ""

@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class Exemplars(Result):
         middle: Share of the receptive field's sides that is shown.
     """
 
-    values: np.ndarray = axes("unit top", unit="activation")
-    images: np.ndarray = axes("unit top")
-    positions: np.ndarray = axes("unit top end")
-    boxes: np.ndarray = axes("unit top edge", "boxes")
-    crops: np.ndarray = axes("unit shown rgb h w", "image")
+    values: Array = axes("unit top", unit="activation")
+    images: Array = axes("unit top")
+    positions: Array = axes("unit top end")
+    boxes: Array = axes("unit top edge", "boxes")
+    crops: Array = axes("unit shown rgb h w", "image")
     layer: str = ""
     units: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()

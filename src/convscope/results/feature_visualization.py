@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from convscope.render.panels import Image, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +26,11 @@ class FeatureVisualization(Result):
         reasons: Why, where the status is not "converged".
     """
 
-    images: np.ndarray = axes("unit rgb h w", "image")
-    scores: np.ndarray = axes("unit", unit="activation")
-    before_relu: np.ndarray = axes("unit", unit="activation")
-    after_relu: np.ndarray = axes("unit", unit="activation")
-    history: np.ndarray = axes("unit step", "series", unit="activation")
+    images: Array = axes("unit rgb h w", "image")
+    scores: Array = axes("unit", unit="activation")
+    before_relu: Array = axes("unit", unit="activation")
+    after_relu: Array = axes("unit", unit="activation")
+    history: Array = axes("unit step", "series", unit="activation")
     layer: str = ""
     units: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()

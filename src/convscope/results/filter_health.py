@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Bars, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +33,17 @@ class FilterHealth(Result):
         paired: Whether duplicates were looked for (not in a survey of summaries, nor among fewer than 3 images).
     """
 
-    channels: np.ndarray = axes("filter")
-    place: np.ndarray = axes("filter")
-    maximum: np.ndarray = axes("filter", unit="activation")
-    apoz: np.ndarray = axes("filter", "series", unit="share of positions")
-    bound: np.ndarray = axes("filter", unit="activation")
-    dead: np.ndarray = axes("filter")
-    structural: np.ndarray = axes("filter")
-    constant: np.ndarray = axes("filter")
-    saturated: np.ndarray = axes("filter")
-    twin: np.ndarray = axes("filter")
-    likeness: np.ndarray = axes("filter")
+    channels: Array = axes("filter")
+    place: Array = axes("filter")
+    maximum: Array = axes("filter", unit="activation")
+    apoz: Array = axes("filter", "series", unit="share of positions")
+    bound: Array = axes("filter", unit="activation")
+    dead: Array = axes("filter")
+    structural: Array = axes("filter")
+    constant: Array = axes("filter")
+    saturated: Array = axes("filter")
+    twin: Array = axes("filter")
+    likeness: Array = axes("filter")
     layers: tuple[str, ...] = ()
     rectified: tuple[bool, ...] = ()
     images: int = 0

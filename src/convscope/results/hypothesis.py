@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Bars, Dots, Group, Strip, Table, Text, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +34,13 @@ class Hypothesis(ImageResult):
         verdict: All this in a line.
     """
 
-    concept: np.ndarray = axes("n c", "series", unit="activation")
-    background: np.ndarray = axes("m c", "series", unit="activation")
-    auc: np.ndarray = axes("c")
-    effect: np.ndarray = axes("c")
-    p: np.ndarray = axes("c")
-    p_corrected: np.ndarray = axes("c")
-    ranks: np.ndarray = axes("n")
+    concept: Array = axes("n c", "series", unit="activation")
+    background: Array = axes("m c", "series", unit="activation")
+    auc: Array = axes("c")
+    effect: Array = axes("c")
+    p: Array = axes("c")
+    p_corrected: Array = axes("c")
+    ranks: Array = axes("n")
     layer: str = ""
     unit: int = 0
     rank: int = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,12 @@ class Inversion(ImageResult):
         parts: Names of the parts of the loss: "code" and, where there is one, "prior".
     """
 
-    images: np.ndarray = axes("n edit rgb h w", "image")
-    originals: np.ndarray = axes("n rgb h w", "image")
-    error: np.ndarray = axes("n edit")
-    layer_errors: np.ndarray = axes("n edit layer")
-    losses: np.ndarray = axes("n edit part")
-    history: np.ndarray = axes("n edit step", "series", unit="normalized error")
+    images: Array = axes("n edit rgb h w", "image")
+    originals: Array = axes("n rgb h w", "image")
+    error: Array = axes("n edit")
+    layer_errors: Array = axes("n edit layer")
+    losses: Array = axes("n edit part")
+    history: Array = axes("n edit step", "series", unit="normalized error")
     layers: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     names: tuple[str, ...] = ()

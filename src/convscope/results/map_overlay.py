@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from convscope.render.contact_sheet import enlarged
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ class MapOverlay(ImageResult):
         chosen: Whether the channels were asked for (and are the same for all images).
     """
 
-    images: np.ndarray = axes("n rgb h w", "image")
-    units: np.ndarray = axes("n map")
-    maps: np.ndarray = axes("n map y x", "heat", unit="activation")
-    values: np.ndarray = axes("n map", unit="activation")
-    full: np.ndarray = axes("n map", unit="activation")
+    images: Array = axes("n rgb h w", "image")
+    units: Array = axes("n map")
+    maps: Array = axes("n map y x", "heat", unit="activation")
+    values: Array = axes("n map", unit="activation")
+    full: Array = axes("n map", unit="activation")
     layer: str = ""
     names: tuple[str, ...] = ()
     reduce: str = "mean"

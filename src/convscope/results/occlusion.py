@@ -13,7 +13,7 @@ from convscope.names import OUTPUT
 from convscope.render import colors, fonts
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +39,12 @@ class Occlusion(ImageResult):
         compat: Whether this is the article's own grid and orientation.
     """
 
-    map: np.ndarray = axes("n y x", "heat", unit="score")
-    base: np.ndarray = axes("n", unit="score")
-    drop: np.ndarray = axes("n h w", "signed", unit="drop of the score")
-    label: np.ndarray = axes("n y x")
-    boxes: np.ndarray = axes("y x edge", "boxes", unit="pixels")
-    images: np.ndarray = axes("n rgb h w", "image")
+    map: Array = axes("n y x", "heat", unit="score")
+    base: Array = axes("n", unit="score")
+    drop: Array = axes("n h w", "signed", unit="drop of the score")
+    label: Array = axes("n y x")
+    boxes: Array = axes("y x edge", "boxes", unit="pixels")
+    images: Array = axes("n rgb h w", "image")
     targets: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()

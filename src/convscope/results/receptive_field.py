@@ -9,7 +9,7 @@ import numpy as np
 from convscope.errors import BadInput
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +32,14 @@ class ReceptiveField(Result):
         share: Share of the picture's pixels whose energy is above 4.55 % of the peak (two standard deviations, if it were Gaussian).
     """
 
-    size: np.ndarray = axes("layer yx", unit="pixels")
-    jump: np.ndarray = axes("layer yx", unit="pixels")
-    start: np.ndarray = axes("layer yx", unit="pixels")
-    whole: np.ndarray = axes("layer yx")
-    rows: np.ndarray = axes("y ends", unit="pixels")
-    columns: np.ndarray = axes("x ends", unit="pixels")
-    effective: np.ndarray = axes("h w", "heat", unit="gradient energy / maximum")
-    image: np.ndarray = axes("rgb h w", "image")
+    size: Array = axes("layer yx", unit="pixels")
+    jump: Array = axes("layer yx", unit="pixels")
+    start: Array = axes("layer yx", unit="pixels")
+    whole: Array = axes("layer yx")
+    rows: Array = axes("y ends", unit="pixels")
+    columns: Array = axes("x ends", unit="pixels")
+    effective: Array = axes("h w", "heat", unit="gradient energy / maximum")
+    image: Array = axes("rgb h w", "image")
     layers: tuple[str, ...] = ()
     height: int = 0
     width: int = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Bars, Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +27,10 @@ class Spectrum(ImageResult):
         pictured: The units of `pictures`.
     """
 
-    values: np.ndarray = axes("n c", "series", unit="activation")
-    maxima: np.ndarray = axes("n c", unit="activation")
-    active: np.ndarray = axes("n c")
-    pictures: np.ndarray = axes("picture rgb h w", "image")
+    values: Array = axes("n c", "series", unit="activation")
+    maxima: Array = axes("n c", unit="activation")
+    active: Array = axes("n c")
+    pictures: Array = axes("picture rgb h w", "image")
     layer: str = ""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()

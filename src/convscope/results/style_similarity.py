@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 STATISTICS = ("sums", "gram", "mean-std")
 
@@ -31,11 +31,11 @@ class StyleSimilarity(ImageResult):
         groups: The group of each image, where given.
     """
 
-    similarity: np.ndarray = axes("statistic n other", "heat", unit="similarity")
-    layer_distance: np.ndarray = axes("statistic layer n other", unit="normalized distance")
-    auc: np.ndarray = axes("statistic")
-    layer_auc: np.ndarray = axes("statistic layer")
-    pictures: np.ndarray = axes("n rgb h w", "image")
+    similarity: Array = axes("statistic n other", "heat", unit="similarity")
+    layer_distance: Array = axes("statistic layer n other", unit="normalized distance")
+    auc: Array = axes("statistic")
+    layer_auc: Array = axes("statistic layer")
+    pictures: Array = axes("n rgb h w", "image")
     statistics: tuple[str, ...] = STATISTICS
     layers: tuple[str, ...] = ()
     names: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
-from convscope.results.base import ImageResult, axes
+from convscope.results.base import Array, ImageResult, axes
 
 STATISTICS = ("sums", "gram", "mean-std")
 
@@ -33,14 +33,14 @@ class StyleTransfer(ImageResult):
         content_names, style_names: Names of the pictures.
     """
 
-    images: np.ndarray = axes("content style rgb h w", "image")
-    contents: np.ndarray = axes("content rgb h w", "image")
-    styles: np.ndarray = axes("style rgb h w", "image")
-    style_losses: np.ndarray = axes("content style statistic layer")
-    style_losses_before: np.ndarray = axes("content style statistic layer")
-    content_errors: np.ndarray = axes("content style")
-    losses: np.ndarray = axes("content style part")
-    history: np.ndarray = axes("content style step", "series", unit="loss")
+    images: Array = axes("content style rgb h w", "image")
+    contents: Array = axes("content rgb h w", "image")
+    styles: Array = axes("style rgb h w", "image")
+    style_losses: Array = axes("content style statistic layer")
+    style_losses_before: Array = axes("content style statistic layer")
+    content_errors: Array = axes("content style")
+    losses: Array = axes("content style part")
+    history: Array = axes("content style step", "series", unit="loss")
     statistic: str = "sums"
     statistics: tuple[str, ...] = STATISTICS
     content_layer: str = ""

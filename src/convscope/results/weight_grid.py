@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.render.panels import Mosaic, View, number
 from convscope.results import words
-from convscope.results.base import Result, axes
+from convscope.results.base import Array, Result, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class WeightGrid(Result):
         groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
     """
 
-    weights: np.ndarray = axes("filter channel h w", "signed", unit="weight")
-    shown: np.ndarray = axes("filter channel h w")
+    weights: Array = axes("filter channel h w", "signed", unit="weight")
+    shown: Array = axes("filter channel h w")
     layer: str = ""
     mode: str = "rgb"
     scale: str = "tile"

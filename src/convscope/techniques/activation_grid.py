@@ -77,7 +77,7 @@ def activation_grid(
         for name, found in zip(wanted, maps, strict=True)
     ]
     return ActivationGrid(
-        images=batch,  # type: ignore[arg-type]
+        images=batch,
         chosen=np.stack(chosen, 1),
         dead=np.stack([(found.max((2, 3)) <= 0).sum(1) for found in maps], 1),
         layers=tuple(wanted),

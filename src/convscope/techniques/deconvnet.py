@@ -85,11 +85,11 @@ def deconvnet(
         parts = list(scope.in_batches(batch, project, max(1, at_once // units_at_once)))
     projection, values, positions = (torch.cat(part) for part in zip(*parts, strict=True))
     return Deconvnet(
-        projection=projection,  # type: ignore[arg-type]
-        values=values,  # type: ignore[arg-type]
-        positions=positions,  # type: ignore[arg-type]
+        projection=projection,
+        values=values,
+        positions=positions,
         boxes=_boxes(scope, layer, positions.numpy(), (batch.shape[-2], batch.shape[-1])),
-        images=batch,  # type: ignore[arg-type]
+        images=batch,
         layer=layer,
         units=tuple(wanted),
         labels=scope.unit_labels(layer, wanted),

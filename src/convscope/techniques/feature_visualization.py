@@ -93,11 +93,11 @@ def feature_visualization(
         for first in range(0, len(wanted), AT_ONCE):
             parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, aim_of, objective_of, advance))
     return FeatureVisualization(
-        images=torch.cat([part.pictures for part in parts]),  # type: ignore[arg-type]
-        scores=torch.cat([part.scores[0] for part in parts]),  # type: ignore[arg-type]
-        before_relu=torch.cat([part.scores[1] for part in parts]),  # type: ignore[arg-type]
-        after_relu=torch.cat([part.scores[2] for part in parts]),  # type: ignore[arg-type]
-        history=torch.cat([part.history for part in parts]),  # type: ignore[arg-type]
+        images=torch.cat([part.pictures for part in parts]),
+        scores=torch.cat([part.scores[0] for part in parts]),
+        before_relu=torch.cat([part.scores[1] for part in parts]),
+        after_relu=torch.cat([part.scores[2] for part in parts]),
+        history=torch.cat([part.history for part in parts]),
         layer=layer,
         units=tuple(wanted),
         labels=scope.unit_labels(layer, wanted),

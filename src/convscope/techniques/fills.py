@@ -33,6 +33,7 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
     Raises:
         BadInput: Not a fill, or an image of another size.
     """
+    asked = fill
     if isinstance(fill, str) and fill == "blur":
         sigmas = [side / 2 for side in patch]
         kernel = [
@@ -44,16 +45,22 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
     if isinstance(fill, str) and fill == "median":
         red, green, blue = picture.flatten(1).median(1).values.tolist()
         fill = red, green, blue
-    colour = _colour(fill)
-    if colour is not None:
+    if isinstance(fill, str):
+        fill = _named(fill) or fill
+    if isinstance(fill, (int, float)):
+        fill = float(fill), float(fill), float(fill)
+    if isinstance(fill, (tuple, list)):
+        if len(fill) != 3:
+            raise BadInput(f"a colour is (r, g, b) in [0,1], got {fill!r}")
+        colour = [float(value) for value in fill]
         if not all(0 <= value <= 1 for value in colour):  # also false for NaN
-            raise BadInput(f"fill must lie in [0,1], got {fill!r}")
+            raise BadInput(f"fill must lie in [0,1], got {asked!r}")
         return plain_picture(colour, picture)
     if isinstance(fill, str) and not Path(fill).is_file():
         raise BadInput(
             f"fill must be gray, median, mean, black, white, blur, a grey value, a colour such as #808080, or an image file; got {fill!r}"
         )
-    image = inputs(fill).to(picture)  # type: ignore[arg-type]
+    image = inputs(fill).to(picture)
     if image.shape != picture.shape:
         raise BadInput(f"the fill is an image of {tuple(image.shape[1:])} pixels, but the picture has {tuple(picture.shape[1:])}")
     return image
@@ -64,21 +71,12 @@ def plain_picture(colour: Sequence[float], picture: Tensor) -> Tensor:
     return torch.tensor(colour, dtype=picture.dtype, device=picture.device).view(3, 1, 1).expand_as(picture)
 
 
-def _colour(fill: Fill) -> tuple[float, ...] | None:
-    """(r, g, b) of what names a colour."""
-    if isinstance(fill, str):
-        if fill in _GREYS:
-            return (_GREYS[fill],) * 3
-        if re.fullmatch(r"#[0-9a-fA-F]{6}", fill):
-            return tuple(int(fill[place : place + 2], 16) / 255 for place in (1, 3, 5))
-        try:
-            return (float(fill),) * 3
-        except ValueError:
-            return None
-    if isinstance(fill, (int, float)):
-        return (float(fill),) * 3
-    if isinstance(fill, (tuple, list)):
-        if len(fill) != 3:
-            raise BadInput(f"a colour is (r, g, b) in [0,1], got {fill!r}")
-        return tuple(map(float, fill))
-    return None
+def _named(colour: str) -> tuple[float, float, float] | None:
+    """(r, g, b) of a grey's name, a grey value or #rrggbb; None for any other text."""
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+        return int(colour[1:3], 16) / 255, int(colour[3:5], 16) / 255, int(colour[5:7], 16) / 255
+    try:
+        grey = _GREYS[colour] if colour in _GREYS else float(colour)
+    except ValueError:
+        return None
+    return grey, grey, grey

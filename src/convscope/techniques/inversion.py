@@ -144,12 +144,12 @@ def inversion(
         history[row, : len(turns)] = torch.tensor([goal.normalized(turn["code"], row) for turn in turns])
     errors = goal.errors_of(pictures)
     return Inversion(
-        images=pictures.unflatten(0, count),  # type: ignore[arg-type]
-        originals=batch,  # type: ignore[arg-type]
-        error=errors.mean(1).unflatten(0, count),  # type: ignore[arg-type]
-        layer_errors=errors.unflatten(0, count),  # type: ignore[arg-type]
-        losses=torch.tensor([[turns[-1][part] for part in parts] for turns in trace]).unflatten(0, count),  # type: ignore[arg-type]
-        history=history.unflatten(0, count),  # type: ignore[arg-type]
+        images=pictures.unflatten(0, count),
+        originals=batch,
+        error=errors.mean(1).unflatten(0, count),
+        layer_errors=errors.unflatten(0, count),
+        losses=torch.tensor([[turns[-1][part] for part in parts] for turns in trace]).unflatten(0, count),
+        history=history.unflatten(0, count),
         layers=tuple(names),
         edits=tuple(map(edit_name, edits)),
         names=image_names(sources),

@@ -90,11 +90,11 @@ def map_overlay(
         picked = torch.tensor(asked, device=maps.device).expand(len(maps), -1)
     rows = torch.arange(len(maps), device=maps.device)[:, None]
     return MapOverlay(
-        images=batch,  # type: ignore[arg-type]
-        units=picked,  # type: ignore[arg-type]
-        maps=maps[rows, picked],  # type: ignore[arg-type]
-        values=values[rows, picked],  # type: ignore[arg-type]
-        full=_full(maps, picked, scale),  # type: ignore[arg-type]
+        images=batch,
+        units=picked,
+        maps=maps[rows, picked],
+        values=values[rows, picked],
+        full=_full(maps, picked, scale),
         layer=layer,
         names=image_names(sources),
         reduce=reduce,

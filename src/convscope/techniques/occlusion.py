@@ -126,7 +126,7 @@ def occlusion(
         drop=per_pixel(base[:, None, None] - scores, boxes, size),
         label=found.transpose(turned),
         boxes=boxes.transpose(1, 0, 2) if compat else boxes,
-        images=batch,  # type: ignore[arg-type]
+        images=batch,
         targets=targets,
         names=names,
         labels=scope.unit_labels(layer, targets),

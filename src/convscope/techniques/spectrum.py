@@ -78,9 +78,9 @@ def spectrum(
     values = mean if reduce == "mean" else maximum
     pictured, tiles = _pictures(pictures, values)
     return Spectrum(
-        values=values,  # type: ignore[arg-type]
-        maxima=maximum,  # type: ignore[arg-type]
-        active=active,  # type: ignore[arg-type]
+        values=values,
+        maxima=maximum,
+        active=active,
         layer=layer,
         names=names,
         labels=scope.class_names if layer == "output" and scope.inputs.classes else (),

@@ -17,7 +17,7 @@ from convscope.progress import task
 from convscope.results.provenance import technique
 from convscope.results.style_similarity import STATISTICS, StyleSimilarity
 from convscope.scope import Images, Scope
-from convscope.scope.inputs import image_names
+from convscope.scope.inputs import Image, image_names
 from convscope.scope.network import large_enough
 from convscope.techniques.style_layers import find_style_layers
 
@@ -84,11 +84,11 @@ def style_similarity(
     )
     whole = distance.mean(1)
     return StyleSimilarity(
-        similarity=1 - whole,  # type: ignore[arg-type]
-        layer_distance=distance,  # type: ignore[arg-type]
+        similarity=1 - whole,
+        layer_distance=distance,
         auc=np.array([_auc(each, named) for each in whole]),
         layer_auc=np.array([[_auc(each, named) for each in row] for row in distance]),
-        pictures=torch.stack(tiles).clamp(0, 1),  # type: ignore[arg-type]
+        pictures=torch.stack(tiles).clamp(0, 1),
         layers=chosen,
         names=image_names(sources),
         groups=named,
@@ -96,15 +96,15 @@ def style_similarity(
     )
 
 
-def _groups(asked: str | Sequence[str] | None, sources: Sequence[object]) -> tuple[str, ...]:
+def _groups(asked: str | Sequence[str] | None, sources: Sequence[Image]) -> tuple[str, ...]:
     """A group for each image; () where none are given."""
     if asked is None:
         return ()
     given = [asked] if isinstance(asked, str) else [str(name) for name in asked]
     if given == ["folder"]:
-        if not all(isinstance(source, (str, os.PathLike)) for source in sources):
+        given = [Path(source).resolve().parent.name for source in sources if isinstance(source, (str, os.PathLike))]
+        if len(given) != len(sources):
             raise BadInput("groups='folder' needs image files, so that each has a folder")
-        given = [Path(source).resolve().parent.name for source in sources]  # type: ignore[arg-type]
     if len(given) != len(sources):
         raise BadInput(f"groups: {len(given)} names for {len(sources)} images")
     if not len(set(given)) < len(given) or len(set(given)) < 2:

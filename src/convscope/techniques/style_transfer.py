@@ -114,14 +114,14 @@ def style_transfer(
         history[row, : len(turns)] = torch.tensor([sum(turn.values()) for turn in turns])
     count = len(contents), len(styles)
     return StyleTransfer(
-        images=pictures.unflatten(0, count),  # type: ignore[arg-type]
-        contents=contents,  # type: ignore[arg-type]
-        styles=torch.stack([_cut(one, contents.shape[-2], contents.shape[-1]) for one in styles]),  # type: ignore[arg-type]
-        style_losses=after.unflatten(0, count),  # type: ignore[arg-type]
-        style_losses_before=before.unflatten(0, count),  # type: ignore[arg-type]
-        content_errors=errors.unflatten(0, count),  # type: ignore[arg-type]
-        losses=torch.tensor([list(turns[-1].values()) for turns in trace]).unflatten(0, count),  # type: ignore[arg-type]
-        history=history.unflatten(0, count),  # type: ignore[arg-type]
+        images=pictures.unflatten(0, count),
+        contents=contents,
+        styles=torch.stack([_cut(one, contents.shape[-2], contents.shape[-1]) for one in styles]),
+        style_losses=after.unflatten(0, count),
+        style_losses_before=before.unflatten(0, count),
+        content_errors=errors.unflatten(0, count),
+        losses=torch.tensor([list(turns[-1].values()) for turns in trace]).unflatten(0, count),
+        history=history.unflatten(0, count),
         statistic=statistic,
         content_layer=goal.content_layer,
         layers=goal.layers,
