@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from convscope import errors
+from convscope.names import near_hint, near_names
 from convscope.progress import reporting, task
 from convscope.results.base import Result, axes, to_array
 from convscope.seeding import derive_seed
@@ -145,3 +146,12 @@ def test_a_display_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.warns(RuntimeWarning, match="two_fields: cannot be shown"):
         assert made._repr_png_() is None and made._repr_html_() is None
     assert repr(made).startswith("TwoFields")
+
+
+def test_near_names() -> None:
+    known = ["abc", "xyz", "Red fox", "red panda", "xabcx"]
+    assert near_names("abc", known) == ["abc", "xabcx"], "those that contain it first"
+    assert near_names("RED", known) == ["Red fox", "red panda"], "upper and lower case are the same"
+    assert near_names("xzy", known) == ["xyz"] and near_names("a", known, count=2) == ["abc", "red panda"]
+    assert near_names("qqq", known) == near_names("", known) == []
+    assert near_hint("xzy", known) == "; near names: xyz" and near_hint("qqq", known) == ""

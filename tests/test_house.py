@@ -40,8 +40,21 @@ FLOORS = {
     **dict.fromkeys(["errors", "seeding", "progress", "statistics"], 0),
     **dict.fromkeys(["names", "receipts", "preprocessing"], 1),
     **READ,
-    **{"ops": 2, "graph": 3, "fast": 4, "scope": 5, "optimize": 6, "incremental": 6, "zoo": 6, "scanner": 7, "techniques": 7},
-    **{"export": 8, "galleries": 8, "serve": 9, "watch": 9, "cli": 10, "": 11},
+    "ops": 2,
+    "graph": 3,
+    "fast": 4,
+    "scope": 5,
+    "optimize": 6,
+    "incremental": 6,
+    "zoo": 6,
+    "scanner": 7,
+    "techniques": 7,
+    "export": 8,
+    "galleries": 8,
+    "serve": 9,
+    "watch": 9,
+    "cli": 10,
+    "": 11,
 }
 """The floor of every package and module of the top level. Imports go down: to a lower floor, or to the own package.
 
@@ -56,7 +69,7 @@ CIRCLES = {("results.base", "results.folder")}
 HOOKS_LIVE_IN = ("scope/", "graph/", "fast/", "optimize/", "zoo/textures/train.py")
 """The waist, the recorder, the fast passes, the two optimization loops, and the training script of the bundled network."""
 
-RANDOM_STATE = {"zoo/loading.py": {"fork_rng"}, "zoo/textures/train.py": {"fork_rng"}}
+RANDOM_STATE = {"zoo/by_name.py": {"fork_rng"}, "zoo/textures/train.py": {"fork_rng"}}
 """Where global random state is touched, inside a fork of it that is put back."""
 
 

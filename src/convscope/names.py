@@ -1,4 +1,4 @@
-"""What the words of a question mean: the layer "output", unit numbers and class names, and near names for a wrong one."""
+"""Names of layers, units and classes: the layer "output", unit numbers from names, and near names for an unknown one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ Units: TypeAlias = int | str | slice | Sequence[int | str] | None
 """Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
 
 
-def near_names(name: str, known: Iterable[str], *, count: int = 4, cutoff: float = 0.5) -> list[str]:
-    """The known names that a wrong one may have meant: those that contain it first, then those spelled alike."""
+def near_names(name: str, known: Iterable[str], *, count: int = 4) -> list[str]:
+    """At most `count` of the known names that are near an unknown one: those that contain it, then those spelled like it."""
     names = list(dict.fromkeys(known))
     lower = {each.lower(): each for each in reversed(names)}
     containing = [each for each in names if name and name.lower() in each.lower()]
-    alike = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=cutoff)]
+    alike = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.6)]
     return list(dict.fromkeys([*containing, *alike]))[:count]
+
+
+def near_hint(name: str, known: Iterable[str]) -> str:
+    """ "; near names: a, b" for an error message; "" if no known name is near."""
+    near = near_names(name, known)
+    return f"; near names: {', '.join(near)}" if near else ""
 
 
 def class_number(target: int | str, count: int, names: Sequence[str]) -> int:
@@ -43,8 +49,7 @@ def class_number(target: int | str, count: int, names: Sequence[str]) -> int:
         if found:
             raise BadInput(f"class {target!r} is not unique: it is the name of {', '.join(map(str, found))}")
         if not target.isdecimal():
-            near = near_names(target, names)
-            hint = f"; near names: {', '.join(near)}" if near else "" if names else "; no class names are known, give a number"
+            hint = near_hint(target, names) if names else "; no class names are known, give a number"
             raise BadInput(f"class {target!r} is unknown{hint}")
     return unit_numbers(int(target) if isinstance(target, str) else target, OUTPUT, count)[0]
 

@@ -287,7 +287,7 @@ def test_interrupted_anywhere(place: Path, capsys: pytest.CaptureFixture[str], m
         raise KeyboardInterrupt
 
     before = everything(place)
-    monkeypatch.setattr("convscope.zoo.loading.load", interrupt)
+    monkeypatch.setattr("convscope.zoo.by_name.load_network", interrupt)
     code, _, err = run(capsys, command, "net.py:build", *(["1", "plain.png"] if command == "spectrum" else []))
     assert code == 130 and "interrupted" in err and everything(place) == before
 

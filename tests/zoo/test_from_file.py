@@ -11,7 +11,8 @@ from torch import nn
 
 import convscope
 from convscope.errors import BadInput, BadWeights
-from convscope.zoo.loading import load
+from convscope.scope.network import weights_hash
+from convscope.zoo.by_name import load_network
 
 Write = Callable[..., Path]
 HEAD = "import torch\nfrom torch import nn\nimport convscope\n"
@@ -32,23 +33,23 @@ def write(tmp_path: Path) -> Write:
 
 def line_of(name: str) -> str:
     with pytest.raises(BadInput) as caught:
-        load(name)
+        load_network(name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_module_with_inputs(write: Write) -> None:
     path = write("def build():\n    return nn.Conv2d(3, 4, 3), convscope.Inputs(size=32, mean=(0.5,) * 3)\n")
-    loaded = load(f"{path}:build")
+    loaded = load_network(f"{path}:build")
     assert isinstance(loaded.model, nn.Conv2d)
     assert (loaded.inputs.size, loaded.inputs.mean, loaded.name) == (32, (0.5,) * 3, f"{path}:build")
-    assert loaded.weights_hash == load(f"{path}:build").weights_hash, "random weights differ between calls"
+    assert weights_hash(loaded.model) == weights_hash(load_network(f"{path}:build").model), "random weights differ between calls"
 
 
 def test_a_module_alone_is_taken_as_unnormalized_and_said_so(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     path = write("class Net(nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 4, 3)\n")
     with caplog.at_level(logging.WARNING):
-        assert load(f"{path}:Net").inputs == convscope.Inputs()
+        assert load_network(f"{path}:Net").inputs == convscope.Inputs()
     assert "assuming RGB in [0,1], 224 px, no normalization: return (model, convscope.Inputs(...)) to say otherwise" in caplog.text
 
 
@@ -61,7 +62,7 @@ def test_a_scope(write: Write) -> None:
 
 def test_a_finished_network_instead_of_a_function(write: Write) -> None:
     path = write("net = nn.Conv2d(3, 4, 3)\nboth = net, convscope.Inputs(size=16)\nnumber = 3\n")
-    assert load(f"{path}:both").inputs.size == 16
+    assert load_network(f"{path}:both").inputs.size == 16
     assert line_of(f"{path}:number") == f"{path}: number is of type int, not a function"
 
 
@@ -69,12 +70,12 @@ def test_weights_of_a_file_go_into_a_users_network(write: Write, tmp_path: Path)
     path = write("def build():\n    return nn.Conv2d(3, 4, 3), convscope.Inputs()\n")
     state = {key: torch.ones_like(value) for key, value in nn.Conv2d(3, 4, 3).state_dict().items()}
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "w.pth")
-    loaded = load(f"{path}:build", tmp_path / "w.pth")
+    loaded = load_network(f"{path}:build", tmp_path / "w.pth")
     assert float(loaded.model.weight.min().item()) == 1.0  # pyright: ignore
     assert loaded.weights == str(tmp_path / "w.pth")
     torch.save({"weight": state["weight"]}, tmp_path / "w.pth")
     with pytest.raises(BadWeights, match=r"mine.py:build: 1 of 2 missing \(bias \(4\)\)"):
-        load(f"{path}:build", tmp_path / "w.pth")
+        load_network(f"{path}:build", tmp_path / "w.pth")
 
 
 def test_files_next_to_it_can_be_imported_even_under_a_common_name(write: Write, tmp_path: Path) -> None:
@@ -88,8 +89,8 @@ def test_files_next_to_it_can_be_imported_even_under_a_common_name(write: Write,
     before = list(sys.path)
     try:
         for folder, channels in (("a", 4), ("b", 5), ("a", 4)):
-            assert load(f"{tmp_path / folder}/net.py:build").model.out_channels == channels  # pyright: ignore
-            assert load(f"{tmp_path / folder}/later.py:build").model.out_channels == channels  # pyright: ignore
+            assert load_network(f"{tmp_path / folder}/net.py:build").model.out_channels == channels  # pyright: ignore
+            assert load_network(f"{tmp_path / folder}/later.py:build").model.out_channels == channels  # pyright: ignore
             assert sys.path == before
             assert Path(str(sys.modules["blocks_of_mine"].__file__)).parent.name == "a", "the module loaded first was not put back"
     finally:
@@ -99,8 +100,8 @@ def test_files_next_to_it_can_be_imported_even_under_a_common_name(write: Write,
 
 def test_a_changed_file_is_run_again(write: Write) -> None:
     text = "def build():\n    return nn.Conv2d(3, {}, 3), convscope.Inputs()\n"
-    assert load(f"{write(text.format(4))}:build").model.out_channels == 4  # pyright: ignore
-    assert load(f"{write(text.format(55))}:build").model.out_channels == 55  # pyright: ignore
+    assert load_network(f"{write(text.format(4))}:build").model.out_channels == 4  # pyright: ignore
+    assert load_network(f"{write(text.format(55))}:build").model.out_channels == 55  # pyright: ignore
 
 
 def test_errors_inside_name_the_users_line(write: Write) -> None:

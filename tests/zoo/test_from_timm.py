@@ -10,8 +10,8 @@ from PIL import Image
 
 from convscope.errors import BadInput, BadWeights
 from convscope.scope.network import weights_hash
+from convscope.zoo.by_name import load_network
 from convscope.zoo.from_timm import _inputs
-from convscope.zoo.loading import load
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def timm() -> Any:
 
 def line_of(name: str) -> str:
     with pytest.raises((BadInput, BadWeights)) as caught:
-        load(name)
+        load_network(name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -45,17 +45,17 @@ def test_a_crop_mode_that_squashes(share: float, timm: Any, photo: Image.Image, 
     theirs = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     assert inputs.crop is None
     assert torch.allclose(inputs.normalize(inputs(photo)), theirs(photo), atol=1e-6) == (share == 1)
-    assert ("pictures are squashed to 224x224 instead" in caplog.text) == (share < 1)
+    assert ("images are squashed to 224x224 instead" in caplog.text) == (share < 1)
 
 
 def test_random_and_local_weights(timm: Any, tmp_path: Path) -> None:
-    random = load("timm:mobilenetv3_small_050", None)
-    assert random.weights_hash == load("timm:mobilenetv3_small_050", None).weights_hash
+    random = load_network("timm:mobilenetv3_small_050", None)
+    assert weights_hash(random.model) == weights_hash(load_network("timm:mobilenetv3_small_050", None).model)
     assert random.name == "timm:mobilenetv3_small_050"
     trained = timm.create_model("mobilenetv3_small_050", num_classes=7)
     torch.save(trained.state_dict(), tmp_path / "w.pth")
-    loaded = load("timm:mobilenetv3_small_050", tmp_path / "w.pth")
-    assert loaded.weights_hash == weights_hash(trained)
+    loaded = load_network("timm:mobilenetv3_small_050", tmp_path / "w.pth")
+    assert weights_hash(loaded.model) == weights_hash(trained)
     assert loaded.inputs.classes is None
 
 

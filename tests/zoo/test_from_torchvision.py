@@ -18,8 +18,8 @@ from torchvision.models import regnet
 from convscope.errors import BadInput, BadWeights
 from convscope.scope.inputs import Inputs
 from convscope.scope.network import weights_hash
+from convscope.zoo.by_name import load_network
 from convscope.zoo.from_torchvision import _OLD_DENSENET, build, names, preset
-from convscope.zoo.loading import load
 
 CONVOLUTIONAL = [name for name in names() if not name.startswith(("vit_", "swin_"))]
 
@@ -75,11 +75,11 @@ def test_random_weights_are_the_same_every_time_and_draw_from_nothing_global() -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         before = torch.get_rng_state()
-        one = load("squeezenet1_1", None)
+        one = load_network("squeezenet1_1", None)
         assert torch.equal(before, torch.get_rng_state())
         torch.manual_seed(2)
-        two = load("squeezenet1_1", None)
-    assert one.weights_hash == two.weights_hash
+        two = load_network("squeezenet1_1", None)
+    assert weights_hash(one.model) == weights_hash(two.model)
     assert (one.name, one.weights) == ("squeezenet1_1", None)
 
 
@@ -87,7 +87,7 @@ def test_random_weights_are_the_same_every_time_and_draw_from_nothing_global() -
 def test_training_heads_in_the_weights(name: str, tmp_path: Path) -> None:
     full = torchvision.models.get_model(name, weights=None, aux_logits=True, init_weights=False, num_classes=10)
     torch.save(full.state_dict(), tmp_path / "w.pth")
-    loaded = load(name, tmp_path / "w.pth")
+    loaded = load_network(name, tmp_path / "w.pth")
     assert loaded.model.transform_input  # pyright: ignore
     assert loaded.model.state_dict().keys() == {key for key in full.state_dict() if "aux" not in key.lower()}
 
@@ -96,15 +96,15 @@ def test_training_heads_in_the_weights(name: str, tmp_path: Path) -> None:
 def test_another_number_of_classes(name: str, tmp_path: Path) -> None:
     trained = torchvision.models.get_model(name, weights=None, num_classes=3)
     torch.save({"model": trained.state_dict()}, tmp_path / "w.pth")
-    loaded = load(name, tmp_path / "w.pth")
-    assert loaded.weights_hash == weights_hash(trained)
+    loaded = load_network(name, tmp_path / "w.pth")
+    assert weights_hash(loaded.model) == weights_hash(trained)
     assert loaded.inputs.classes is None
     assert loaded.inputs.mean == preset(name).mean
     save_file(trained.state_dict(), tmp_path / "w.safetensors", metadata={"classes": json.dumps(["a", "b", "c"])})
-    assert load(name, str(tmp_path / "w.safetensors")).inputs.classes == ("a", "b", "c")
+    assert load_network(name, str(tmp_path / "w.safetensors")).inputs.classes == ("a", "b", "c")
     save_file(trained.state_dict(), tmp_path / "w.safetensors", metadata={"classes": json.dumps(["a", "b"])})
     with pytest.raises(BadWeights, match="2 class names in the metadata, but 3 classes"):
-        load(name, tmp_path / "w.safetensors")
+        load_network(name, tmp_path / "w.safetensors")
 
 
 def test_old_names_of_densenet() -> None:
@@ -134,7 +134,7 @@ def point_at(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 def line_of_failure() -> str:
     with pytest.raises(BadWeights) as caught:
-        load("squeezenet1_1")
+        load_network("squeezenet1_1")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -142,12 +142,12 @@ def line_of_failure() -> str:
 def test_download_once_and_quietly(
     published: nn.Module, server: tuple[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    first = load("squeezenet1_1")
-    assert first.weights_hash == weights_hash(published)
+    first = load_network("squeezenet1_1")
+    assert weights_hash(first.model) == weights_hash(published)
     assert (first.weights, len(first.inputs.classes or ())) == ("pretrained", 1000)
     for served in server[1].iterdir():
         served.unlink()
-    assert load("squeezenet1_1").weights_hash == first.weights_hash, "not taken from the cache"
+    assert weights_hash(load_network("squeezenet1_1").model) == weights_hash(first.model), "not taken from the cache"
     assert len(list((tmp_path / "home/hub/checkpoints").iterdir())) == 1
     assert capfd.readouterr() == ("", "")
 
@@ -173,7 +173,7 @@ def test_download_from_nowhere(published: nn.Module, server: tuple[str, Path], m
 
 
 def test_damaged_cache(published: nn.Module, tmp_path: Path) -> None:
-    load("squeezenet1_1")
+    load_network("squeezenet1_1")
     (cached,) = (tmp_path / "home/hub/checkpoints").iterdir()
     cached.write_bytes(cached.read_bytes()[:1000])
     assert "delete this file and the pretrained weights of squeezenet1_1 are downloaded again" in line_of_failure()
@@ -189,18 +189,18 @@ def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
         "fasterrcnn_resnet50_fpn": "unknown network",
     }.items():
         with pytest.raises(BadInput) as caught:
-            load(wrong)
+            load_network(wrong)
         assert remark in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(BadInput, match=r"got SqueezeNet; a network that exists already goes into convscope.Scope\(model, inputs\)"):
-        load(build("squeezenet1_1"))  # pyright: ignore
+        load_network(build("squeezenet1_1"))  # pyright: ignore
     with pytest.raises(BadInput, match="weights: expected 'pretrained', 'random', the path of a weights file, or None, got dict"):
-        load("squeezenet1_1", {})  # pyright: ignore
+        load_network("squeezenet1_1", {})  # pyright: ignore
 
 
 def test_real_weights_see_real_photographs(shared: Callable[[str], Path]) -> None:
     weights, photos = shared("weights/squeezenet1_0-imagenet.safetensors"), shared("images/imagenet-sample")
-    loaded = load("squeezenet1_0", weights)
+    loaded = load_network("squeezenet1_0", weights)
     assert isinstance(loaded.inputs, Inputs)
     paths = sorted(photos.iterdir())
     indices = torch.arange(0, 1000, 125)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
+from convscope.errors import BadWeights
 from convscope.zoo.textures import generator, network
 from convscope.zoo.textures.dataset import augmented, normalized, rendered
 from convscope.zoo.textures.fields import Plane
 from convscope.zoo.textures.shapes import compose
 from convscope.zoo.textures.train import class_accuracies, train
+from convscope.zoo.weights import load_weights
 
 TEXTURES = [name for name in generator.CLASSES if name not in generator.SHAPES]
 
@@ -172,10 +177,17 @@ def test_the_network_is_small_and_ends_at_stride_16():
         assert net.eval()(torch.zeros(2, 3, *size)).shape == (2, len(generator.CLASSES))
 
 
+def record_of(path: Path) -> dict[str, Any]:
+    """The record of the training in a weights file."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()[network.METADATA_KEY])
+
+
 def test_the_bundled_weights_load_strictly_and_know_fresh_images():
     assert network.WEIGHTS.stat().st_size <= 1_500_000
     net = network.build()
-    record = network.load_weights(net)
+    load_weights(net, network.WEIGHTS)
+    record = record_of(network.WEIGHTS)
     assert tuple(record["classes"]) == generator.CLASSES
     assert record["generator"] == generator.VERSION
     accuracies = class_accuracies(net, rendered(20, seed=77))
@@ -185,12 +197,12 @@ def test_the_bundled_weights_load_strictly_and_know_fresh_images():
 
 
 def test_weights_of_another_shape_are_refused():
-    with pytest.raises(RuntimeError, match="classifier"):
-        network.load_weights(network.build(num_classes=5))
+    with pytest.raises(BadWeights, match="classifier"):
+        load_weights(network.build(num_classes=5), network.WEIGHTS)
     larger = network.build()
     larger.extra = torch.nn.Linear(1, 1)
-    with pytest.raises(RuntimeError, match=r"extra\.weight"):
-        network.load_weights(larger)
+    with pytest.raises(BadWeights, match=r"extra\.weight"):
+        load_weights(larger, network.WEIGHTS)
 
 
 # training
@@ -219,11 +231,12 @@ def test_training_is_reproducible_from_its_seed_and_learns(tmp_path: Path):
         path = tmp_path / name
         return train(path, images_per_class=2, epochs=2, seed=seed, validation_per_class=2, batch=14, threads=1, report=lines.append), path
 
-    (figures, path), (_, again) = run("a", 1), run("b", 1)
+    (figures, path), (_, again) = run("a.safetensors", 1), run("b.safetensors", 1)
     assert path.read_bytes() == again.read_bytes()
     assert figures.losses[1] < figures.losses[0]
     net = network.build()
-    record = network.load_weights(net, path)
+    load_weights(net, path)
+    record = record_of(path)
     saved = class_accuracies(net, rendered(2, seed=1_000_004))
     assert saved == figures.per_class and record["accuracy"] == pytest.approx(figures.accuracy, abs=1e-4)
     assert record["seed"] == 1 and any("accuracy" in line for line in lines)
@@ -232,9 +245,9 @@ def test_training_is_reproducible_from_its_seed_and_learns(tmp_path: Path):
 def test_training_depends_on_its_seed_and_leaves_global_torch_state_alone(tmp_path: Path):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     for seed in (0, 1):
-        train(tmp_path / str(seed), images_per_class=1, epochs=1, seed=seed, validation_per_class=1, batch=14, threads=1)
+        train(tmp_path / f"{seed}.safetensors", images_per_class=1, epochs=1, seed=seed, validation_per_class=1, batch=14, threads=1)
     assert torch.equal(state, torch.get_rng_state()) and torch.get_num_threads() == threads
     first, second = network.build(), network.build()
-    network.load_weights(first, tmp_path / "0")
-    network.load_weights(second, tmp_path / "1")
+    load_weights(first, tmp_path / "0.safetensors")
+    load_weights(second, tmp_path / "1.safetensors")
     assert not torch.equal(first.classifier.weight, second.classifier.weight)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from convscope.errors import BadInput
+from convscope.names import near_names
 from convscope.optimize.transforms import Crops, Robust, View
 
 
@@ -84,7 +84,7 @@ class Recipe:
         known = [field.name for field in dataclasses.fields(self) if field.name != "name"]
         for name in numbers:
             if name not in known:
-                near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(known)
+                near = ", ".join(near_names(name, known)) or ", ".join(known)
                 raise BadInput(f"a recipe has no number {name!r}; near names: {near}")
         recipe = dataclasses.replace(self, **{key: tuple(value) if isinstance(value, list) else value for key, value in numbers.items()})
         for name, hint in get_type_hints(Recipe).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached, UnitNotFound
 from convscope.graph.activations import rectified
 from convscope.graph.graph import Graph, Node, Recorder
+from convscope.names import near_names
 
 OUTPUT = "output"
 """The name of the network's own output; its units are classes."""
@@ -111,9 +111,7 @@ class Layers(Mapping[str, Layer]):
             raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
         if name.endswith(INPUT) and self[name.removesuffix(INPUT)].pointwise:
             return replace(self[name.removesuffix(INPUT)], name=name, of_input=True, overwritten=False)
-        near = difflib.get_close_matches(name, self._by_name, n=4, cutoff=0.5)
-        ends = [known for known in self._by_name if known.endswith(f".{name}")][:4]
-        hint = ", ".join(dict.fromkeys(ends + near)) or f"{', '.join(list(self._by_name)[:3])}, ..., {OUTPUT}"
+        hint = ", ".join(near_names(name, self._by_name)) or f"{', '.join(list(self._by_name)[:3])}, ..., {OUTPUT}"
         raise LayerNotFound(f"no layer {name!r} in this network; near names: {hint}")
 
     def __contains__(self, name: object) -> bool:

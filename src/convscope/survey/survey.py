@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from convscope.errors import BadInput, LayerNotFound, StoreConflict
-from convscope.names import OUTPUT, Units, unit_numbers
+from convscope.names import OUTPUT, Units, near_names, unit_numbers
 from convscope.survey.files import Files, open_folder
 from convscope.survey.originals import Frame, read_framed
 
@@ -144,7 +143,7 @@ class Survey:
             LayerNotFound: It was not scanned; near names are listed.
         """
         if name not in self.layers:
-            near = difflib.get_close_matches(str(name), self.layers, n=4, cutoff=0.5) or list(self.layers)[-4:]
+            near = near_names(str(name), self.layers) or list(self.layers)[-4:]
             raise LayerNotFound(f"no layer {name!r} in this survey; near names: {', '.join(near)}")
         return self.layers[name]
 
@@ -270,7 +269,7 @@ class Survey:
         """
         if label in self.labels:
             return label
-        known = difflib.get_close_matches(str(label), self.labels, n=4, cutoff=0.3) or self.labels[:5]
+        known = near_names(str(label), self.labels) or self.labels[:5]
         words = (
             f"it has {', '.join(known)}{', ...' if len(self.labels) > len(known) else ''}" if self.labels else "its images have no labels"
         )

@@ -1,4 +1,4 @@
-"""Names of networks, and the :class:`~convscope.scope.Scope` that each stands for: torchvision, timm, a file of yours, the bundled one."""
+"""Opens a network by its name as a :class:`~convscope.scope.Scope`: torchvision, timm, a file of yours, or the bundled one."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def open(
             - ``"textures"``: the small network bundled with convscope, which needs no download
         weights: ``"pretrained"``: those published with the network, downloaded on first use (a file of yours: as its function made it).
             A path: that .safetensors, .pth, .pt, .bin or .ckpt file; nothing in it is ever run. Weights of a network with another number
-            of classes get a network with that many. ``"random"`` or None: random weights, the same at every call.
+            of classes make a network with that many. ``"random"`` or None: random weights, the same at every call.
         device: "auto" (the GPU if there is one), "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 
     Returns:
-        The network under the microscope, in whose receipts `name` and `weights` are kept.
+        A Scope; results made with it record `name` and `weights` in their manifest.
 
     Raises:
         BadInput: No such network, or a file of yours that does not make one.
@@ -51,9 +51,9 @@ def open(
     import torch
 
     from convscope.scope import Scope
-    from convscope.zoo.loading import load
+    from convscope.zoo.by_name import load_network
 
-    loaded = load(name, weights)
+    loaded = load_network(name, weights)
     computed_in = loaded.precision if precision == "auto" else precision
     if device == "auto" and torch.cuda.is_available():
         device = "cuda"

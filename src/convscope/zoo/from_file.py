@@ -18,14 +18,15 @@ from typing import Any
 from torch import nn
 
 from convscope.errors import BadInput, ConvscopeError
+from convscope.names import near_hint
 from convscope.scope import Inputs, Scope
-from convscope.zoo.loading import PRETRAINED, Loaded, near
+from convscope.zoo.loaded import PRETRAINED, Loaded
 from convscope.zoo.reading import one_line
 from convscope.zoo.weights import load_weights
 
 _log = logging.getLogger("convscope")
 _LIBRARIES = (Path(__file__).resolve().parents[1], Path(ast.__file__).parent)
-"""Where convscope and the standard library live."""
+"""Folders of convscope and of the standard library."""
 
 
 def is_file_name(name: str) -> bool:
@@ -34,12 +35,12 @@ def is_file_name(name: str) -> bool:
 
 
 def load_file(name: str, weights: str | Path | None) -> Loaded:
-    """The network that a function in a user's file returns, as it is or with the weights of a file.
+    """Loads the network that a function in a user's file returns, as it is or with the weights of a file.
 
     The function is called without arguments and returns a module, ``(module, Inputs)`` or a Scope. Files next to it can be imported.
 
     Raises:
-        BadInput: No such file or function, an error inside it, or something else than a network returned.
+        BadInput: No such file or function, an error inside it, or a return value that is no network.
         BadWeights: The weights cannot be read, or do not fit.
     """
     path, function = _split(name)
@@ -55,7 +56,7 @@ def _split(name: str) -> tuple[Path, str]:
     file, function = (name, "") if name.endswith(".py") else (name.rpartition(":")[0], name.rpartition(":")[2])
     path = Path(file).expanduser()
     if not path.is_file():
-        siblings = near(path.name, (other.name for other in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
+        siblings = near_hint(path.name, (other.name for other in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
         raise BadInput(f"{path}: no such file{siblings}")
     if not function:
         defined = _defined(path)
@@ -93,7 +94,7 @@ def _imported(path: Path) -> ModuleType:
 def _made(module: ModuleType, path: Path, function: str) -> Any:
     made = getattr(module, function, None)
     if made is None:
-        raise BadInput(f"{path} has no function {function!r}{near(function, _defined(path)) or _listed(_defined(path))}")
+        raise BadInput(f"{path} has no function {function!r}{near_hint(function, _defined(path)) or _listed(_defined(path))}")
     if isinstance(made, (nn.Module, Scope, tuple)):
         return made
     if not callable(made):
@@ -126,7 +127,7 @@ def _checked(made: Any, origin: str) -> Loaded:
 
 @contextmanager
 def _importable(folder: Path) -> Generator[None]:
-    """Lets files of a folder be imported inside, also where a module of that name from elsewhere is loaded: that one comes back after."""
+    """Within the block, modules of a folder can be imported. Loaded modules of the same name are hidden, and restored afterwards."""
     names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     hidden = {key: module for key, module in sys.modules.items() if key.partition(".")[0] in names and _is_users(module, folder)}
     for key in hidden:
@@ -142,6 +143,7 @@ def _importable(folder: Path) -> Generator[None]:
 
 
 def _is_users(module: ModuleType | None, but_not_in: Path) -> bool:
+    """Whether a module is the user's own and from another folder."""
     file = getattr(module, "__file__", None)
     return file is not None and _users_own(Path(file)) and but_not_in not in Path(file).resolve().parents
 
@@ -153,7 +155,7 @@ def _users_own(file: Path) -> bool:
 
 @contextmanager
 def _errors_of(path: Path) -> Generator[None]:
-    """Turns whatever a user's code raises into one line with the place where it happened."""
+    """Turns any exception of a user's code into a one-line BadInput with file and line number."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -167,7 +169,7 @@ def _errors_of(path: Path) -> Generator[None]:
 
 
 def _place(error: BaseException, folder: Path) -> str | None:
-    """The innermost line of the user's own code that an error came through."""
+    """File and line of the innermost frame of an exception that is in the user's own code."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]

@@ -7,14 +7,14 @@ from pathlib import Path
 from torch import nn
 
 from convscope.scope.inputs import Inputs
-from convscope.zoo.loading import PRETRAINED, Loaded, fill
+from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
 from convscope.zoo.reading import read_weights
 from convscope.zoo.textures import network
 from convscope.zoo.textures.generator import CLASSES
 
 
 def load_textures(name: str, weights: str | Path | None) -> Loaded:
-    """The bundled network with the bundled weights, a file's, or random ones.
+    """Loads the bundled network with the bundled weights, a file's, or random ones.
 
     Raises:
         BadWeights: They cannot be read, or do not fit.
@@ -22,7 +22,7 @@ def load_textures(name: str, weights: str | Path | None) -> Loaded:
     inputs = Inputs(size=network.SIZE, mean=network.MEAN, std=network.STD, classes=CLASSES, crop=1.0)
     if weights is None:
         return Loaded(_build(None), inputs)
-    return fill(_build, inputs, read_weights(network.WEIGHTS if weights == PRETRAINED else weights), name)
+    return load_from_file(_build, inputs, read_weights(network.WEIGHTS if weights == PRETRAINED else weights), name)
 
 
 def _build(count: int | None) -> nn.Module:

@@ -11,16 +11,17 @@ from typing import Any
 from torch import nn
 
 from convscope.errors import BadInput, BadWeights
+from convscope.names import near_hint
 from convscope.scope.inputs import Inputs
 from convscope.zoo import from_torchvision
-from convscope.zoo.loading import PRETRAINED, Loaded, fill, near
+from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
 from convscope.zoo.reading import read_weights
 
 _log = logging.getLogger("convscope")
 
 
 def load_timm(name: str, weights: str | Path | None) -> Loaded:
-    """A timm network with its published weights, a file's, or random ones.
+    """Loads a timm network with its published weights, a file's, or random ones.
 
     Raises:
         BadInput: timm is not installed or has no such network.
@@ -42,7 +43,7 @@ def load_timm(name: str, weights: str | Path | None) -> Loaded:
     file = read_weights(weights)
     model = build(None)
     inputs = _inputs(model, name)
-    return fill(lambda count: model if count is None else build(count), inputs, file, name)
+    return load_from_file(lambda count: model if count is None else build(count), inputs, file, name)
 
 
 def _timm() -> Any:
@@ -57,9 +58,9 @@ def _timm() -> Any:
 def _check_name(timm: Any, short: str) -> None:
     plain = short.partition(".")[0]
     if not plain or not timm.is_model(plain):
-        raise BadInput(f"timm has no network {short!r}{near(short, timm.list_models())}")
+        raise BadInput(f"timm has no network {short!r}{near_hint(short, timm.list_models())}")
     if "." in short and short not in timm.list_pretrained():
-        raise BadInput(f"timm has no weights {short!r} for {plain}{near(short, timm.list_pretrained(f'{plain}.*'))}")
+        raise BadInput(f"timm has no weights {short!r} for {plain}{near_hint(short, timm.list_pretrained(f'{plain}.*'))}")
 
 
 def _pretrained(timm: Any, short: str, name: str) -> nn.Module:
@@ -80,9 +81,7 @@ def _inputs(model: nn.Module, name: str) -> Inputs:
         raise BadInput(f"{name} takes {channels} channels; only RGB networks can be opened")
     share, mode = float(expects["crop_pct"]), expects["crop_mode"]
     if mode == "border" or (mode == "squash" and share < 1):
-        _log.warning(
-            "%s was evaluated with crop mode %s, share %g; pictures are squashed to %dx%d instead", name, mode, share, height, width
-        )
+        _log.warning("%s was evaluated with crop mode %s, share %g; images are squashed to %dx%d instead", name, mode, share, height, width)
     return Inputs(
         size=height if height == width else (height, width),
         mean=tuple(expects["mean"]),

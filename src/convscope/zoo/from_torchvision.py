@@ -1,4 +1,4 @@
-"""Networks of torchvision: built as their published weights need them, and fed as torchvision's own presets say."""
+"""Networks of torchvision, with the options that their published weights need and the preprocessing of torchvision's presets."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from torch import nn
 
 from convscope.errors import BadWeights
 from convscope.scope.inputs import Inputs
-from convscope.zoo.loading import PRETRAINED, Loaded, fill
+from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
 from convscope.zoo.reading import WeightsFile, one_line, read_weights
 
 _log = logging.getLogger("convscope")
 _TRAINING_HEADS = re.compile(r"(?:^|\.)(?:aux1|aux2|AuxLogits)\.")
-"""Classifiers of GoogLeNet and Inception v3 that exist for training alone: the weights have them, evaluation never runs them."""
+"""Auxiliary classifiers of GoogLeNet and Inception v3: in the weights, but never run in evaluation mode."""
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 """Densenet's published weights have names with a dot (``norm.1``) that PyTorch no longer allows."""
 
 
 def names() -> list[str]:
-    """All classifiers of torchvision."""
+    """Names of all classifiers of torchvision."""
     return torchvision.models.list_models(module=torchvision.models)
 
 
 def load_torchvision(name: str, weights: str | Path | None) -> Loaded:
-    """A torchvision network with its default weights, a file's, or random ones.
+    """Loads a torchvision network with its default weights, a file's, or random ones.
 
     Raises:
         BadWeights: They cannot be downloaded or read, or do not fit.
@@ -46,11 +46,11 @@ def load_torchvision(name: str, weights: str | Path | None) -> Loaded:
         return Loaded(build(name), inputs)
     file = download(name) if weights == PRETRAINED else read_weights(weights)
     tensors = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in file.tensors.items() if not _TRAINING_HEADS.search(key)}
-    return fill(lambda count: build(name, count), inputs, replace(file, tensors=tensors), name)
+    return load_from_file(lambda count: build(name, count), inputs, replace(file, tensors=tensors), name)
 
 
 def build(name: str, num_classes: int | None = None) -> nn.Module:
-    """The untrained network, without the heads that only training uses, with the options that its published weights need."""
+    """An untrained network, without the heads used only in training, with the options that its published weights need."""
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
         options |= {"transform_input": True, "aux_logits": False, "init_weights": False}
@@ -60,7 +60,7 @@ def build(name: str, num_classes: int | None = None) -> nn.Module:
 
 
 def preset(name: str) -> Inputs:
-    """What a network's default weights expect of their input, and the names of their classes; nothing is downloaded."""
+    """The preprocessing and the class names of a network's default weights; nothing is downloaded."""
     entry = _entry(name)
     transform = entry.transforms()
     (crop,), (resize,) = transform.crop_size, transform.resize_size
@@ -75,7 +75,7 @@ def preset(name: str) -> Inputs:
 
 
 def download(name: str) -> WeightsFile:
-    """A network's default weights, from torch.hub's cache or, the first time, from the net, with the hash in the file's name checked.
+    """A network's default weights from torch.hub's cache; downloaded on first use, and checked against the hash in the file's name.
 
     Raises:
         BadWeights: They cannot be downloaded, or the file in the cache is damaged.
@@ -91,7 +91,7 @@ def download(name: str) -> WeightsFile:
 
 
 def not_downloaded(name: str, reason: object) -> BadWeights:
-    """The error for pretrained weights that cannot be had: why, and what to do without them."""
+    """The error for pretrained weights that could not be downloaded: the reason, and what to do instead."""
     return BadWeights(
         f"the pretrained weights of {name} could not be downloaded ({one_line(reason)}); "
         "give a local file (--weights FILE or weights='file.safetensors'), or weights=None for random weights"

@@ -1,4 +1,4 @@
-"""Reads files of weights without ever running what is in them."""
+"""Reads files of weights without running any code in them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from convscope.errors import BadWeights
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *_PICKLES)
-"""The kinds of files that are read."""
+"""Suffixes of the files that can be read."""
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-"""Keys under which training programs keep the weights next to other things."""
+"""Keys under which checkpoints of training programs hold the weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """What a file of weights holds.
+    """The weights read from a file.
 
     Attributes:
-        source: The file, for messages.
+        source: The file's name, for error messages.
         tensors: The weights by name, on the CPU.
         classes: Names of the network's outputs, where the file tells (safetensors metadata "classes", a JSON list).
     """
@@ -42,10 +42,10 @@ class WeightsFile:
 def read_weights(path: str | Path) -> WeightsFile:
     """Reads a .safetensors file, or a .pth, .pt, .bin, .ckpt or .tar file through PyTorch's weights-only loader.
 
-    A checkpoint that keeps its weights under ``state_dict``, ``model`` or the like is unwrapped.
+    A checkpoint with its weights under ``state_dict``, ``model`` or the like is unwrapped.
 
     Raises:
-        BadWeights: No such file; not weights; damaged; or a pickle that would run code, which is refused.
+        BadWeights: No such file, no weights in it, damaged, or a pickle that would run code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -62,7 +62,7 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 
 def one_line(error: object, limit: int = 200) -> str:
-    """An error's text on one line, or its type where it says nothing."""
+    """An error's message on one line, or its type if the message is empty."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
@@ -91,7 +91,7 @@ def _read_pickle(path: Path) -> Any:
     advice = "save the tensors alone, with torch.save(model.state_dict(), FILE) or as .safetensors"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what matters of it arrives as an error
+            warnings.simplefilter("ignore")  # about pickle protocols; real problems are raised as errors
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
@@ -113,7 +113,7 @@ def _looks_pickled(path: Path) -> bool:
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    """The tensors of a state dict, or of the one that a checkpoint wraps; other entries (an epoch, a score) are no weights."""
+    """The tensors of a state dict, or of the one inside a checkpoint; other entries (an epoch, a score) are ignored."""
     while isinstance(content, Mapping) and (inner := next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)):
         content = inner
     if not isinstance(content, Mapping):

@@ -1,4 +1,4 @@
-"""Weights into networks: all of them checked before the first is copied, and a hash that says which weights a network has."""
+"""Puts weights into networks: all are checked before the first is copied."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _NAMED = 3
 
 
 def load_weights(model: nn.Module, path: str | Path, name: str = "the network") -> None:
-    """Puts the weights of a file into a network, all of them or, if anything is wrong, none.
+    """Loads the weights of a file into a network: all of them or, if anything is wrong, none.
 
     Prefixes left by DataParallel, torch.compile and training frameworks are stripped, and floating-point values are converted to the
-    network's own types. Missing ``num_batches_tracked`` is no fault.
+    network's own types. ``num_batches_tracked`` may be missing.
 
     Args:
         model: Any network; changed in place.
         path: A .safetensors, .pth, .pt, .bin, .ckpt or .tar file; see :func:`~convscope.zoo.reading.read_weights`.
-        name: How to call the network in errors.
+        name: The network's name in error messages.
 
     Raises:
         BadWeights: The file cannot be read or trusted, does not fit, or holds NaN or infinity.
@@ -53,7 +53,7 @@ def put_weights(model: nn.Module, file: WeightsFile, name: str) -> None:
 
 
 def class_count(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
-    """The number of classes with which the weights would fit, where nothing else but that number differs; otherwise None."""
+    """The number of classes of the weights, if the network differs from them in that number alone; otherwise None."""
     own = _own_tensors(model, "the network")
     given = _renamed(tensors, own)
     if _missing(own, given) or any(key not in own for key in given):
@@ -66,7 +66,7 @@ def class_count(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def _own_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
-    """A network's parameters and buffers themselves, by name, without the wrappers of parallel training and compilation."""
+    """A network's own parameters and buffers by name, without the prefixes of parallel training and compilation."""
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         model = model.module
     own = {_plain(key): value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
@@ -83,7 +83,7 @@ def _plain(key: str) -> str:
 
 
 def _renamed(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the network's names: a first component that all share (``module.``, ``model.``) goes if then some match."""
+    """Tensors renamed to the network's names: a prefix that all share (``module.``, ``model.``) is dropped if some names match then."""
     given = {_plain(key): value for key, value in tensors.items()}
     if "n_averaged" not in own:
         given.pop("n_averaged", None)  # the counter of an averaged model
@@ -97,7 +97,7 @@ def _renamed(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 
 
 def _missing(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """The network's tensors that are not given, except counters, and tensors shared with one that is given."""
+    """Names of the network's tensors that are not given, without counters and tensors shared with a given one."""
     covered = {id(own[key]) for key in given if key in own}
     return [key for key in own if key not in given and id(own[key]) not in covered and not key.endswith("num_batches_tracked")]
 

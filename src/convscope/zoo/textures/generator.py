@@ -90,7 +90,7 @@ def batch(label: str | int, indices: Iterable[int], *, seed: int, size: int = 12
     return np.stack([indexed(label, index, seed=seed, size=size).image for index in indices])
 
 
-def write_folder(out: Path, per_class: int, seed: int, size: int = 128) -> None:
+def write_folder(out: str | Path, per_class: int, seed: int, size: int = 128) -> None:
     """Write a labelled image folder with ground truth.
 
     Images go to `out/images/<class>/<nnnn>.png`, the masks of the shape classes to `out/masks/<class>/<nnnn>.png` (255 on the object, 0
@@ -102,6 +102,7 @@ def write_folder(out: Path, per_class: int, seed: int, size: int = 128) -> None:
         seed: with the class and the index, all that an image depends on.
         size: image side in pixels.
     """
+    out = Path(out)
     for name in CLASSES:
         folders = [out / "images" / name, *([out / "masks" / name] if name in SHAPES else [])]
         for folder in folders:

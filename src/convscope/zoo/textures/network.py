@@ -6,11 +6,8 @@ that the last map is at stride 16; its channels are averaged over the map and re
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from .generator import CLASSES
@@ -28,7 +25,8 @@ WEIGHTS = Path(__file__).with_name("textures.safetensors")
 """The bundled weights: float16, with the class names, accuracy and training settings in the metadata."""
 
 METADATA_KEY = "training"
-"""The one metadata entry of a weights file, a JSON object; several entries would be written in random order."""
+"""The one metadata entry of a weights file, a JSON object: `classes` (names in the order of the logits), `accuracy` (fraction of
+fresh images), `generator` (its version), `seed` and the other settings. Several entries would be written in random order."""
 
 _BLOCKS = ((32,), (48, 48), (64, 64), (96, 96), (128, 128))
 
@@ -63,22 +61,3 @@ class Textures(nn.Module):
 def build(num_classes: int = len(CLASSES)) -> Textures:
     """Return the untrained network, in training mode."""
     return Textures(num_classes)
-
-
-def load_weights(network: nn.Module, path: Path = WEIGHTS) -> dict[str, Any]:
-    """Fill `network` with saved weights; every name and shape must match.
-
-    Args:
-        network: what `build` returned; its parameters keep their own precision.
-        path: a file written by `train`.
-
-    Returns:
-        The record of the training: `classes` (names in the order of the logits), `accuracy` (fraction of fresh images), `generator`
-        (its version), `seed` and the other settings.
-
-    Raises:
-        RuntimeError: a tensor is missing, unknown or of another shape.
-    """
-    with safe_open(path, framework="pt") as file:
-        network.load_state_dict({name: file.get_tensor(name) for name in file.keys()}, strict=True)  # noqa: SIM118 (not a mapping)
-        return json.loads(file.metadata()[METADATA_KEY])

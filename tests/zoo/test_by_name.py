@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 import convscope
 from convscope.errors import BadInput, BadWeights
-from convscope.zoo.loading import load, near
+from convscope.scope.network import weights_hash
+from convscope.zoo.by_name import load_network
 from convscope.zoo.textures import network
 from convscope.zoo.textures.generator import CLASSES
 
@@ -19,14 +20,14 @@ def test_open_keeps_how_it_was_asked() -> None:
     scope = convscope.open("squeezenet1_1", weights=None, device="cpu", precision="float32")
     assert (scope.name, scope.weights, scope.precision, str(scope.device)) == ("squeezenet1_1", None, "float32", "cpu")
     assert scope.layers["output"].channels == len(scope.class_names) == 1000
-    assert scope.weights_hash == load("squeezenet1_1", None).weights_hash
+    assert scope.weights_hash == weights_hash(load_network("squeezenet1_1", None).model)
 
 
 def test_textures_without_its_weights() -> None:
-    loaded = load("textures", None)
+    loaded = load_network("textures", None)
     assert (loaded.inputs.size, loaded.inputs.classes, loaded.inputs.crop) == (network.SIZE, CLASSES, 1.0)
     assert (loaded.inputs.mean, loaded.inputs.std) == (network.MEAN, network.STD)
-    assert loaded.weights_hash == load("textures", None).weights_hash
+    assert weights_hash(loaded.model) == weights_hash(load_network("textures", None).model)
 
 
 @pytest.mark.skipif(not network.WEIGHTS.exists(), reason="the bundled weights are not there")
@@ -40,15 +41,9 @@ def test_textures_with_its_weights() -> None:
 def test_textures_with_other_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(network.build(3).state_dict(), path, metadata={"classes": '["a", "b", "c"]'})
-    assert load("textures", path).inputs.classes == ("a", "b", "c")
+    assert load_network("textures", path).inputs.classes == ("a", "b", "c")
     with pytest.raises(BadWeights, match="no such file"):
-        load("textures", tmp_path / "absent.safetensors")
-
-
-def test_near_names() -> None:
-    assert near("b", ["abc", "xyz"]) == "; near names: abc"
-    assert near("qqq", ["abc", "xyz"]) == ""
-    assert near("", ["abc"]) in ("", "; near names: abc")
+        load_network("textures", tmp_path / "absent.safetensors")
 
 
 def test_only_names_of_networks() -> None:
