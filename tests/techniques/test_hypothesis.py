@@ -15,7 +15,7 @@ import convscope
 import hand_built
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.scope import Inputs, Scope
-from convscope.statistics import average_ranks, permutation_test
+from convscope.statistics import permutation_test
 from hand_built import draws
 
 
@@ -33,12 +33,6 @@ def test_auc_is_mann_whitney(n: int, m: int, ties: bool) -> None:
     np.testing.assert_allclose(auc, expected, rtol=1e-12)
     pairs = [[np.sign(a - b) for a in values[:n, c] for b in values[n:, c]] for c in range(6)]
     np.testing.assert_allclose(auc, [0.5 + np.mean(signs) / 2 for signs in pairs], rtol=1e-12)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_ranks_are_scipys(ties: bool) -> None:
-    values = values_of(11, 4, ties=ties)
-    np.testing.assert_array_equal(average_ranks(values), scipy.stats.rankdata(values, axis=0))
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -66,7 +66,7 @@ class Survey:
     def provenance(self) -> Mapping[str, Any]:
         """What a receipt keeps of the survey and of the network that it is by."""
         return {
-            "libraries": ("pyarrow", "duckdb", "scikit-learn"),
+            "libraries": ("pyarrow", "duckdb", "scipy", "scikit-learn"),
             "survey": {"path": self.path, "images": self.manifest["images"], "skipped": self.manifest["skipped"]},
             "network": self.manifest["network"],
         }
