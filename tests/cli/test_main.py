@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,9 +15,8 @@ import torch
 from PIL import Image
 
 import convscope
-from convscope.cli import OTHERS, TECHNIQUES, main
-from convscope.cli.derive import units
-from convscope.errors import BadInput
+from convscope.cli import OTHERS, build, main
+from convscope.cli.docstrings import help_of, techniques
 from convscope.receipts import read_receipt
 from convscope.scope import Scope
 
@@ -81,33 +81,56 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "--help")
     assert code == 0 and err == ""
     text = plain(out)
-    assert text.startswith("Usage: convscope [OPTIONS] COMMAND [ARGS]... A microscope for convolutional networks.")
-    for name, line in (TECHNIQUES | {name: entry[1] for name, entry in OTHERS.items()}).items():
+    assert text.startswith("Usage: convscope COMMAND A microscope for convolutional networks.")
+    for name, home in (techniques() | OTHERS).items():
+        line = help_of(home).description.splitlines()[0]
         assert f"{name} {line}" in text, name
-    assert "Start with: convscope demo · convscope layers squeezenet1_0" in text
+    assert "Start with: convscope demo convscope layers textures" in text
+    assert run(capsys) == (0, out, "")
 
 
-@pytest.mark.parametrize("command", [*TECHNIQUES, *OTHERS])
+@pytest.mark.parametrize("command", [*techniques(), *OTHERS])
+def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, command, "--help")
+    lines = out[: out.find("\nExamples:")].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any(re.search(r"│ +-\w", line) and line.rstrip(" │").endswith("…") for line in lines)
+
+
+@pytest.mark.parametrize("command", [*techniques(), *OTHERS])
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, err = run(capsys, command, "--help")
     text = plain(out)
     assert code == 0 and err == "" and text.startswith(f"Usage: convscope {command} ")
     assert ":class:" not in text and ":func:" not in text and "``" not in text
     if command != "textures":
-        assert re.search(rf"Examples?: convscope {command} ", text)
+        assert f"Examples: convscope {command} " in text
 
 
 def test_help_of_feature_visualization(capsys: pytest.CaptureFixture[str]) -> None:
     text = plain(run(capsys, "feature-visualization", "--help")[1])
-    assert text.startswith("Usage: convscope feature-visualization [OPTIONS] {network} {layer} What units look for, as pictures")
+    assert text.startswith("Usage: convscope feature-visualization [OPTIONS] NETWORK LAYER ")
     for words in (
-        "--units <str> Units such as 0,3,8-11, all, or class names on output. [default: all]",
-        '--recipe <str> "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a Recipe. [default: crops]',
-        "--set NAME=VALUE Numbers of the recipe to replace, e.g. steps=64. May be repeated.",
-        "--precision <str> auto, float32 or bfloat16. [default: auto]",
+        "--units UNITS ",
+        'Written 0,3,8-11, "all", or as class names on "output". [default: all]',
+        "--set NAME=VALUE ",
+        "[choices: auto, float32, bfloat16] [default: auto]",
     ):
         assert words in text
-    assert "--penalty" not in text, "an objective cannot be typed"
+
+
+def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "textures")
+    assert code == 0 and err == "" and "sample Writes a labelled folder" in plain(out)
+    assert "Examples: convscope textures sample" in plain(run(capsys, "textures", "sample", "--help")[1])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_options_and_choices(shell: Literal["bash", "zsh", "fish"]) -> None:
+    script = build().generate_completion(shell=shell)
+    for word in ("detector-evaluation", "--seed-value", "guided", "textures"):
+        assert word in script or word.removeprefix("--") in script
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,16 +150,25 @@ def test_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "layers", "net.py:build", "--kind", "Conv2d")
     assert code == 0 and [line.split()[0] for line in out.splitlines()[2:]] == ["0", "2"]
     code, out, _ = run(capsys, "layers", "net.py:build", "--kind", "Conv")
-    assert code == 0 and out.strip() == (
-        "net.py:build has no layer of kind Conv; there are: Conv2d, ReLU, AdaptiveAvgPool2d, Flatten, Sequential"
-    )
+    assert code == 2 and out == ""
+
+
+def test_layers_at_80_columns(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def header(columns: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, out, _ = run(capsys, "layers", "textures")
+        assert code == 0 and max(map(len, out.splitlines())) <= columns
+        return out.splitlines()[1].split()
+
+    assert header(120) == ["name", "kind", "channels", "size", "stride", "field", "parameters", "MACs"]
+    assert header(80)[-1] == "parameters" and header(70)[-1] == "field"
 
 
 def test_feature_visualization(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["feature-visualization", "net.py:build", "output", "--units", "ant,2-3", "--out", "new/pictures", *QUICK]
     code, out, _ = run(capsys, *words)
     assert code == 0
-    assert out.splitlines()[0].startswith("3 pictures: ") and "sheet.png" in out
+    assert out.splitlines()[0].startswith("3 images: ") and "sheet.png" in out
     folder = place / "new" / "pictures"
     assert sorted(path.name for path in folder.iterdir()) == ["sheet.png", "unit_0000.png", "unit_0002.png", "unit_0003.png"]
     receipt = read_receipt(folder / "unit_0000.png")
@@ -158,7 +190,7 @@ def test_spectrum_and_hypothesis(place: Path, capsys: pytest.CaptureFixture[str]
     assert code == 0 and [line.split(":")[0] for line in out.splitlines()[:4]] == ["red0", "red1", "red2", "plain"]
     loaded = convscope.load(place / "seen")
     assert loaded.values.shape == (4, 6) and (place / "seen" / "figure.png").exists()
-    words = ["--images", "red", "--against", "green", "--permutations", "99"]
+    words = ["red", "--against", "green", "--permutations", "99"]
     code, out, _ = run(capsys, "hypothesis", "net.py:build", "1", "3", *words, "--out", "tested")
     assert code == 0 and out.startswith("unit 3 of 1: ")
     assert convscope.load(place / "tested").unit == 3
@@ -178,26 +210,32 @@ def test_default_folders_are_numbered(place: Path, capsys: pytest.CaptureFixture
 
 FV = ("feature-visualization", "net.py:build")
 MISTAKES = {
-    "no such command": (("spectrums",), "No such command 'spectrums'"),
-    "no such option": (("spectrum", "net.py:build", "1", "plain.png", "--colour", "red"), "No such option"),
-    "no arguments": (("spectrum",), "Missing argument"),
-    "no layer": (("spectrum", "net.py:build"), "Missing argument"),
-    "seed that is no number": ((*FV, "0", "--seed", "x"), "Invalid value for '--seed'"),
+    "no such command": (("spectrums",), 'Unknown command "spectrums". Did you mean "spectrum"?'),
+    "no such option": (("spectrum", "net.py:build", "1", "plain.png", "--colour", "red"), "Unknown option: --colour"),
+    "option spelled wrong": (("spectrum", "net.py:build", "1", "plain.png", "--reduc", "max"), "Did you mean --reduce?"),
+    "no arguments": (("spectrum",), "NETWORK requires an argument"),
+    "no layer": (("spectrum", "net.py:build"), "LAYER requires an argument"),
+    "seed that is no number": ((*FV, "0", "--seed", "x"), 'Invalid value for --seed: unable to convert "x" into int'),
     "no such network": (("layers", "resnet51"), "unknown network 'resnet51'; near names: resnet50"),
+    "no such kind": (
+        ("layers", "net.py:build", "--kind", "Conv"),
+        "net.py:build has no layer of kind Conv; there are: Conv2d, ReLU, AdaptiveAvgPool2d, Flatten, Sequential",
+    ),
     "no such file": (("layers", "gone.py:build"), "gone.py"),
     "no such function": (("layers", "net.py:make"), "make"),
     "no such layer": ((*FV, "1x"), "no layer '1x' in this network"),
     "no such unit": ((*FV, "1", "--units", "6"), "layer 1 has units 0 to 5, got 6"),
-    "no such range": ((*FV, "1", "--units", "4-9"), "layer 1 has units 0 to 5, got 9"),
-    "backwards": ((*FV, "1", "--units", "4-2"), "--units 4-2: 4-2 counts backwards"),
+    "no such range": ((*FV, "1", "--units", "4-9"), "layer 1 has units 0 to 5, got 6"),
+    "backwards": ((*FV, "1", "--units", "4-2"), "--units: 4-2 counts backwards"),
     "no units": ((*FV, "1", "--units", ","), "no unit of layer 1 asked for"),
-    "words as units": ((*FV, "1", "--units", "ant"), "'ant' is neither a number, a range such as 0-15, nor 'all'"),
+    "words as units": ((*FV, "1", "--units", "ant"), "layer 1 has units 0 to 5, got 'ant'"),
+    "far too many units": ((*FV, "1", "--units", "0-999999999999"), "0-999999999999: no layer has so many units"),
     "no such class": ((*FV, "output", "--units", "ants"), "class 'ants' is unknown"),
     "no such recipe": ((*FV, "1", "--recipe", "cropz"), "no recipe 'cropz'; there are: crops"),
     "no such number": ((*FV, "1", "--set", "stepz=3"), "no number 'stepz'; near names: steps"),
     "no number": ((*FV, "1", "--set", "steps=many"), "steps must be int, got 'many'"),
-    "no value": ((*FV, "1", "--set", "steps"), "--set steps: expected NAME=VALUE"),
-    "no such precision": ((*FV, "1", "--precision", "half"), "precision must be auto, float32 or bfloat16, got 'half'"),
+    "no value": ((*FV, "1", "--set", "steps"), "steps: expected NAME=VALUE"),
+    "no such precision": ((*FV, "1", "--precision", "half"), '"half" for --precision. Choose from: "auto", "float32", "bfloat16"'),
     "no such device": ((*FV, "1", "--device", "gpu"), "unknown device 'gpu'"),
     "no such weights": ((*FV, "1", "--weights", "gone.pth"), "gone.pth"),
     "text for a picture": (("spectrum", "net.py:build", "1", "text.png"), "text.png: not an image file"),
@@ -209,17 +247,21 @@ MISTAKES = {
     "folder for a layer": (("feature-visualization", "net.py:build", "red"), "red is a file or folder, not a layer"),
     "layer for a picture": (("activation-grid", "net.py:build", "1"), "not an image: convscope activation-grid NETWORK IMAGES"),
     "layers for a style": (
-        ("style-transfer", "net.py:build", "--content", "plain.png", "--style", "0,1"),
-        "0,1 is the name of a layer, not an image: convscope style-transfer NETWORK --content CONTENT --style STYLE",
+        ("style-transfer", "net.py:build", "plain.png", "--style", "0,1"),
+        "0,1 is the name of a layer, not an image: convscope style-transfer NETWORK CONTENT --style STYLE",
     ),
     "empty folder": (("spectrum", "net.py:build", "1", "empty"), "empty: no image files in this folder"),
     "no such pictures": (("spectrum", "net.py:build", "1", "plain.png", "--pictures", "gone"), "gone is not a folder"),
-    "no such reduce": (("spectrum", "net.py:build", "1", "plain.png", "--reduce", "sum"), "reduce must be mean or max, got 'sum'"),
-    "one image": (("hypothesis", "net.py:build", "1", "0", "--images", "plain.png", "--against", "red"), "at least 2 images on each side"),
-    "unit of a test": (("hypothesis", "net.py:build", "1", "6", "--images", "red", "--against", "green"), "units 0 to 5, got 6"),
-    "word as unit of a test": (("hypothesis", "net.py:build", "1", "x", "--images", "red", "--against", "green"), "units 0 to 5, got 'x'"),
+    "no such reduce": (("spectrum", "net.py:build", "1", "plain.png", "--reduce", "sum"), '"sum" for --reduce. Choose from: "mean", "max"'),
+    "one image": (("hypothesis", "net.py:build", "1", "0", "plain.png", "--against", "red"), "at least 2 images on each side"),
+    "unit of a test": (("hypothesis", "net.py:build", "1", "6", "red", "--against", "green"), "units 0 to 5, got 6"),
+    "word as unit of a test": (("hypothesis", "net.py:build", "1", "x", "red", "--against", "green"), "units 0 to 5, got 'x'"),
     "no receipt": (("redo", "plain.png"), "plain.png: carries no receipt"),
     "redo nothing": (("redo", "gone.png"), "gone.png"),
+    "folder that cannot be made": (
+        ("spectrum", "net.py:build", "1", "plain.png", "--out", "text.png/seen"),
+        "text.png is a file, not a folder",
+    ),
     "full folder": (("textures", "sample", "--out", "red"), "red is not empty; choose another folder"),
     "no classes": (("textures", "sample", "--out", "new", "--per-class", "0"), "--per-class must be at least 1"),
 }
@@ -290,25 +332,6 @@ def test_interrupted_anywhere(place: Path, capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr("convscope.zoo.by_name.load_network", interrupt)
     code, _, err = run(capsys, command, "net.py:build", *(["1", "plain.png"] if command == "spectrum" else []))
     assert code == 130 and "interrupted" in err and everything(place) == before
-
-
-# --- units
-
-
-def test_units_in_words() -> None:
-    import hand_built
-
-    scope = Scope(hand_built.small(), convscope.Inputs(size=24, classes=["ant", "bee", "cat", "dog", "red fox"]))
-    assert units(scope, "4", "all") is None and units(scope, "4", " all ") is None
-    assert units(scope, "4", "0,3, 5-7 ,2") == [0, 3, 5, 6, 7, 2]
-    assert units(scope, "4", "3-3") == [3]
-    assert units(scope, "output", "bee,red fox,0,3-4") == [1, 4, 0, 3, 4]
-    for text in ("-1", "1-", "1.5", "0x1", "one"):
-        with pytest.raises(BadInput, match="neither a number, a range"):
-            units(scope, "4", text)
-    huge = "0-999999999999"
-    with pytest.raises(BadInput, match="units 0 to 7, got 999999999999"):
-        units(scope, "4", huge)
 
 
 # --- as a program

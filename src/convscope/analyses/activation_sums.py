@@ -51,6 +51,10 @@ def activation_sums(
         >>> import convscope as cs
         >>> photos, xrays = cs.read_survey("surveys/photos"), cs.read_survey("surveys/xrays")  # doctest: +SKIP
         >>> cs.activation_sums(photos, "features.12", others=[xrays]).figure()  # doctest: +SKIP
+
+    Command line:
+        convscope activation-sums survey features.27 --maps out/class-maps/survey-features.27 --others drawings
+        convscope activation-sums survey features.27 --maps chains=3,17 --maps dots=40 --mode sum
     """
     if mode not in MODES:
         raise BadInput(f"mode must be {', '.join(MODES[:-1])} or {MODES[-1]}, got {mode!r}")

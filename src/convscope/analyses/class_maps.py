@@ -56,6 +56,10 @@ def class_maps(
         >>> survey = cs.read_survey("surveys/ants-bees")  # doctest: +SKIP
         >>> cs.class_maps(survey, "features.12").maps["ants"]  # doctest: +SKIP
         (213, 41, 500)
+
+    Command line:
+        convscope class-maps survey features.27 --classes chains,dots
+        convscope class-maps survey features.27 --per-image 5 --per-class 8
     """
     if min(per_image, per_class) < 1:
         raise BadInput(f"per_image and per_class must be at least 1, got {per_image} and {per_class}")

@@ -51,6 +51,10 @@ def class_profile(
         >>> profile = cs.class_profile(cs.read_survey("surveys/photos"), "features.12")  # doctest: +SKIP
         >>> profile.responds(213)  # doctest: +SKIP
         ('ants',)
+
+    Command line:
+        convscope class-profile survey features.27
+        convscope class-profile survey features.27 --units 3,17 --reduce max
     """
     for name, value, allowed in (("reduce", reduce, REDUCES), ("correction", correction, tuple(CORRECTIONS))):
         if value not in allowed:

@@ -78,6 +78,10 @@ def detector(
         >>> alarms = cs.detector(cs.read_survey("surveys/train"), "features.12", rule="youden")  # doctest: +SKIP
         >>> cs.detector_evaluation(alarms, cs.read_survey("surveys/val")).recall.shape  # doctest: +SKIP
         (1, 4, 2)
+
+    Command line:
+        convscope detector survey features.27 --classes chains,dots
+        convscope detector survey features.27 --classes chains,dots --rule youden --maps out/class-maps/survey-features.27
     """
     chooser = Rule(rule, fpr, beta)
     for name, value, allowed in (("mode", mode, MODES), ("own", own, OWN)):

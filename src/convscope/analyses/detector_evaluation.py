@@ -37,6 +37,9 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
 
     Source:
         Shin 2020 (S2, section 6), with the network's own decision and a linear probe beside the maps.
+
+    Command line:
+        convscope detector-evaluation out/detector/survey-features.27 survey drawings
     """
     if not surveys:
         raise BadInput("detector_evaluation: expected at least one survey")

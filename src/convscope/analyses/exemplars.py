@@ -53,6 +53,10 @@ def exemplars(
         >>> survey = cs.read_survey("surveys/photos")  # doctest: +SKIP
         >>> cs.exemplars(survey, "features.12", [3, 17]).images.shape  # doctest: +SKIP
         (2, 9)
+
+    Command line:
+        convscope exemplars survey features.27 --units 0-7 --top 4
+        convscope exemplars survey output --units chains --label chains
     """
     chosen = survey.units(layer, units)
     if top < 1:

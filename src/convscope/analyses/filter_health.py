@@ -50,6 +50,10 @@ def filter_health(survey: Survey, layer: str | None = None, *, duplicate: float 
         >>> health = cs.filter_health(cs.read_survey("surveys/photos"))  # doctest: +SKIP
         >>> health.of("features.12")["dead"]  # doctest: +SKIP
         [14, 301]
+
+    Command line:
+        convscope filter-health survey
+        convscope filter-health survey --layer features.27
     """
     names = [name for name in survey.layers if name != OUTPUT] if layer is None else [survey.layer(layer).name]
     paired = not survey.manifest["summary_only"] and len(survey) >= 3

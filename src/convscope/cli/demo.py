@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from convscope import render
+from convscope.cli.derive import command
+from convscope.cli.show import print_written, progress
 from convscope.galleries.gallery import gallery, write_sheet
 from convscope.progress import task
 from convscope.receipts import atomic_write
@@ -18,19 +20,27 @@ from convscope.zoo.textures.generator import CLASSES, write_folder
 MIDDLE = "features.20"
 
 
-def demo(out: str | Path, *, seed: int = 0) -> list[tuple[Path, str]]:
-    """Makes pictures of classes and of a middle layer, a spectrum of an image, and a test of a guess.
+@command
+def demo(*, out: Path = Path("out/demo"), seed: int = 0) -> None:
+    """The main job on the bundled network: offline, in under three minutes.
 
-    Can be run again: finished pictures stay, the rest is written anew.
+    Feature visualizations of its classes and of units in the middle, the spectrum of an image, and a hypothesis about a unit put to the
+    test. Can be run again: finished images stay, the rest is written anew.
 
     Args:
-        out: Folder for everything.
+        out: Folder for what is written.
         seed: Seed of all draws.
 
-    Returns:
-        What was written: (path, what it is).
+    Command line:
+        convscope demo --out out/demo
     """
-    folder = Path(out)
+    with progress():
+        written = _demo(out, seed)
+    print_written(written)
+
+
+def _demo(folder: Path, seed: int) -> list[tuple[Path, str]]:
+    """Makes everything and says what was written: (path, what it is)."""
     scope = open_network("textures")
     written: list[tuple[Path, str]] = []
     with task("demo", 4) as advance:

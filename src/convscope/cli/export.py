@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-import typer
+from convscope.cli import words
+from convscope.cli.derive import command
+from convscope.cli.show import print_written, progress, say
+from convscope.errors import StoreConflict
 
-from convscope.cli.show import print_written, progress
-from convscope.errors import BadInput, StoreConflict
 
-
+@command
 def export(
-    detector: Path = typer.Argument(help="Folder that convscope detector has written."),
-    path: Path = typer.Argument(help="The ONNX file to write."),
-    network: str = typer.Option(None, help="The network that the survey was made with; without it, the detector takes the layer's map."),
-    weights: str = typer.Option(None, help="Weights file (.safetensors, .pth), or 'random'. Default: pretrained."),
-    method: str = typer.Option("maps", help="Which scores: maps or probe."),
+    detector: Path, path: Path, *, network: str | None = None, weights: str = "pretrained", method: Literal["maps", "probe"] = "maps"
 ) -> None:
     """Writes a detector as ONNX.
 
-    With --network, from images in [0,1] to scores and alarms; without, from the layer's map after its ReLU. Needs the extra `onnx`.
+    With --network, from images in [0,1] to scores and alarms; without, from the layer's activations after its ReLU. Needs the extra `onnx`.
+
+    Args:
+        detector: Folder that convscope detector has written.
+        path: The ONNX file to write.
+        network: The network that the survey was made with; without it, the detector takes the layer's activations.
+        weights: Weights of --network: a file (.safetensors, .pth), "pretrained" or "random".
+        method: Which scores.
+
+    Command line:
+        convscope export out/detector/survey-features.27 detector.onnx
+        convscope export out/detector/survey-features.27 alarms.onnx --network textures --method probe
     """
-    from convscope.analyses.detector import Detector
     from convscope.export import detector_module, detector_network, detector_onnx
-    from convscope.results.folder import load
+    from convscope.results.detector import Detector
     from convscope.zoo import open as open_network
 
     if path.exists():
         raise StoreConflict(f"{path} is there already; choose another file")
     with progress():
-        loaded = load(detector)
-        if not isinstance(loaded, Detector):
-            raise BadInput(f"{detector}: holds a result of {loaded.technique}, not a detector")
+        loaded = words.result(detector, Detector)
         if network is None:
             written = detector_onnx(detector_module(loaded, method), path)
         else:
-            scope = open_network(network, weights=weights or "pretrained")
+            scope = open_network(network, weights=weights)
             size = scope.inputs.height, scope.inputs.width
             written = detector_onnx(detector_network(loaded, scope, method), path, size=size)
     takes = f"the map of {loaded.layer}" if network is None else "images (n 3 h w) in [0,1]"
-    typer.echo(f"takes {takes}; gives scores and alarms for {', '.join(loaded.classes)}")
+    say(f"takes {takes}; gives scores and alarms for {', '.join(loaded.classes)}")
     print_written([(written, "ONNX")])

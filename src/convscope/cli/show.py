@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -16,10 +17,13 @@ from rich.text import Text
 
 from convscope.progress import reporting
 
+UNBOUND = 10_000
+"""A width that every table fits."""
+
 
 def console() -> Console:
     """Standard output; as wide as it takes when it is not a terminal, so that piped tables are not cut."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=200)
 
 
 @contextmanager
@@ -41,16 +45,38 @@ def progress() -> Generator[None]:
 
 
 def print_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, *, right: Sequence[bool] | None = None
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[bool],
+    spare: Sequence[str] = (),
 ) -> None:
-    """A table on standard output; the first `left` columns are left-aligned, the others are numbers; `right` says so for each."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(header):
-        aligned = index >= left if right is None else right[index]
-        table.add_column(Text(name), justify="right" if aligned else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
+    """A table on standard output.
+
+    Args:
+        title: Line above it, or "".
+        header: Names of the columns.
+        rows: Their texts.
+        right: Which columns are aligned right, as numbers are.
+        spare: Columns that are left out, the last first, until the table fits the terminal.
+    """
+    shown, left_out = list(range(len(header))), [header.index(name) for name in spare]
+    while True:
+        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for index in shown:
+            table.add_column(Text(header[index]), justify="right" if right[index] else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[index]) for index in shown))
+        if not left_out or console().measure(table, options=console().options.update(width=UNBOUND)).maximum <= console().width:
+            break
+        shown.remove(left_out.pop())
     console().print(table)
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """A line on standard output, or on standard error."""
+    (sys.stderr if error else sys.stdout).write(f"{line}\n")
 
 
 def print_written(paths: Sequence[tuple[Path, str]]) -> None:

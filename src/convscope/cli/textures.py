@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+from cyclopts import App
 
-from convscope.cli.show import print_written
+from convscope.cli import examples
+from convscope.cli.derive import command
+from convscope.cli.docstrings import help_of
+from convscope.cli.show import print_written, say
 from convscope.errors import BadInput, StoreConflict
 
-app = typer.Typer(no_args_is_help=True)
 
+@command
+def sample(*, out: Path, per_class: int = 20, seed: int = 0, size: int = 128) -> None:
+    """Writes a labelled folder of generated images, with masks of the objects where a class is a shape.
 
-@app.command(epilog="Example:\n\nconvscope textures sample --out data --per-class 20")
-def sample(
-    out: Path = typer.Option(..., help="Folder for the images; must be empty or new."),
-    per_class: int = typer.Option(20, help="Images of each class."),
-    seed: int = typer.Option(0, help="Seed; an image depends on nothing but the seed, its class and its number."),
-    size: int = typer.Option(128, help="Side in pixels."),
-) -> None:
-    """Writes a labelled folder of generated images, with masks of the objects where a class is a shape."""
+    Args:
+        out: Folder for the images; must be empty or new.
+        per_class: Images of each class.
+        seed: Seed; an image depends on nothing but the seed, its class and its number.
+        size: Side in pixels.
+
+    Command line:
+        convscope textures sample --out data --per-class 4
+    """
     from convscope.zoo.textures.generator import CLASSES, write_folder
 
     if per_class < 1 or size < 32:
@@ -30,14 +36,21 @@ def sample(
     print_written([(out / "images", f"{len(CLASSES)} classes with {per_class} images each"), (out / "masks", "where the object is")])
 
 
-@app.command(epilog="Example:\n\nconvscope textures train --out textures.safetensors")
-def train(
-    out: Path = typer.Option(..., help="File for the weights (.safetensors)."),
-    seed: int = typer.Option(0, help="Seed of images, weights and order."),
-) -> None:
-    """Trains the bundled network again, from nothing but its seed (about half an hour on two cores)."""
+@command
+def train(*, out: Path, seed: int = 0) -> None:
+    """Trains the bundled network again, from nothing but its seed (about half an hour on two cores).
+
+    Args:
+        out: File for the weights (.safetensors).
+        seed: Seed of images, weights and order.
+    """
     from convscope.zoo.textures.train import train as run
 
-    figures = run(out, seed=seed, report=lambda line: typer.echo(line, err=True))
-    typer.echo(f"validation accuracy {100 * figures.accuracy:.2f} %")
+    figures = run(out, seed=seed, report=lambda line: say(line, error=True))
+    say(f"validation accuracy {100 * figures.accuracy:.2f} %")
     print_written([(out, "weights, float16")])
+
+
+app = App(name="textures", help_format="plaintext", group_parameters="Options", help_epilogue="")
+for each in (sample, train):
+    app.command(each, name=each.__name__, help_epilogue=examples(help_of(f"cli.textures:{each.__name__}")))

@@ -96,6 +96,10 @@ def scan(
         >>> folder = tempfile.mkdtemp()
         >>> _ = write_folder(f"{folder}/data", 1, 0)
         >>> survey = cs.scan(cs.open("textures"), f"{folder}/data/images", f"{folder}/survey")
+
+    Command line:
+        convscope scan textures data/images --out survey
+        convscope scan textures labels.csv --layers features.27 --domain drawing --out drawings
     """
     for name, value, least in (("top", top, 1), ("votes_per_image", votes_per_image, 1), ("shard_size", shard_size, 0)):
         if value < least:

@@ -59,6 +59,10 @@ def activation_grid(
         >>> seen = cs.activation_grid(cs.open("textures"), torch.rand(1, 3, 64, 96))
         >>> seen.grid(seen.layers[0]).shape[1] == 16 * seen.maps[0].shape[3]
         True
+
+    Command line:
+        convscope activation-grid textures data/images/chains/0000.png
+        convscope activation-grid textures data/images/chains --layers features.2,features.6 --units features.6=12
     """
     if scale not in SCALES:
         raise BadInput(f"scale must be {', '.join(SCALES[:-1])} or {SCALES[-1]}, got {scale!r}")

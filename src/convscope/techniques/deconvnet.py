@@ -65,6 +65,10 @@ def deconvnet(
         >>> import convscope as cs, torch
         >>> cs.deconvnet(cs.open("textures"), "output", [0, 1], torch.rand(1, 3, 128, 128)).projection.shape
         (1, 2, 3, 128, 128)
+
+    Command line:
+        convscope deconvnet textures features.27 data/images/chains --units 0-7
+        convscope deconvnet textures output data/images/chains/0000.png --units chains --rule guided
     """
     if seed_value not in SEEDS:
         raise BadInput(f"seed_value must be one of {', '.join(SEEDS)}, got {seed_value!r}")

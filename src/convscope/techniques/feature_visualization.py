@@ -74,6 +74,10 @@ def feature_visualization(
         >>> seen = cs.feature_visualization(cs.open("textures"), "output", [0], steps=2)
         >>> seen.images.shape
         (1, 3, 224, 224)
+
+    Command line:
+        convscope feature-visualization textures output --units 0-3 --set steps=32 --set size=64 --set crop_size=48
+        convscope feature-visualization textures output --units chains,spirals --recipe fourier --set steps=16 --set size=64 --out images
     """
     chosen = scope.layers[layer]
     wanted = scope.units(layer, units)

@@ -52,6 +52,10 @@ def hypothesis(
     Source:
         AUC = Mann-Whitney U / (n m). p = (1 + #{T* >= T}) / (1 + R) over re-labellings; corrected by comparing with the largest AUC
         in the layer under each re-labelling (Westfall and Young 1993), which needs no independence between units.
+
+    Command line:
+        convscope hypothesis textures output chains data/images/chains --against data/images/dots
+        convscope hypothesis textures features.27 12 data/images/chains --against data/images/dots data/images/weave --reduce max
     """
     number = scope.units(layer, [unit])[0]
     if permutations < 1:

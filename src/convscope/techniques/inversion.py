@@ -125,6 +125,11 @@ def inversion(
         >>> photo = torch.rand(3, 64, 64)
         >>> cs.inversion(cs.open("textures"), "features.2", photo, edit=cs.FeatureMap(3), steps=2).images.shape
         (1, 1, 3, 64, 64)
+
+    Command line:
+        convscope inversion textures features.6 data/images/chains/0000.png --steps 20
+        convscope inversion textures features.6 data/images/chains/0000.png --edit own,map=0-2,reallocate=0 --size 64 --steps 20
+        convscope inversion textures features.20 data/images/chains/0000.png --prior cvpr2015*0.05 --pooling average --steps 20
     """
     plan = _plan(optimizer, steps, image, jitter, pooling)
     names = [layer] if isinstance(layer, str) else list(layer)

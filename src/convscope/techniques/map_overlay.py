@@ -69,6 +69,10 @@ def map_overlay(
         >>> scope = cs.open("textures")
         >>> cs.map_overlay(scope, scope.layers.after_relu()[-1], torch.rand(3, 64, 96), top=4).masked().shape
         (4, 3, 64, 96)
+
+    Command line:
+        convscope map-overlay textures features.27 data/images/chains/0000.png --top 16
+        convscope map-overlay textures features.27 data/images/heart --units 12,40 --scale layer
     """
     for name, value, allowed in (("scale", scale, SCALES), ("style", style, STYLES), ("reduce", reduce, REDUCES)):
         if value not in allowed:

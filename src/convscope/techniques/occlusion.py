@@ -94,6 +94,11 @@ def occlusion(
         >>> import convscope as cs, torch
         >>> cs.occlusion(cs.open("textures"), torch.rand(1, 3, 128, 128), stride=16).map.shape
         (1, 8, 8)
+
+    Command line:
+        convscope occlusion textures data/images/heart/0000.png
+        convscope occlusion textures data/images/heart --target heart --patch 32x48 --stride 16 --fill median
+        convscope occlusion textures data/images/heart/0000.png --layer features.20 --target 40 --stride 16
     """
     batch = scope.inputs.batch(images)
     watched = _watch(scope, layer, score)

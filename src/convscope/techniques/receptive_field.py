@@ -45,6 +45,11 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
         >>> field = cs.receptive_field(cs.open("textures"), "features.0")
         >>> field.size.tolist(), field.box(0, 0)
         ([[3, 3]], (0, 0, 2, 2))
+
+    Command line:
+        convscope receptive-field textures
+        convscope receptive-field textures --layer features.20 --image data/images/chains/0000.png
+        convscope receptive-field resnet18 --weights random
     """
     names = list(scope.layers) if layer is None else [scope.layers[layer].name]
     height, width = scope.inputs.height, scope.inputs.width

@@ -51,6 +51,10 @@ def spectrum(
         >>> import convscope as cs, torch
         >>> cs.spectrum(cs.open("textures"), "output", torch.rand(2, 3, 128, 128)).values.shape[0]
         2
+
+    Command line:
+        convscope spectrum textures features.27 data/images/chains
+        convscope spectrum textures output data/images/chains/0000.png --pictures out/feature-visualization/textures-output
     """
     if reduce not in ("mean", "max"):
         raise BadInput(f"reduce must be mean or max, got {reduce!r}")

@@ -60,6 +60,10 @@ def style_similarity(
         >>> import convscope as cs, torch
         >>> cs.style_similarity(cs.open("textures"), torch.rand(3, 3, 64, 64)).similarity.shape
         (3, 3, 3)
+
+    Command line:
+        convscope style-similarity textures data/images/chains
+        convscope style-similarity textures data/images/chains data/images/dots --groups folder --size 96
     """
     sources = scope.inputs.sources(images)
     if len(sources) < 2:

@@ -100,6 +100,10 @@ def style_transfer(
         >>> made = cs.style_transfer(cs.open("textures"), torch.rand(3, 64, 64), torch.rand(3, 48, 80), steps=2)
         >>> made.images.shape
         (1, 1, 3, 64, 64)
+
+    Command line:
+        convscope style-transfer textures data/images/heart/0000.png --style data/images/weave/0000.png --size 96 --steps 20
+        convscope style-transfer textures data/images/heart/0000.png --style data/images/weave --statistic gram --size 96 --steps 20
     """
     plan = _plan(optimizer, steps, start)
     contents = scope.inputs.batch([scope.inputs.whole(one, size) for one in scope.inputs.sources(content)])

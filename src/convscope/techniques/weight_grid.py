@@ -56,6 +56,10 @@ def weight_grid(
         >>> first = next(iter(scope.layers.of_kind("Conv2d")))
         >>> cs.weight_grid(scope, first).shown.shape[1]
         3
+
+    Command line:
+        convscope weight-grid textures features.0
+        convscope weight-grid textures features.4 --mode collated
     """
     for name, value, allowed in (("mode", mode, MODES), ("scale", scale, SCALES)):
         if value not in allowed:

@@ -44,7 +44,7 @@ def test_from_class_maps_to_an_evaluated_detector(place: Path, capsys: pytest.Ca
     assert code == 0 and "18 images to fit" not in out and "12 images to fit, 12 to choose thresholds" in out
     loaded = cs.load("out/detector/photos-layer")
     assert isinstance(loaded, cs.Detector) and loaded.maps == {"ant": (0, 1), "bee": (2,)} and loaded.rule == "youden"
-    code, out, _ = run(capsys, "evaluate", "out/detector/photos-layer", "photos", "--out", "judged")
+    code, out, _ = run(capsys, "detector-evaluation", "out/detector/photos-layer", "photos", "--out", "judged")
     assert code == 0 and "maps    recall 100.0 %" in out and Path("judged/figure.png").is_file()
 
 
@@ -90,15 +90,15 @@ def test_lists_and_bytes_and_nan(place: Path, capsys: pytest.CaptureFixture[str]
         (["query", "nowhere", "select 1"], "error: nowhere: there is no such folder"),
         (["query", "photos", "select * from vals"], "error: query: Catalog Error: Table with name vals does not exist"),
         (["query", "photos", "select 1", "--csv", "--json"], "error: --csv and --json exclude each other"),
-        (["exemplars", "photos", "lay"], "error: no layer 'lay' in this survey; near names: layer"),
-        (["exemplars", "photos", "layer", "--units", "ant"], "error: --units ant: 'ant' is neither a number"),
+        (["exemplars", "photos", "lay", "--units", "0"], "error: no layer 'lay' in this survey; near names: layer"),
+        (["exemplars", "photos", "layer", "--units", "ant"], "error: layer layer has units 0 to 7, got 'ant'"),
         (["exemplars", "photos", "layer", "--units", "7-8"], "error: layer layer has units 0 to 7, got 8"),
         (["class-profile", "photos", "output", "--units", "cat"], "error: class 'cat' is unknown"),
         (["detector", "photos", "layer", "--maps", "photos"], "error: photos: manifest.json is damaged"),
-        (["detector", "photos", "layer", "--maps", "ant=x"], "error: --maps: 'x' is not a number; expected FOLDER | LABEL=0,3,8"),
-        (["detector", "photos", "layer", "--maps", "ant", "--maps", "b=1"], "error: --maps ant: expected FOLDER | LABEL=0,3,8"),
+        (["detector", "photos", "layer", "--maps", "ant=x"], "error: Invalid value for --maps: 'x' is not a whole number"),
+        (["detector", "photos", "layer", "--maps", "ant", "--maps", "b=1"], "error: ant: expected NAME=VALUE"),
         (["filter-health", "photos", "--out", "photos"], "error: --out photos is there already; choose another folder"),
-        (["evaluate", "photos", "photos"], "error: photos: manifest.json is damaged"),
+        (["detector-evaluation", "photos", "photos"], "error: photos: manifest.json is damaged"),
     ],
 )
 def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -111,6 +111,8 @@ def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str], 
 def test_results_of_another_kind_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "filter-health", "photos", "--out", "health")
     assert run(capsys, "detector", "photos", "layer", "--maps", "health")[2].startswith(
-        "error: --maps health: holds a result of filter_health"
+        "error: Invalid value for --maps: health: holds a result of filter_health"
     )
-    assert run(capsys, "evaluate", "health", "photos")[2].startswith("error: health: holds a result of filter_health, not a detector")
+    assert run(capsys, "detector-evaluation", "health", "photos")[2].startswith(
+        "error: health: holds a result of filter_health, not of detector"
+    )

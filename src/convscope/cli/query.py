@@ -1,0 +1,95 @@
+"""The command that asks a survey by SQL. Loads no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from convscope.cli.derive import command
+from convscope.cli.show import print_table, say
+from convscope.errors import BadInput
+
+_LONGEST = 48
+
+
+@command
+def query(survey: str, sql: str, *, rows: int = 40, csv: bool = False, json: bool = False) -> None:
+    """SQL over a survey.
+
+    Views: images, skipped, layers, channels, classes, top; values with a row per image, layer and channel; rows, the same with lists.
+
+    Args:
+        survey: Folder of a survey, or a URL such as s3://bucket/survey.
+        sql: A query in DuckDB's SQL.
+        rows: Rows shown at most; --csv and --json give all.
+        csv: All rows as CSV.
+        json: All rows as JSON.
+
+    Command line:
+        convscope query survey "select label, count(*) from images group by label"
+        convscope query survey "select * from values where layer = 'output' and maximum > 5" --csv
+    """
+    from convscope.survey import read_survey
+
+    if csv and json:
+        raise BadInput("--csv and --json exclude each other")
+    if rows < 1:
+        raise BadInput(f"--rows must be at least 1, got {rows}")
+    found = read_survey(survey).query(sql)
+    if csv:
+        _write_csv(found.column_names, found.to_pylist())
+    elif json:
+        _write_json(found.to_pylist())
+    else:
+        _write_table(found.column_names, found.slice(0, rows).to_pylist(), found.num_rows)
+
+
+def _write_table(names: Sequence[str], rows: list[dict[str, Any]], count: int) -> None:
+    numeric = [bool(rows) and all(isinstance(row[name], (int, float, type(None))) for row in rows) for name in names]
+    print_table("", names, [[_cell(row[name]) for name in names] for row in rows], right=numeric)
+    more = f"; the first {len(rows)} are shown, --rows, --csv or --json give more" if count > len(rows) else ""
+    say(f"{count} row{'s' if count != 1 else ''}{more}")
+
+
+def _write_csv(names: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_text(row[name]) for name in names] for row in rows)
+
+
+def _write_json(rows: list[dict[str, Any]]) -> None:
+    sys.stdout.write(json.dumps([{name: _plain(value) for name, value in row.items()} for row in rows], indent=1, ensure_ascii=False))
+    sys.stdout.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: bytes as hexadecimal digits, what is not a number as null."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _text(value: Any) -> Any:
+    plain = _plain(value)
+    return json.dumps(plain) if isinstance(plain, list) else plain
+
+
+def _cell(value: Any) -> str:
+    """A value in one short line of a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, list):
+        inner = ", ".join(_cell(each) for each in value[:4])
+        return f"[{inner}, ... {len(value)} in all]" if len(value) > 4 else f"[{inner}]"
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"...{text[-_LONGEST + 3 :]}"

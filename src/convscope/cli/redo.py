@@ -1,0 +1,37 @@
+"""The command that makes an image again from its receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convscope.cli.derive import command
+from convscope.cli.show import print_written, progress, say
+
+
+@command
+def redo(image: Path, *, network: str | None = None, weights: str | None = None, out: Path | None = None) -> int:
+    """Makes a feature visualization again from its receipt and compares the two.
+
+    Says bit-equal, or the largest difference; exit code 1 if they differ by more than 2/255 on average.
+
+    Args:
+        image: A PNG that convscope feature-visualization has written.
+        network: The network, if the receipt's name no longer leads to it.
+        weights: Where its weights are now.
+        out: File to write the new image to, too.
+
+    Command line:
+        convscope redo out/feature-visualization/textures-output/unit_0000.png
+        convscope redo out/feature-visualization/textures-output/unit_0000.png --out again.png
+    """
+    from convscope.galleries.redo import redo as again
+    from convscope.receipts import write_png
+    from convscope.zoo import open as open_network
+
+    with progress():
+        scope = open_network(network, weights=weights or "pretrained") if network else None
+        made = again(image, scope=scope, weights=weights)
+    say(f"{image}: {made.verdict}")
+    if out is not None:
+        print_written([(write_png(out, made.image, {"redone": str(image)}), "the new image")])
+    return 1 if made.mean > 2 else 0

@@ -1,0 +1,164 @@
+"""What a technique's command does: opens what is asked, calls the technique, saves its result, and says where."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from convscope.cli import words
+from convscope.cli.show import print_written, progress, say
+from convscope.errors import BadImage, BadInput, LayerNotFound, StoreConflict
+from convscope.preprocessing import SUFFIXES
+
+if TYPE_CHECKING:
+    from convscope.scope import Scope
+
+Written: TypeAlias = tuple[str, list[tuple[Path, str]]]
+"""A summary, and files with what each is."""
+
+
+def open_network(
+    network: str, *, weights: str = "pretrained", device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> Any:
+    """Opens a network.
+
+    Args:
+        network: A torchvision name, timm:NAME, file.py:function, or textures.
+        weights: A file (.safetensors, .pth), "pretrained" or "random".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Number format of the network's computation.
+    """
+    from convscope.zoo import open as open_by_name
+
+    return open_by_name(network, weights=weights, device=device, precision=precision)
+
+
+def open_survey(survey: str) -> Any:
+    """Opens a survey.
+
+    Args:
+        survey: Folder that convscope scan has written, or a URL such as s3://bucket/survey.
+    """
+    from convscope.survey import read_survey
+
+    return read_survey(survey)
+
+
+def open_detector(detector: str) -> Any:
+    """Opens a detector.
+
+    Args:
+        detector: Folder that convscope detector has written.
+    """
+    from convscope.results.detector import Detector
+
+    return words.result(detector, Detector)
+
+
+SUBJECTS: dict[str, Callable[..., Any]] = {"scope": open_network, "survey": open_survey, "detector": open_detector}
+"""What techniques are asked of, by the name of their first parameter. The command has the opening function's parameters, too."""
+
+
+def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: str) -> None:
+    """Runs a technique's command.
+
+    Args:
+        function: The technique.
+        values: What was given, by parameter of the technique and of the function that opens its subject, and "out".
+        usage: The command with its required arguments, for messages.
+
+    Raises:
+        ConvscopeError: A user's mistake.
+    """
+    signature = inspect.signature(function)
+    name, opener = function.__name__, SUBJECTS[next(iter(signature.parameters))]
+    opening = {key: values.pop(key) for key in inspect.signature(opener).parameters if key in values}
+    subject_word, out = next(iter(opening.values())), values.pop("out", None)
+    for key, value in values.pop("set", {}).items():
+        if key in signature.parameters:
+            raise BadInput(f"--set {key}: it has an option of its own, --{key.replace('_', '-')}")
+        values[key] = value
+    save = SAVERS.get(name, _save)
+    with progress():
+        if save is _save:
+            _check_free(out)
+        subject = opener(**opening)
+        layer = values.get("layer", "")
+        folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer), resumes=save is not _save)
+        try:
+            summary, files = save(function, subject, folder, dict(values))
+        except (LayerNotFound, BadImage):
+            _check_order(subject, values, usage)
+            raise
+    say(summary)
+    print_written(files)
+
+
+def _save(function: Callable[..., Any], subject: Any, folder: str, values: dict[str, Any]) -> Written:
+    several = [item.name for item in inspect.signature(function).parameters.values() if item.kind is item.VAR_POSITIONAL]
+    result = function(subject, *(each for name in several for each in values.pop(name, ())), **values)
+    where = result.save(folder)
+    return result.summary(), [(where / "figure.png", "the figure"), (where, "arrays and manifest; convscope.load reads them")]
+
+
+def _save_gallery(_function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
+    from convscope.galleries.gallery import gallery, write_sheet
+
+    layer = values.pop("layer")
+    made = gallery(scope, layer, values.pop("units", None), folder, **values)
+    sheet = write_sheet(made, f"{scope.name}, {layer}")
+    counts = {status: list(made.status.values()).count(status) for status in dict.fromkeys(made.status.values())}
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    there = len(made.pictures) - len(made.made)
+    summary = f"{len(made.pictures)} images: {states}" + (f" ({there} were there already)" if there else "")
+    return summary, [(sheet, "all of them on one sheet"), (made.folder, "a PNG per unit, with receipt (convscope redo)")]
+
+
+def _save_scan(function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
+    manifest = function(scope, values.pop("images"), folder, **values).manifest
+    skipped = f"; {manifest['skipped']} skipped, see skipped.parquet" if manifest["skipped"] else ""
+    labels = f", {len(manifest['labels'])} labels" if manifest["labels"] else ""
+    summary = f"{manifest['images']} images{labels}, {len(manifest['layers'])} layers{skipped}"
+    return summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
+
+
+SAVERS: dict[str, Callable[..., Written]] = {"feature_visualization": _save_gallery, "scan": _save_scan}
+"""Techniques whose command writes, and resumes, a folder of its own kind."""
+
+
+def free_folder(name: str, subject: str, layer: str, *, resumes: bool) -> str:
+    """A folder under out/ named after the question; numbered if it is taken, unless the command goes on where it stopped."""
+    question = re.sub(r"[^\w.-]+", "-", f"{Path(subject).name}-{layer}".strip("-"))
+    folder = Path("out") / name.replace("_", "-") / question
+    count = 2
+    while folder.exists() and not resumes:
+        folder = folder.with_name(f"{question}-{count}")
+        count += 1
+    return str(folder)
+
+
+def _check_free(out: str | None) -> None:
+    """Says at once, and not after the work, that --out is taken or cannot be made."""
+    folder = Path(out or ".")
+    if out is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreConflict(f"--out {out} is there already; choose another folder")
+    if files := [above for above in folder.parents if above.is_file()]:
+        raise StoreConflict(f"--out {out}: {files[0]} is a file, not a folder")
+
+
+def _check_order(subject: Any, values: Mapping[str, Any], usage: str) -> None:
+    """Says what comes where, if a layer and an image have changed places."""
+    layers = _several(values.get("layer"))
+    for text in layers:
+        if text not in subject.layers and (Path(text).exists() or Path(text).suffix.lower() in SUFFIXES):
+            raise BadInput(f"{text} is {'a file or folder' if Path(text).exists() else 'the name of an image'}, not a layer: {usage}")
+    for path in (path for key, value in values.items() if key != "layer" for path in _several(value) if isinstance(path, Path)):
+        if not path.exists() and all(name.strip() in subject.layers for name in str(path).split(",")):
+            raise BadInput(f"{path} is the name of a layer, not an image: {usage}")
+
+
+def _several(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, (list, tuple)) else () if given is None else (given,)

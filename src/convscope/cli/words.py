@@ -1,0 +1,164 @@
+"""Words of the command line as values of Python: units, images, edits, fills, class maps, pairs of numbers."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from convscope.errors import BadInput
+
+MOST_UNITS = 1_000_000
+"""No layer has more units than this: a longer range is a slip."""
+
+
+def units(text: str) -> list[int | str] | None:
+    """Units written as "0,3,8-11", "all" (None), or class names; :func:`convscope.names.unit_numbers` says which of them exist.
+
+    Raises:
+        BadInput: A range that counts backwards or is longer than any layer.
+    """
+    if text.strip() == "all":
+        return None
+    chosen: list[int | str] = []
+    for part in _parts(text):
+        if numbers := _range(part):
+            chosen += numbers
+        else:
+            chosen.append(part)
+    return chosen
+
+
+def names(text: str) -> str | list[str]:
+    """Names with commas in between; one alone is text."""
+    parts = _parts(text)
+    return parts[0] if len(parts) == 1 else parts
+
+
+def several_names(text: str) -> list[str]:
+    """Names with commas in between."""
+    return _parts(text)
+
+
+def pair(text: str) -> int | tuple[int, int]:
+    """A whole number for both axes, "16", or one for each, "16x32" or "16,32" (down, across)."""
+    if not (match := re.fullmatch(r"(\d+)(?:[x,](\d+))?", text.strip())):
+        raise BadInput(f"{text!r} is neither a whole number nor two such as 16x32 (down, across)")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+
+
+def position(text: str) -> tuple[int, int]:
+    """Two whole numbers, "3,5": y (down), x (across)."""
+    found = pair(text)
+    if isinstance(found, int):
+        raise BadInput(f"{text!r} is not a position: expected y,x such as 3,5")
+    return found
+
+
+def fill(text: str) -> Any:
+    """A fill: a grey value "0.5", a colour "#rrggbb", or else a name or a file, as it is."""
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return tuple(int(text[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def edits(text: str) -> list[Any]:
+    """Edits of a code: "own" (None), "map=3", "map=0-4", "reallocate=0" (a seed), with commas in between."""
+    from convscope.ops.codes import FeatureMap, Reallocate
+
+    kinds: dict[str, Callable[[int], Any]] = {"map": FeatureMap, "reallocate": Reallocate}
+    found: list[Any] = []
+    for part in _parts(text):
+        kind, _, numbers = part.partition("=")
+        if part != "own" and (kind not in kinds or not _range(numbers)):
+            raise BadInput(f"{part!r} is no edit: expected own, map=3, map=0-4 or reallocate=0")
+        found += [None] if part == "own" else map(kinds[kind], _range(numbers))
+    return found
+
+
+def numbers_of(given: Sequence[str]) -> dict[str, int]:
+    """Numbers by name, each written "NAME=NUMBER"."""
+    return {name: _number(value) for name, value in map(_assignment, given)}
+
+
+def maps(given: Sequence[str]) -> Any:
+    """Class maps: the folder of a result of class-maps, or channels of labels, each written "LABEL=0,3,8"."""
+    if len(given) == 1 and "=" not in given[0]:
+        from convscope.results.class_maps import ClassMaps
+
+        return result(given[0], ClassMaps)
+    return {label: [_number(part) for part in value.split(",")] for label, value in map(_assignment, given)}
+
+
+def surveys(given: Sequence[str]) -> list[Any]:
+    """Surveys, each by its folder or URL."""
+    from convscope.survey import read_survey
+
+    return [read_survey(path) for path in given]
+
+
+def images(given: Sequence[str]) -> Any:
+    """Image files and folders; one alone as it is, of several every image file."""
+    from convscope.scope.inputs import image_files
+
+    paths = [Path(text) for text in given]
+    return paths[0] if len(paths) == 1 else [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """Values by name, each written "NAME=VALUE" with a Python literal or a plain word."""
+    found: dict[str, Any] = {}
+    for name, value in map(_assignment, given):
+        try:
+            found[name.strip().replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name.strip().replace("-", "_")] = value
+    return found
+
+
+def result(folder: str | Path, kind: type[Any]) -> Any:
+    """A saved result of one kind.
+
+    Raises:
+        BadInput: It is of another kind.
+    """
+    from convscope.results.folder import load
+
+    loaded = load(folder)
+    if not isinstance(loaded, kind):
+        raise BadInput(f"{folder}: holds a result of {loaded.technique}, not of {kind.technique}")
+    return loaded
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _range(text: str) -> range:
+    """The numbers of "3" or "3-7"; none if it is neither."""
+    if not (match := re.fullmatch(r"(\d+)(?:-(\d+))?", text)):
+        return range(0)
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise BadInput(f"{text} counts backwards")
+    if last - first >= MOST_UNITS:
+        raise BadInput(f"{text}: no layer has so many units")
+    return range(first, last + 1)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, _, value = text.rpartition("=")
+    if not name or not value:
+        raise BadInput(f"{text}: expected NAME=VALUE")
+    return name, value
+
+
+def _number(text: str) -> int:
+    if not text.strip().isdigit():
+        raise BadInput(f"{text!r} is not a whole number")
+    return int(text)

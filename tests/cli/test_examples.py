@@ -1,0 +1,61 @@
+"""Every command's examples run as its help shows them, on the bundled network and its generated images."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from convscope.cli import OTHERS, main
+from convscope.cli.docstrings import PREPARED, help_of, techniques
+
+FIRST = {"scan": 1, "feature-visualization": 0, "class-maps": 0, "detector": 0}
+"""The examples, by command and place, that make what other examples read."""
+
+SLOW = {"demo", "export"}
+HOMES = {name: home for name, home in (techniques() | OTHERS).items() if name != "textures"} | {"textures sample": "cli.textures:sample"}
+LINES = [(name, line) for name, home in HOMES.items() for line in help_of(home).examples if line not in PREPARED]
+
+MODEL = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+"""
+
+
+def run(line: str) -> None:
+    program, *words = shlex.split(line)
+    assert program == "convscope" and main(words) == 0, line
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that examples read."""
+    folder = tmp_path_factory.mktemp("workshop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for line in PREPARED:
+            run(line)
+        Path("my_model.py").write_text(MODEL)
+        images = [f"data/images/{name}/{number:04}.png,{name}" for name in ("chains", "dots") for number in range(4)]
+        Path("labels.csv").write_text("\n".join(["path,label", *images]))
+        for name, place in FIRST.items():
+            run(help_of(HOMES[name]).examples[place])
+    return folder
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_every_command_has_examples_of_itself(name: str) -> None:
+    examples = help_of(HOMES[name]).examples
+    assert examples and all(line.startswith(f"convscope {name} ") or line == f"convscope {name}" for line in examples)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [pytest.param(*case, id=case[1], marks=[pytest.mark.slow] * (case[0] in SLOW)) for case in LINES]
+)
+def test_example(workshop: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str) -> None:
+    monkeypatch.chdir(workshop)
+    if name not in FIRST or line != help_of(HOMES[name]).examples[FIRST[name]]:  # else the workshop has run it
+        run(line)

@@ -1,0 +1,65 @@
+"""Words of the command line as values."""
+
+from __future__ import annotations
+
+import pytest
+
+from convscope.cli import words
+from convscope.errors import BadInput
+from convscope.ops.codes import FeatureMap, Reallocate
+
+
+def test_units() -> None:
+    assert words.units("all") is None and words.units(" all ") is None
+    assert words.units("0,3, 5-7 ,2") == [0, 3, 5, 6, 7, 2]
+    assert words.units("3-3") == [3] and words.units(",") == []
+    assert words.units("bee,red fox,0,3-4,-1,1-,1.5") == ["bee", "red fox", 0, 3, 4, "-1", "1-", "1.5"]
+    for text in ("4-2", "0-999999999999"):
+        with pytest.raises(BadInput, match=text):
+            words.units(text)
+
+
+def test_names() -> None:
+    assert words.names("features.3") == "features.3" and words.names("a, b,") == ["a", "b"]
+    assert words.several_names("a") == ["a"]
+
+
+def test_pairs_and_positions() -> None:
+    assert words.pair("16") == 16 and words.pair("16x32") == words.pair("16,32") == words.position("16x32") == (16, 32)
+    for text in ("x", "16x", "-1", "1.5", "1,2,3", ""):
+        with pytest.raises(BadInput, match="neither a whole number nor two"):
+            words.pair(text)
+    with pytest.raises(BadInput, match="'3' is not a position"):
+        words.position("3")
+
+
+def test_fills() -> None:
+    assert words.fill("0.5") == 0.5 and words.fill("#ff0080") == (1.0, 0.0, 128 / 255)
+    assert words.fill("median") == "median" and words.fill("photo.png") == "photo.png"
+
+
+def test_edits() -> None:
+    maps = [FeatureMap(0), FeatureMap(1), FeatureMap(2)]
+    assert words.edits("map=3, own,map=0-2,reallocate=7") == [FeatureMap(3), None, *maps, Reallocate(7)]
+    for text in ("map", "map=-1", "map=4-2", "style=2", "maps"):
+        with pytest.raises(BadInput, match=r"is no edit|counts backwards"):
+            words.edits(text)
+
+
+def test_numbers_and_settings() -> None:
+    assert words.numbers_of(["features.6=12", "output=0"]) == {"features.6": 12, "output": 0}
+    assert words.settings(["steps=64", "crop-size=8", "view=whole", "scale=(0.9, 1.1)"]) == {
+        "steps": 64,
+        "crop_size": 8,
+        "view": "whole",
+        "scale": (0.9, 1.1),
+    }
+    for given in (["a"], ["=3"], ["a="]):
+        with pytest.raises(BadInput, match="expected NAME=VALUE"):
+            words.settings(given)
+    with pytest.raises(BadInput, match="'x' is not a whole number"):
+        words.numbers_of(["a=x"])
+
+
+def test_class_maps() -> None:
+    assert words.maps(["ants=3,17", "bees=40"]) == {"ants": [3, 17], "bees": [40]}
