@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+from cyclopts import CoercionError
 
-from convscope.cli import OTHERS, main
+from convscope.cli import OTHERS, build, main
 from convscope.cli.docstrings import PREPARED, help_of, techniques
+from convscope.errors import ConvscopeError, StoreConflict
 
 FIRST = {"scan": 1, "feature-visualization": 0, "class-maps": 0, "detector": 0}
 """The examples, by command and place, that make what other examples read."""
@@ -28,6 +31,29 @@ def build():
 def run(line: str) -> None:
     program, *words = shlex.split(line)
     assert program == "convscope" and main(words) == 0, line
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs" / "techniques").glob("*.md"),
+    *(ROOT / "examples").rglob("*.md"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_command_lines_of_pages_can_be_read(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^ *(convscope [a-z]+(?:-[a-z]+)* .*)$", "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)), re.M):
+        _, *words = shlex.split(line, comments=True)
+        try:
+            build().parse_args(words, print_error=False, exit_on_error=False)
+        except CoercionError as error:  # the folder of a result, which is not there
+            assert isinstance(error.__cause__, ConvscopeError) and "there is no such" in str(error.__cause__), line
+        except StoreConflict as error:
+            assert "there is no such" in str(error), line
 
 
 @pytest.fixture(scope="module")
