@@ -126,7 +126,7 @@ def channel_rows(name: str, values: np.ndarray, bounds: Mapping[tuple[str, int],
         mean, peak = each.mean(1), each.max(1)
         row = {"layer": name, "channel": channel, "images": len(each), "positions": each.size}
         row |= {"mean": mean.mean(), "sd": mean.std(), "peak_mean": peak.mean(), "peak_sd": peak.std(), "maximum": each.max()}
-        row |= {"positive": (each > 0).mean(), "bound": bounds.get((name, channel)), "sketch": b""}
+        row |= {"positive": (each > 0).mean(), "bound": bounds.get((name, channel)), "bins": [0], "counts": [each.size]}
         rows.append(row | {key: float(np.quantile(each, share)) for key, share in QUANTILES.items()})
     return rows
 

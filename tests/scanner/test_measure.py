@@ -13,7 +13,7 @@ import hand_built
 import scanned
 from convscope.errors import BadInput
 from convscope.scanner import measure as the_pass
-from convscope.scanner.measure import SAMPLES, as_maps, measure, reduce_maps, sampled, strongest
+from convscope.scanner.measure import SAMPLES, as_maps, measure, reduce_maps, sample_positions, strongest
 
 
 def plainly(maps: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -83,15 +83,17 @@ def test_layout_does_not_matter() -> None:
 def test_samples_are_values_at_positions_spread_evenly() -> None:
     maps = scanned.draw(3, 9, 11, 4)
     numbers = [5, 6, 900]
-    where = sampled(tuple(numbers), 9, 11)
+    where = sample_positions(tuple(numbers), 9, 11)
     taken = reduce_maps(maps, numbers).samples
     assert taken.shape == (3, SAMPLES, 4)
     for image in range(3):
         assert torch.equal(taken[image], maps[image].reshape(99, 4)[where[image]])
-    counts = np.bincount(sampled(tuple(range(2000)), 9, 11).flatten().numpy(), minlength=99)
+    counts = np.bincount(sample_positions(tuple(range(2000)), 9, 11).flatten().numpy(), minlength=99)
     assert counts.min() > 0.97 * 2000 * SAMPLES / 99 and counts.max() < 1.03 * 2000 * SAMPLES / 99
-    assert torch.equal(sampled(tuple(range(5)), 9, 11)[3], sampled((3,), 9, 11)[0]), "an image's samples do not depend on its batch"
-    assert sampled((3, 4), 1, 1).tolist() == [[0], [0]]
+    assert torch.equal(sample_positions(tuple(range(5)), 9, 11)[3], sample_positions((3,), 9, 11)[0]), (
+        "an image's samples do not depend on its batch"
+    )
+    assert sample_positions((3, 4), 1, 1).tolist() == [[0], [0]]
 
 
 def test_votes_go_to_the_largest_means_and_equals_by_number() -> None:

@@ -1,4 +1,4 @@
-"""Mergeable statistics: any split, merged, equals one look at everything."""
+"""Mergeable statistics: any split, merged, equals the statistics of everything at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from convscope.scanner.moments import Group, Moments, Part, Top, grouped
+from convscope.scanner.moments import GroupStatistics, LayerStatistics, Moments, TopImages, group_statistics
 
 N, C, K = 57, 6, 5
 
@@ -28,12 +28,12 @@ def draws(seed: int = 0) -> tuple[np.ndarray, ...]:
     )
 
 
-def part(rows: slice, seed: int = 0) -> Part:
+def part(rows: slice, seed: int = 0) -> LayerStatistics:
     maximum, mean, position, votes, images, labels = (array[rows] for array in draws(seed))
-    groups = grouped(maximum, mean, position, votes, images, list(labels), K)
-    sketch = np.zeros((C, 9), np.int64)
-    np.add.at(sketch, (np.arange(C)[None], images[:, None] % 7 + np.arange(C)[None] % 2), 1)
-    return Part(groups, votes.sum(0), sketch)
+    groups = group_statistics(maximum, mean, position, votes, images, list(labels), K)
+    histogram = np.zeros((C, 9), np.int64)
+    np.add.at(histogram, (np.arange(C)[None], images[:, None] % 7 + np.arange(C)[None] % 2), 1)
+    return LayerStatistics(groups, votes.sum(0), histogram)
 
 
 def splits(seed: int) -> list[slice]:
@@ -41,18 +41,18 @@ def splits(seed: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(cuts)]
 
 
-def fold(parts: list[Part]) -> Part:
+def fold(parts: list[LayerStatistics]) -> LayerStatistics:
     whole = parts[0]
     for one in parts[1:]:
         whole = whole.merge(one, K)
     return whole
 
 
-def exact(group: Group) -> list[np.ndarray]:
+def exact(group: GroupStatistics) -> list[np.ndarray]:
     return [np.array(group.images), group.votes, *group.top.arrays()]
 
 
-def close(group: Group) -> list[np.ndarray]:
+def close(group: GroupStatistics) -> list[np.ndarray]:
     return [group.mean.mean, group.mean.squares, group.peak.mean, group.peak.squares]
 
 
@@ -64,7 +64,7 @@ def test_any_split_in_any_grouping_equals_the_whole(seed: int) -> None:
         right = one.merge(right, K)
     shuffled = fold([parts[index] for index in np.random.default_rng(seed).permutation(len(parts))])
     for merged in (fold(parts), right, shuffled):
-        assert np.array_equal(merged.positive, whole.positive) and np.array_equal(merged.sketch, whole.sketch)
+        assert np.array_equal(merged.positive, whole.positive) and np.array_equal(merged.histogram, whole.histogram)
         assert merged.groups.keys() == whole.groups.keys()
         for label, group in whole.groups.items():
             for one, other in zip(exact(merged.groups[label]), exact(group), strict=True):
@@ -94,7 +94,7 @@ def test_moments_are_those_of_numpy() -> None:
 def test_top_is_a_global_sort(count: int) -> None:
     maximum, _, position, _, images, _ = draws()
     maximum[3, 0], maximum[4, 0] = -0.0, 0.0  # equal, so the smaller image is first
-    found = Top.of(maximum, images, position, count)
+    found = TopImages.of(maximum, images, position, count)
     for channel in range(C):
         order = sorted(range(N), key=lambda row: (-maximum[row, channel], images[row]))[:count]
         assert found.image[:, channel].tolist() == images[order].tolist()
@@ -104,4 +104,4 @@ def test_top_is_a_global_sort(count: int) -> None:
 
 def test_extreme_values_keep_their_order() -> None:
     values = np.array([[-np.float32(3e38)], [np.float32(3e38)], [np.float32(1e-45)], [np.float32(-1e-45)], [np.float32(0)]], np.float32)
-    assert Top.of(values, np.arange(5), np.zeros((5, 1), np.int32), 5).image[:, 0].tolist() == [1, 2, 4, 3, 0]
+    assert TopImages.of(values, np.arange(5), np.zeros((5, 1), np.int32), 5).image[:, 0].tolist() == [1, 2, 4, 3, 0]

@@ -27,13 +27,15 @@ import scanned
 from convscope.errors import BadImage, BadInput, StoreConflict
 from convscope.progress import reporting
 from convscope.scanner import on_ray
-from convscope.scanner.files import Place
+from convscope.scanner.files import OutputFolder
 from convscope.scanner.shard import ShardScanner
-from convscope.survey.schema import MANIFEST_KEYS, SCHEMAS
+from convscope.survey.schema import SCHEMAS
 from scanned import files_of, folder_of, small_scope, table, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 30
+KEYS = "schema technique images skipped shards summary_only top votes_per_image layers labels inputs plan"
+"""Of the manifest, as `convscope.survey.schema` lists them."""
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,7 @@ def test_tables_have_the_declared_columns_and_any_reader_reads_them(whole: Path)
     assert duckdb.sql(f"select count(*) from '{whole}/values/*.parquet'").fetchall() == [(COUNT * 3,)]
     assert pq.ParquetFile(whole / "values" / "00000.parquet").num_row_groups == 3
     manifest = json.loads((whole / "manifest.json").read_text())
-    assert manifest.keys() >= MANIFEST_KEYS.keys() | {"technique", "parameters", "network", "versions", "device", "precision"}
+    assert manifest.keys() >= set(KEYS.split()) | {"technique", "parameters", "network", "versions", "device", "precision"}
     assert (manifest["images"], manifest["skipped"], manifest["shards"]) == (COUNT, 0, 8)
     assert manifest["labels"] == list(scanned.CLASSES) and manifest["layers"] == ["2", "5", "output"]
     assert sorted(path.name for path in whole.iterdir()) == sorted(
@@ -190,7 +192,7 @@ def test_splits_domains_and_tars(tmp_path: Path) -> None:
 
 
 def test_a_survey_may_be_written_wherever_fsspec_reaches(images: Path, whole: Path) -> None:
-    place = Place("memory://surveys/one")
+    place = OutputFolder("memory://surveys/one")
     try:
         cs.scan(small_scope(), images, "memory://surveys/one", **HOW)
         for name, content in files_of(whole).items():
@@ -393,8 +395,8 @@ def test_time_and_disk_are_forecast_after_two_batches(images: Path, tmp_path: Pa
 
 
 def test_a_disk_that_is_too_small_is_said_before_going_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Place, "free", lambda _: 1000)
-    with pytest.raises(BadInput, match=r"will take about .* GB but 0.0 GB are free; .* summary_only=True"):
+    monkeypatch.setattr(OutputFolder, "free", lambda _: 1000)
+    with pytest.raises(BadInput, match=r"will take about .* GB, but 0.0 GB are free; .* summary_only=True"):
         cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8, batch_size=2)
     assert not list((tmp_path / "survey").rglob("*.parquet"))
 

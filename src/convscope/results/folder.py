@@ -174,6 +174,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreConflict(f"{folder}: holds no finished result ({_MANIFEST} is missing)") from None
     except (OSError, ValueError) as error:
         raise StoreConflict(f"{folder}: {_MANIFEST} cannot be read ({error})") from error
+    if isinstance(head, dict) and head.get("technique") == "scan":
+        raise StoreConflict(f"{folder}: is a survey, no result; open it with convscope.read_survey")
     schema = head.get("schema") if isinstance(head, dict) else None
     if not isinstance(schema, int):
         raise StoreConflict(f"{folder}: {_MANIFEST} is not that of a convscope result")

@@ -1,1 +1,1 @@
-"""The scan of a data set: sources, decoders, shards, their statistics and files, on one machine or a Ray cluster."""
+"""The scan of a data set: finds and decodes images, measures them in shards, on one machine or a Ray cluster, and writes a survey."""

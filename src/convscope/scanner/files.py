@@ -1,4 +1,4 @@
-"""A survey's folder while it is being written: on this machine or wherever fsspec reaches. A file is there whole, or not at all."""
+"""Writes the files of a survey, to a local folder or any URL that fsspec knows. A file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +20,8 @@ from fsspec.implementations.local import LocalFileSystem
 _TEMPORARY = ".tmp-"
 
 
-class Place:
-    """A folder or an object store's prefix."""
+class OutputFolder:
+    """The folder of a survey that is being written: a local path or a URL that fsspec knows."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -29,11 +29,11 @@ class Place:
         self.local = isinstance(self.filesystem, LocalFileSystem)
 
     def exists(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         return bool(self.filesystem.exists(self._at(name)))
 
     def names(self, folder: str = "") -> set[str]:
-        """The names of all files and folders directly in a folder; none if it is not there."""
+        """The names of all files and folders directly in a folder; none if there is no such folder."""
         try:
             self.filesystem.invalidate_cache()
             return {posixpath.basename(path.rstrip("/")) for path in self.filesystem.ls(self._at(folder), detail=False)}
@@ -41,32 +41,32 @@ class Place:
             return set()
 
     def read_json(self, name: str) -> Any:
-        """A JSON file; None if it is not there."""
+        """The content of a JSON file; None if there is no such file."""
         try:
             return json.loads(self.filesystem.cat_file(self._at(name)))
         except FileNotFoundError:
             return None
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file, whole or not at all."""
+        """Writes a JSON file."""
         with self.writing(name) as file:
             file.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
     def open(self, name: str) -> IO[bytes]:
-        """A file opened for reading."""
-        return self.filesystem.open(self._at(name), "rb")  # type: ignore[return-value]
+        """Opens a file for reading."""
+        return cast("IO[bytes]", self.filesystem.open(self._at(name), "rb"))
 
     @contextmanager
     def writing(self, name: str) -> Generator[IO[bytes]]:
-        """A file that appears under its name when the block is left without an error.
+        """A file to write to, which appears under its name when the block is left without an error.
 
-        Locally by a temporary name, a flush to the disk and a rename; an object store shows an object only when it is complete.
+        Locally by a temporary name, a flush to disk and a rename; an object store shows objects only when they are complete.
         """
         final = self._at(name)
         self.filesystem.makedirs(posixpath.dirname(final), exist_ok=True)
         if not self.local:
             with self.filesystem.open(final, "wb") as file:
-                yield file  # type: ignore[misc]
+                yield cast("IO[bytes]", file)
             return
         temporary = Path(final).with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{posixpath.basename(final)}")
         try:
@@ -79,30 +79,25 @@ class Place:
             temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def writing_table(self, name: str, schema: pa.Schema, like: Sequence[str] = ()) -> Generator[Callable[[pa.Table], None]]:
-        """A Parquet file that appears when the block is left; the block calls what it gets with one table for each row group.
+    def writing_table(self, name: str, schema: pa.Schema, repeating: Sequence[str] = ()) -> Generator[Callable[[pa.Table], None]]:
+        """A Parquet file that appears when the block is left; the block gets a function that writes a table as one row group.
 
         Args:
             name: File name.
             schema: Its columns.
-            like: Columns whose values repeat: these are stored by dictionary, floats by byte streams, which compress better.
+            repeating: Columns whose values repeat: they are dictionary-encoded. Other float columns are split into byte streams, which
+                compress better.
         """
-        with (
-            self.writing(name) as file,
-            pq.ParquetWriter(
-                file,
-                schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=list(like) or False,  # type: ignore[arg-type]
-                write_statistics=[field.name for field in schema if not pa.types.is_list(field.type)],  # type: ignore[arg-type]
-                use_byte_stream_split=[column for column in _floats(schema) if column not in like],  # type: ignore[arg-type]
-            ) as writer,
-        ):
+        options: dict[str, Any] = {  # pyarrow's annotations know no lists of columns
+            "use_dictionary": list(repeating) or False,
+            "write_statistics": [field.name for field in schema if not pa.types.is_list(field.type)],
+            "use_byte_stream_split": [column for column in _floats(schema) if column not in repeating],
+        }
+        with self.writing(name) as file, pq.ParquetWriter(file, schema, compression="zstd", compression_level=1, **options) as writer:
             yield lambda table: writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def free(self) -> int | None:
-        """Bytes free there; None where that is not known."""
+        """Free bytes on the disk; None if not known."""
         if not self.local:
             return None
         folder = Path(self.root)
@@ -111,12 +106,12 @@ class Place:
         return shutil.disk_usage(folder).free
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all that is in it, if it is there."""
+        """Removes a file, or a folder with its content, if it exists."""
         if self.exists(name):
             self.filesystem.rm(self._at(name), recursive=True)
 
     def clean(self, folder: str = "") -> None:
-        """Removes what an interrupted run has left half written."""
+        """Removes the temporary files of interrupted runs."""
         for name in self.names(folder):
             if name.startswith(_TEMPORARY):
                 self.filesystem.rm(self._at(posixpath.join(folder, name)))
@@ -126,7 +121,7 @@ class Place:
 
 
 def _floats(schema: pa.Schema) -> list[str]:
-    """Parquet's names of the columns of floats, those in lists included."""
+    """Parquet's names of the float columns and of the columns of float lists."""
     plain = [field.name for field in schema if pa.types.is_floating(field.type)]
     lists = [
         f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type)

@@ -1,8 +1,4 @@
-"""The pass of a scan over one batch: what images do to every channel of many layers, reduced while each map is still in the cache.
-
-The public function, :func:`convscope.scan`, is in `convscope.scan`: it joins this pass with sources, shards and files,
-which techniques know nothing of.
-"""
+"""The forward pass of a scan over one batch: per-image statistics of every channel, reduced while each map is still in the CPU cache."""
 
 from __future__ import annotations
 
@@ -20,22 +16,22 @@ from convscope.scope import Scope
 from convscope.scope.layers import Layer
 
 SAMPLES = 16
-"""Positions of each map that feed the quantile sketches."""
+"""Positions of each map that are sampled for the histograms."""
 _CHUNK = 2**18
 """Values reduced at a time on a CPU: 1 MB, so that maximum, sum and count read memory once (measured: half the time of three passes)."""
 _PLASTIC = 1.32471795724474602596
 """Root of x^3 = x + 1; steps of its inverse powers fill the unit square most evenly (the R2 sequence)."""
 
 
-class MapStatistics(NamedTuple):
-    """What a batch does to the channels of one layer, or of several side by side.
+class ChannelStatistics(NamedTuple):
+    """Per-image statistics of a layer's channels over the positions of their maps.
 
     Attributes:
         maximum: Over positions, float32 (n c).
         mean: Over positions, float32 (n c).
         position: y * w + x of the maximum; of equals the first in reading order, int32 (n c).
         positive: Number of positions > 0, int32 (n c).
-        samples: Values at a few positions, the same for all channels of a layer, float32 (n s c).
+        samples: Values at sampled positions, the same for all channels, float32 (n s c).
     """
 
     maximum: Tensor
@@ -47,7 +43,7 @@ class MapStatistics(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What a batch does to all layers, side by side in the order asked for, as arrays; see :class:`MapStatistics`."""
+    """The :class:`ChannelStatistics` of all layers as arrays, channels concatenated over layers; `samples` has an entry per layer."""
 
     maximum: np.ndarray
     mean: np.ndarray
@@ -57,16 +53,16 @@ class Measured:
 
 
 def measure(scope: Scope, images: Tensor, layers: Sequence[str], numbers: Sequence[int]) -> Measured:
-    """One forward of a batch, every layer's map reduced as soon as it is there.
+    """One forward pass of a batch; each layer's map is reduced as soon as it is computed.
 
     Args:
-        scope: The network; best within a session of it.
+        scope: The network, fastest within a session.
         images: (n 3 h w) in [0,1].
         layers: Layer names.
-        numbers: The images' numbers, (n); they decide which positions are sampled, and nothing else does.
+        numbers: Image numbers, (n); they alone decide which positions are sampled.
 
     Returns:
-        The layers' channels side by side; `samples` stay on the scope's device, an entry (n s c) for each layer.
+        Statistics in the order of `layers`; `samples` stay on the scope's device.
     """
     found = scope.observe(images, layers, lambda layer, value: reduce_maps(as_maps(layer, value), numbers))
     parts = [found[name] for name in layers]
@@ -75,18 +71,17 @@ def measure(scope: Scope, images: Tensor, layers: Sequence[str], numbers: Sequen
 
 
 def as_maps(layer: Layer, value: Tensor) -> Tensor:
-    """A layer's value as maps (n h w c): a vector is a map of one position, a sequence one column."""
+    """A layer's value as maps (n h w c): a vector has one position, a sequence is one column."""
     value = layer.channels_first(value)
     if value.ndim == 4:
         return value.permute(0, 2, 3, 1)
     return value.flatten(2)[..., None].permute(0, 2, 3, 1) if value.ndim > 2 else value[:, None, None]
 
 
-def reduce_maps(maps: Tensor, numbers: Sequence[int]) -> MapStatistics:
-    """The statistics of maps (n h w c), in one pass over them.
+def reduce_maps(maps: Tensor, numbers: Sequence[int]) -> ChannelStatistics:
+    """The statistics of maps (n h w c), in one pass over memory.
 
-    Rows are reduced first, over x; what is left is small. The maximum's position is then the first row that holds it, and the first
-    place in that row.
+    Rows are reduced over x first. The position of the maximum is then searched in the first row that holds it.
     """
     n, h, w, c = maps.shape
     rows = maps.contiguous().view(n * h, w, c)
@@ -97,15 +92,15 @@ def reduce_maps(maps: Tensor, numbers: Sequence[int]) -> MapStatistics:
     row = rows.view(n, h, w, c).gather(1, y[:, None, None].expand(n, 1, w, c))[:, 0]
     positions = (y * w + _first(row, maximum)).int()
     mean = (total.sum(1, dtype=torch.float64) / (h * w)).float()
-    chosen = sampled(tuple(numbers), h, w) + torch.arange(n)[:, None] * (h * w)
+    chosen = sample_positions(tuple(numbers), h, w) + torch.arange(n)[:, None] * (h * w)
     samples = rows.view(n * h * w, c)[chosen.to(maps.device)].float()
-    return MapStatistics(maximum.float(), mean, positions, above.sum(1, dtype=torch.int32), samples)
+    return ChannelStatistics(maximum.float(), mean, positions, above.sum(1, dtype=torch.int32), samples)
 
 
 def _of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Maximum, sum and number of values > 0 of (r w c) over w.
 
-    Values > 0 are those whose bits are an integer > 0: clamping integers is several times as fast as comparing (which makes bools).
+    A float is > 0 if its bits are an integer > 0; clamping integers is several times as fast as comparing floats.
     """
     r, w, c = rows.shape
     step = max(1, _CHUNK // (w * c)) if rows.device.type == "cpu" else r
@@ -124,22 +119,22 @@ def _of_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _first(values: Tensor, maximum: Tensor) -> Tensor:
-    """The first index along axis 1 of (n k c) at which the maximum (n c) is; argmax, but many times as fast on this layout.
+    """The first index along axis 1 of (n k c) that holds the maximum (n c): argmax, but many times as fast on this layout.
 
-    The sign of the difference is 0 there and -1 elsewhere; of k, k - 1, ... 1 where it is 0, the largest is the first.
+    The sign of the difference is 0 at the maximum and -1 elsewhere; of weights k, k - 1, ... 1 there, the largest is the first.
     """
     k = values.shape[1]
     countdown = torch.arange(k, 0, -1, dtype=torch.float32, device=values.device)[None, :, None]
     there = (values - maximum[:, None]).float().sign_().add_(1).mul_(countdown).amax(1)
-    return (k - there.long()).clamp_(0, k - 1)  # no index is out of range where values are not finite
+    return (k - there.long()).clamp_(0, k - 1)  # in range also for values that are not finite
 
 
-@lru_cache(64)  # many layers have maps of one size
-def sampled(numbers: tuple[int, ...], h: int, w: int) -> Tensor:
+@lru_cache(64)  # many layers have the same map size
+def sample_positions(numbers: tuple[int, ...], h: int, w: int) -> Tensor:
     """The positions y * w + x at which maps of (h, w) are sampled, (n s), with s = 16, or 1 for a single position.
 
-    Image i takes points 16 i .. 16 i + 15 of the R2 sequence: evenly spread within a map and, over the images, over all positions.
-    No draws, so the same image gives the same samples in any batch, shard or process.
+    Image i takes points 16 i .. 16 i + 15 of the R2 sequence, which are spread evenly within a map and, over images, over all positions.
+    Nothing is random: an image has the same samples in any batch, shard or process.
     """
     if h * w == 1:
         return torch.zeros(len(numbers), 1, dtype=torch.long)
@@ -149,7 +144,7 @@ def sampled(numbers: tuple[int, ...], h: int, w: int) -> Tensor:
 
 
 def strongest(mean: np.ndarray, count: int) -> np.ndarray:
-    """Which channels an image votes for: the `count` of largest mean, equals by number; bool (n c)."""
+    """The channels that each image votes for: the `count` of largest mean, ties to the lower channel; bool (n c)."""
     if count >= mean.shape[1]:
         return np.ones(mean.shape, bool)
     least = np.partition(mean, -count, axis=1)[:, -count, None]

@@ -1,8 +1,7 @@
-"""Mergeable statistics of a layer's channels over images. The law: merging two parts gives what one look at all their images gives.
+"""Mergeable statistics of a layer's channels over images: merging those of two sets of images gives those of their union.
 
-Counts, votes, sketches and the top images merge exactly, in any order and grouping; means and squares do up to rounding of float64, so
-parts are always merged in the order of their shards, and the same scan gives the same bytes. `NOTHING`-like parts (no image) change
-nothing.
+Counts, votes, histograms and top images merge exactly, in any order and grouping. Means and squares do so up to float64 rounding, so
+shards are always merged in order and the same scan gives the same bytes. Statistics of no images change nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and sum of squared deviations of images' values, channel by channel, float64 (c)."""
+    """Mean and sum of squared deviations over images of each channel, float64 (c)."""
 
     images: int
     mean: np.ndarray
@@ -23,7 +22,7 @@ class Moments:
 
     @staticmethod
     def of(values: np.ndarray) -> Moments:
-        """Of values (n c)."""
+        """The moments of values (n c)."""
         wide = values.astype(np.float64)
         if not len(wide):
             return Moments(0, np.zeros(wide.shape[1]), np.zeros(wide.shape[1]))
@@ -31,7 +30,7 @@ class Moments:
         return Moments(len(wide), mean, np.square(wide - mean).sum(0))
 
     def merge(self, other: Moments) -> Moments:
-        """Chan, Golub and LeVeque's update of two samples' moments."""
+        """The moments of both samples together (Chan, Golub and LeVeque 1979)."""
         if not self.images or not other.images:
             return other if not self.images else self
         images = self.images + other.images
@@ -46,8 +45,8 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Top:
-    """The images of largest values for every channel: larger value first, then smaller image. Arrays (k c), k <= the number asked for.
+class TopImages:
+    """The images with the largest values of each channel: larger value first, then smaller image number. Arrays (k c), k <= `count`.
 
     Attributes:
         value: float32.
@@ -60,22 +59,22 @@ class Top:
     position: np.ndarray
 
     @staticmethod
-    def of(value: np.ndarray, image: np.ndarray, position: np.ndarray, count: int) -> Top:
-        """The `count` largest of (n c) values, of images (n) or (n c)."""
+    def of(value: np.ndarray, image: np.ndarray, position: np.ndarray, count: int) -> TopImages:
+        """The `count` largest of values (n c), from images (n) or (n c)."""
         if image.ndim == 1:
             image = np.broadcast_to(image[:, None], value.shape)
         keys = _order(value, image)
-        if len(keys) > count:  # keys are unique within a channel, so what is left does not depend on how numpy partitions
+        if len(keys) > count:  # keys are unique within a channel, so the choice does not depend on numpy's partitioning
             kept = np.argpartition(keys, count - 1, axis=0)[:count]
             keys, value, image, position = (np.take_along_axis(array, kept, 0) for array in (keys, value, image, position))
         order = np.argsort(keys, axis=0)
         value, image, position = (np.take_along_axis(array, order, 0) for array in (value, image, position))
-        return Top(value, image, position)
+        return TopImages(value, image, position)
 
-    def merge(self, other: Top, count: int) -> Top:
-        """The `count` largest of both."""
+    def merge(self, other: TopImages, count: int) -> TopImages:
+        """The `count` largest of both sets."""
         value, image, position = (np.concatenate(pair) for pair in zip(self.arrays(), other.arrays(), strict=True))
-        return Top.of(value, image, position, count)
+        return TopImages.of(value, image, position, count)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value, image, position."""
@@ -83,60 +82,61 @@ class Top:
 
 
 def _order(value: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """int64 keys that sort by falling value, then by rising image (below 2^32)."""
+    """int64 keys that sort by descending value, then by ascending image number (below 2^32)."""
     bits = (np.asarray(value, np.float32) + np.float32(0)).view(np.int32)  # + 0 makes -0 and 0 equal
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return -((rising.astype(np.int64) << 32) - image)
 
 
 @dataclass(frozen=True)
-class Group:
-    """A layer's channels over a group of images: all of them, or those of a label.
+class GroupStatistics:
+    """Statistics of a layer's channels over a group of images: all of them, or those with one label.
 
     Attributes:
-        mean, peak: Moments of the mean and of the maximum over the map.
-        votes: Images that have the channel among their strongest, int64 (c).
-        top: The images of largest maximum.
+        mean, peak: Moments of the map's mean and of its maximum.
+        votes: Number of images that vote for the channel, int64 (c).
+        top: The images with the largest maximum.
     """
 
     mean: Moments
     peak: Moments
     votes: np.ndarray
-    top: Top
+    top: TopImages
 
     @property
     def images(self) -> int:
         """Number of images."""
         return self.mean.images
 
-    def merge(self, other: Group, count: int) -> Group:
-        """Both together, keeping the `count` top images."""
-        return Group(self.mean.merge(other.mean), self.peak.merge(other.peak), self.votes + other.votes, self.top.merge(other.top, count))
+    def merge(self, other: GroupStatistics, count: int) -> GroupStatistics:
+        """The statistics of both groups together, with the `count` top images."""
+        mean, peak = self.mean.merge(other.mean), self.peak.merge(other.peak)
+        return GroupStatistics(mean, peak, self.votes + other.votes, self.top.merge(other.top, count))
 
 
 @dataclass
-class Part:
-    """A layer's statistics over some images.
+class LayerStatistics:
+    """Statistics of one layer over a set of images: a shard, or several merged.
 
     Attributes:
-        groups: {label, None for all images: its group}.
+        groups: {label: statistics of its images}; None: of all images.
         positive: Number of positions > 0, int64 (c).
-        sketch: Counts of the quantile sketches' buckets, (c buckets).
+        histogram: Histograms of sampled activations, int64 (c bins); see `convscope.scanner.histograms`.
     """
 
-    groups: dict[str | None, Group]
+    groups: dict[str | None, GroupStatistics]
     positive: np.ndarray
-    sketch: np.ndarray = field(repr=False)
+    histogram: np.ndarray = field(repr=False)
 
-    def merge(self, other: Part, count: int) -> Part:
-        """Both together, keeping the `count` top images."""
+    def merge(self, other: LayerStatistics, count: int) -> LayerStatistics:
+        """The statistics of both sets together, with the `count` top images."""
         groups = dict(self.groups)
         for label, group in other.groups.items():
             groups[label] = groups[label].merge(group, count) if label in groups else group
-        return Part(groups, self.positive + other.positive, self.sketch + other.sketch)
+        return LayerStatistics(groups, self.positive + other.positive, self.histogram + other.histogram)
 
 
-def grouped(
+def group_statistics(
     maximum: np.ndarray,
     mean: np.ndarray,
     position: np.ndarray,
@@ -144,23 +144,23 @@ def grouped(
     images: np.ndarray,
     labels: Sequence[str | None],
     count: int,
-) -> dict[str | None, Group]:
-    """The groups of a shard: all its images, then those of each label.
+) -> dict[str | None, GroupStatistics]:
+    """The statistics of a shard for all its images (None), then for each label.
 
     Args:
-        maximum, mean, position, votes: (n c); see :class:`~convscope.scanner.measure.MapStatistics` and
+        maximum, mean, position, votes: (n c); see :class:`~convscope.scanner.measure.ChannelStatistics` and
             :func:`~convscope.scanner.measure.strongest`.
         images: Image numbers, (n).
-        labels: Labels, (n); None: no label.
-        count: Top images to keep.
+        labels: Labels of the images, (n); None: no label.
+        count: Number of top images.
     """
 
-    def group(rows: np.ndarray | slice) -> Group:
-        return Group(
+    def group(rows: np.ndarray | slice) -> GroupStatistics:
+        return GroupStatistics(
             Moments.of(mean[rows]),
             Moments.of(maximum[rows]),
             votes[rows].sum(0, dtype=np.int64),
-            Top.of(maximum[rows], images[rows], position[rows], count),
+            TopImages.of(maximum[rows], images[rows], position[rows], count),
         )
 
     members: dict[str, list[int]] = {}

@@ -1,11 +1,11 @@
-"""The shards of a scan on a Ray cluster: an actor for each GPU or group of cores, and a new one where one dies."""
+"""The shards of a scan on a Ray cluster: one actor for each GPU or group of cores; an actor that dies is replaced."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,39 +14,47 @@ from torch import nn
 from convscope.errors import BadInput, ConvscopeError
 from convscope.progress import task
 from convscope.scanner import parts
-from convscope.scanner.files import Place
+from convscope.scanner.files import OutputFolder
 from convscope.scanner.plan import Plan
 from convscope.scanner.sources import Listing
+from convscope.scanner.worker import worker
 from convscope.scope import Inputs, Scope
 
 _log = logging.getLogger("convscope")
 _TRIES = 3
-"""How often a shard may take its actor with it before the scan gives up."""
+"""After this many actors died on one shard, the scan ends with an error."""
 
 
 class Actor:
-    """Holds the network in a process of the cluster and does shards."""
+    """A process of the cluster that holds the network and does shards."""
 
     def __init__(self, model: nn.Module, inputs: Inputs, name: str, weights: str | None, plan: Plan, path: str, processes: int) -> None:
-        from convscope.scanner.scan import scanning
-
         device = "cuda" if plan.device == "cuda" else "cpu"
         scope = Scope(model, inputs, device=device, precision=plan.precision, name=name, weights=weights)
         self._stack = ExitStack()
-        self._work = self._stack.enter_context(scanning(scope, plan, Place(path), processes))
+        self._worker = self._stack.enter_context(worker(scope, plan, OutputFolder(path), processes))
 
-    def shard(self, number: int, listing: Listing, todo: int) -> tuple[int, str]:
-        """Does a shard; its number, and a forecast if one was asked for."""
-        return next(self._work.shards([number], listing, lambda *_: None, todo))
+    def shard(self, number: int, listing: Listing, remaining: int) -> tuple[int, str]:
+        """Does a shard; its number, and the forecast, see :meth:`Worker.shards`."""
+        return next(self._worker.shards([number], listing, lambda *_: None, remaining))
 
 
-def on_ray(scope: Scope, plan: Plan, place: Place, listing: Listing, processes: int, address: str, actors: int) -> None:
-    """Does the shards that are missing on a cluster.
+def on_ray(scope: Scope, plan: Plan, folder: OutputFolder, listing: Listing, processes: int, address: str, actors: int) -> None:
+    """Does the missing shards on a cluster.
+
+    Args:
+        scope: The network.
+        plan: The plan of the scan.
+        folder: Where shards are written.
+        listing: The images.
+        processes: Decoding processes of each actor.
+        address: "auto", or the address of the cluster.
+        actors: Number of actors; 0: one for each GPU, or for every `plan.threads` cores.
 
     Raises:
-        BadInput: Ray is not installed, no such cluster, or a shard that kills every process that takes it.
+        BadInput: Ray is not installed, no such cluster, or a shard on which every process died.
     """
-    missing = [shard for shard, done in enumerate(parts.finished(place, plan.shards)) if not done]
+    missing = [shard for shard, done in enumerate(parts.finished(folder, plan.shards)) if not done]
     if not missing:
         return
     with _cluster(address) as ray, _shipped(scope):
@@ -54,29 +62,29 @@ def on_ray(scope: Scope, plan: Plan, place: Place, listing: Listing, processes: 
         wanted = actors or (gpus if plan.device == "cuda" else max(1, cores // plan.threads)) or 1
         share = {"num_gpus": 1, "num_cpus": 1} if plan.device == "cuda" else {"num_cpus": min(plan.threads, max(1, cores // wanted))}
         network = ray.put(scope.model)
-        made = ray.remote(Actor).options(**share, max_restarts=0)
+        factory = ray.remote(Actor).options(**share, max_restarts=0)
 
-        def actor() -> Any:
-            return made.remote(network, scope.inputs, scope.name, scope.weights, plan, place.path, processes)
+        def new_actor() -> Any:
+            return factory.remote(network, scope.inputs, scope.name, scope.weights, plan, folder.path, processes)
 
-        _distribute(ray, plan, listing, missing, [actor() for _ in range(min(wanted, len(missing)))], actor)
+        _distribute(ray, plan, listing, missing, [new_actor() for _ in range(min(wanted, len(missing)))], new_actor)
 
 
-def _distribute(ray: Any, plan: Plan, listing: Listing, missing: list[int], idle: list[Any], actor: Any) -> None:
-    """Keeps every actor busy with one shard; a shard whose actor died goes to another, and a new actor takes the dead one's place."""
+def _distribute(ray: Any, plan: Plan, listing: Listing, missing: list[int], idle: list[Any], new_actor: Callable[[], Any]) -> None:
+    """Gives each actor one shard at a time. If an actor dies, a new one is made and the shard is given out again."""
     waiting = list(reversed(missing))
     tries = dict.fromkeys(missing, 0)
     running: dict[Any, tuple[Any, int]] = {}
-    todo = sum(stop - start for start, stop in map(plan.bounds, missing))
-    asked = todo
-    with task(f"scan of {plan.images} images on Ray", todo) as advance:
+    remaining = sum(stop - start for start, stop in map(plan.bounds, missing))
+    forecast_of = remaining
+    with task(f"scan of {plan.images} images on Ray", remaining) as advance:
         while waiting or running:
             while waiting and idle:
-                one, shard = idle.pop(), waiting.pop()
-                running[one.shard.remote(shard, listing.cut(*plan.bounds(shard)), asked)] = one, shard
-                asked = 0
+                actor, shard = idle.pop(), waiting.pop()
+                running[actor.shard.remote(shard, listing.cut(*plan.bounds(shard)), forecast_of)] = actor, shard
+                forecast_of = 0
             done, _ = ray.wait(list(running), num_returns=1)
-            one, shard = running.pop(done[0])
+            actor, shard = running.pop(done[0])
             start, stop = plan.bounds(shard)
             try:
                 _, note = ray.get(done[0])
@@ -84,19 +92,19 @@ def _distribute(ray: Any, plan: Plan, listing: Listing, missing: list[int], idle
                 tries[shard] += 1
                 if tries[shard] == _TRIES:
                     raise BadInput(f"shard {shard} (images {start} to {stop - 1}) ended {_TRIES} processes: {error}") from None
-                _log.warning("a worker died on shard %d; it goes to another", shard)
+                _log.warning("a worker died on shard %d, which is given to another", shard)
                 waiting.append(shard)
-                idle.append(actor())
+                idle.append(new_actor())
                 continue
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, ConvscopeError) else error) from None
             advance(stop - start, note)
-            idle.append(one)
+            idle.append(actor)
 
 
 @contextmanager
 def _cluster(address: str) -> Generator[Any]:
-    """A connection to a cluster; one that is started here ends with the block."""
+    """Within the block, a connection to a cluster; a cluster that was started here is shut down afterwards."""
     try:
         import ray
     except ImportError:
@@ -122,7 +130,7 @@ def _cluster(address: str) -> Generator[Any]:
 
 @contextmanager
 def _shipped(scope: Scope) -> Generator[None]:
-    """Within the block, a network whose code workers cannot import travels by value: one of a user's file, say."""
+    """Within the block, code of the network that workers cannot import is sent by value (a user's own file, say)."""
     from ray import cloudpickle
 
     homes = {type(module).__module__ for module in scope.model.modules()}
@@ -137,6 +145,7 @@ def _shipped(scope: Scope) -> Generator[None]:
 
 
 def _importable(name: str) -> bool:
+    """Whether a module is an installed package, which workers can import."""
     try:
         return importlib.util.find_spec(name) is not None and "site-packages" in str(getattr(sys.modules[name], "__file__", ""))
     except (ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""What a scan is to do, decided before it begins: everything that the result depends on, and nothing else."""
+"""The plan of a scan: everything that its result depends on, and nothing else. It decides whether a scan can be resumed."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from convscope.errors import StoreConflict
-from convscope.scanner.files import Place
+from convscope.scanner.files import OutputFolder
 
 FILE = "plan.json"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The question of a scan. A run with the same plan goes on where another stopped, and ends with the same bytes.
+    """Everything that the result of a scan depends on. A run with the same plan resumes another and ends with the same bytes.
 
     Attributes:
+        schema: Version of the survey's file layout.
         layers: Layer names, in call order; the last is "output".
         images: Number of images listed.
-        listing: Fingerprint of the listing.
-        shard_size: Images of a shard.
-        batch_size: Images of a forward; rounding may depend on it.
-        threads: CPU threads of a forward; rounding may depend on them.
-        top: Images kept for each channel.
-        votes_per_image: Channels that an image votes for, in each layer.
+        listing: Fingerprint of the list of images.
+        shard_size: Images per shard.
+        batch_size: Images per forward pass; rounding may depend on it.
+        threads: CPU threads of a forward pass; rounding may depend on them.
+        top: Number of top images per channel.
+        votes_per_image: Channels that an image votes for in each layer.
         summary_only: Whether `values/` is left out.
         draft: Whether large JPEGs are decoded at a fraction of their size.
         precision: "float32" or "bfloat16".
-        device: Type of the device.
-        weights_hash: Of the network.
-        inputs: What it is fed.
+        device: Device type.
+        weights_hash: Hash of the network's weights.
+        inputs: The network's :class:`~convscope.Inputs` as a mapping.
     """
 
+    schema: int
     layers: tuple[str, ...]
     images: int
     listing: str
@@ -56,29 +58,29 @@ class Plan:
         return -(-self.images // self.shard_size)
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """First image of a shard, and one beyond its last."""
+        """Number of a shard's first image, and one beyond its last."""
         return shard * self.shard_size, min(self.images, (shard + 1) * self.shard_size)
 
     def as_json(self) -> dict[str, Any]:
-        """The plan as JSON gives it back."""
+        """The plan as it reads back from JSON."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
-    def agreed(self, place: Place, finished: Mapping[str, Any] | None) -> None:
-        """Holds this plan against the one of a scan that is in the folder already, finished or not; writes it if there is none.
+    def check_against(self, folder: OutputFolder, finished: Mapping[str, Any] | None) -> None:
+        """Checks that a scan in the folder, finished or not, has this plan; writes the plan if the folder is empty.
 
         Raises:
-            StoreConflict: The folder belongs to another scan, or to something else.
+            StoreConflict: The folder holds a scan with another plan, or other files.
         """
-        begun = (finished or {}).get("plan") or place.read_json(FILE)
+        begun = (finished or {}).get("plan") or folder.read_json(FILE)
         if begun is None:
-            if strange := sorted(name for name in place.names() if not name.startswith(".")):
-                raise StoreConflict(f"{place.path}: holds other files ({', '.join(strange[:3])}); choose another folder")
-            place.write_json(FILE, self.as_json())
+            if others := sorted(name for name in folder.names() if not name.startswith(".")):
+                raise StoreConflict(f"{folder.path}: holds other files ({', '.join(others[:3])}); choose another folder")
+            folder.write_json(FILE, self.as_json())
             return
         own = self.as_json()
         if differing := [key for key in own if begun.get(key) != own[key]]:
             told = "; ".join(f"{key} was {_short(begun.get(key))}, now {_short(own[key])}" for key in differing[:3])
-            raise StoreConflict(f"{place.path}: holds a scan that asked something else: {told}. Choose another folder, or delete it")
+            raise StoreConflict(f"{folder.path}: holds a scan with other settings: {told}. Choose another folder, or delete it")
 
 
 def _short(value: Any) -> str:

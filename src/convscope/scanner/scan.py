@@ -1,34 +1,32 @@
-"""The scan of a data set: a plan, shards done here or on a Ray cluster, and the tables made of them."""
+"""Scans a data set into a survey: makes a plan, does its shards here or on a Ray cluster, and writes the tables."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from convscope.errors import BadImage, BadInput, asking
-from convscope.fast.memory import kept_memory
 from convscope.progress import task
 from convscope.results.provenance import describe, manifest
 from convscope.scanner import parts
-from convscope.scanner.decoder import Target
-from convscope.scanner.decoding import decoders
-from convscope.scanner.files import Place
+from convscope.scanner.files import OutputFolder
+from convscope.scanner.on_ray import on_ray
 from convscope.scanner.plan import FILE, Plan
-from convscope.scanner.shard import ShardScanner
-from convscope.scanner.sources import Listing, Source, find_sources
+from convscope.scanner.sources import Listing, find_sources
 from convscope.scanner.tables import write_tables
+from convscope.scanner.worker import worker
 from convscope.scope import Scope
 from convscope.scope.layers import OUTPUT
 from convscope.survey.schema import MANIFEST, VALUES, VERSION
+from convscope.survey.survey import Survey, read_survey
 
 _log = logging.getLogger("convscope")
 _SHARD_BYTES = 2**27
-"""What a shard's measurements may take in memory, unless its size is given."""
+"""Memory for the measurements of a shard, if `shard_size` is not given."""
 
 
 def scan(
@@ -36,7 +34,7 @@ def scan(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     top: int = 9,
     votes_per_image: int = 25,
     summary_only: bool = False,
@@ -48,13 +46,13 @@ def scan(
     threads: int = 0,
     ray: str | None = None,
     actors: int = 0,
-) -> Any:
-    """Looks at a whole data set once, and writes down what every image does to every channel: a survey.
+) -> Survey:
+    """Scans a data set into a survey: per-image statistics of every channel, in Parquet tables.
 
-    For every channel of every layer and every image: the maximum max_uv A(u,v), its position and the mean over positions; over all
-    images and for each label: moments, the images of largest maximum, votes; over all positions: the share above zero and quantiles.
-    Parquet files, described in the documentation and readable by anything. A scan that was interrupted, killed even, goes on from the
-    last finished shard when it is called again, and ends with the same bytes as one that was not.
+    For every channel of every layer and every image: the maximum max_uv A(u,v), its position, and the mean over positions. Over all
+    images and for each label: moments, the images with the largest maximum, votes. Over all positions: the share above zero, quantiles
+    and a histogram. The documentation describes the files. An interrupted or killed scan that is called again resumes after its last
+    finished shard, and ends with the same bytes as an uninterrupted one.
 
     Args:
         scope: The network.
@@ -62,33 +60,33 @@ def scan(
             columns path, label, split, domain, WebDataset shards (.tar, or a pattern of them), or a sequence of files. Local paths, or
             URLs that fsspec knows. Images that cannot be read are skipped, counted, and listed with the reason.
         out: Folder of the survey, or a URL that fsspec knows.
-        layers: Layer names; by default every convolution, after its ReLU where it has one. The output is always added.
-        top: Images kept for each channel, and for each channel and label; equal values go by image number.
-        votes_per_image: Each image votes, in each layer, for so many channels of largest mean; equal means go by channel number.
-        summary_only: Leave out the rows for each image (`values/`), which are most of a survey.
-        domain: The domain that all images belong to, if their list does not say.
-        draft: Decode JPEGs at a half, a quarter or an eighth of their size where that still covers the network's input. Faster for
-            large photographs; pixels then differ a little from those that other commands see.
-        shard_size: Images of a shard, the unit of resuming; 0: as many as fit in 128 MB of measurements, at most 1024.
-        batch_size: Images of a forward; 0: as many as are fast.
-        decoders: Decoding processes; 0: a thread of this one; -1: one for each core that is free, at most 16.
-        threads: CPU threads of a forward; 0: torch's number. Rounding may depend on it, so a scan keeps what it was begun with.
-        ray: Do the shards on a Ray cluster: "auto" takes the one that this machine belongs to, or starts one here; or its address.
-        actors: Ray: processes that hold the network; 0: one for each GPU, or one for every `threads` cores.
+        layers: A layer name or several; by default every convolution, after its ReLU if it has one. "output" is always added.
+        top: Number of images listed for each channel, and for each channel and label; ties by image number.
+        votes_per_image: In each layer, an image votes for this many channels of largest mean; ties by channel number.
+        summary_only: Leave out the per-image rows (`values/`), which are most of a survey's size.
+        domain: The domain of all images whose list does not give one.
+        draft: Decode JPEGs at a half, a quarter or an eighth of their size if that still covers the network's input. Faster for
+            large photographs; pixels differ a little from those of a full decoding.
+        shard_size: Images per shard, the unit of resuming; 0: as many as fit in 128 MB of measurements, at most 1024.
+        batch_size: Images per forward pass; 0: chosen for speed.
+        decoders: Decoding processes; 0: a thread of this process; -1: one for each free core, at most 16.
+        threads: CPU threads of a forward pass; 0: torch's number. Rounding may depend on it, so a resumed scan keeps its number.
+        ray: Do the shards on a Ray cluster: "auto" (the cluster of this machine, or a new one on it) or an address; None: no Ray.
+        actors: Number of Ray actors; 0: one for each GPU, or one for every `threads` cores.
 
     Returns:
         The survey, as :func:`~convscope.read_survey` gives it.
 
     Raises:
         LayerNotFound: Unknown layer.
-        BadInput: No images, a wrong number, or a disk that is too small for what is forecast after two batches.
+        BadInput: No images, a number out of range, or a disk too small for the size forecast after two batches.
         BadImage: None of the images can be read.
-        StoreConflict: `out` holds something else, or a scan that asked something else.
+        StoreConflict: `out` holds other files, or a scan with other settings.
 
     Source:
-        The closing wish of Graetz 2019 (S0), the network applied to a whole data set; Shin (S2) for votes. Values are those of layers
-        after their ReLU; positions are single, as in Yosinski et al.'s max tracker. Quantiles come from 16 positions of every map (fixed
-        ones, spread evenly), sketched by DDSketch to within 1.6 %.
+        Graetz 2019 (S0), closing section: the network applied to a whole data set. Votes: Shin 2020 (S2). One position per image: the max
+        tracker of Yosinski et al. 2015. Quantiles: histograms with the bins of DDSketch (Masson et al. 2019) of 16 evenly spread
+        positions of each map, within 1.6 %.
 
     Example:
         >>> import convscope as cs, tempfile
@@ -109,16 +107,17 @@ def scan(
             raise BadInput(f"{name} must be at least {least}, got {value}")
     with asking(technique="scan"):
         chosen = _layers(scope, layers)
-        place = Place(os.fspath(out))
+        folder = OutputFolder(os.fspath(out))
         listing = find_sources(images, domain)
-        finished = place.read_json(MANIFEST)
+        finished = folder.read_json(MANIFEST)
         plan = Plan(
+            schema=VERSION,
             layers=chosen,
             images=len(listing),
             listing=listing.fingerprint(),
             shard_size=shard_size or _shard_size(scope, chosen),
             batch_size=batch_size or scope.fitting(scope.inputs.height * scope.inputs.width),
-            threads=threads or _begun(place, finished) or torch.get_num_threads(),
+            threads=threads or _begun_threads(folder, finished) or torch.get_num_threads(),
             top=top,
             votes_per_image=votes_per_image,
             summary_only=summary_only,
@@ -128,97 +127,57 @@ def scan(
             weights_hash=scope.weights_hash,
             inputs=scope.inputs.manifest(),
         )
-        plan.agreed(place, finished)
+        plan.check_against(folder, finished)
         if finished is None:
             if ray is None:
-                _here(scope, plan, place, listing, decoders)
+                _here(scope, plan, folder, listing, decoders)
             else:
-                from convscope.scanner.on_ray import on_ray
-
-                on_ray(scope, plan, place, listing, decoders, ray, actors)
-            _finish(scope, plan, place, images)
-        for left in (parts.FOLDER, FILE):
-            place.remove(left)
-    return _survey(place)
+                on_ray(scope, plan, folder, listing, decoders, ray, actors)
+            _finish(scope, plan, folder, images)
+        for temporary in (parts.PARTS, FILE):
+            folder.remove(temporary)
+    return read_survey(folder.path)
 
 
-def _layers(scope: Scope, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Names in call order, none twice, the output last."""
+def _layers(scope: Scope, layers: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Layer names in call order, each once, the output last."""
     asked = [layers] if isinstance(layers, str) else list(scope.layers.after_relu() if layers is None else layers)
     known = {name: scope.layers[name] for name in asked if name != OUTPUT}
     return (*sorted(known, key=lambda name: known[name].position), OUTPUT)
 
 
 def _shard_size(scope: Scope, layers: Sequence[str]) -> int:
-    """So many images that their measurements (13 bytes a channel) fit; a power of two, so that it is the same for similar networks."""
+    """Number of images whose measurements (13 bytes per channel) fit; a power of two, so that similar networks have the same."""
     fitting = _SHARD_BYTES // (13 * sum(scope.layers[name].channels for name in layers))
     return min(1024, max(64, 1 << max(0, fitting.bit_length() - 1)))
 
 
-def _begun(place: Place, finished: Any) -> int:
-    """The number of threads that a scan in the folder was begun with; 0 if there is none."""
-    begun = (finished or {}).get("plan") or place.read_json(FILE) or {}
+def _begun_threads(folder: OutputFolder, finished: Any) -> int:
+    """The number of threads of a scan that was begun in the folder; 0 if there is none."""
+    begun = (finished or {}).get("plan") or folder.read_json(FILE) or {}
     return int(begun.get("threads", 0))
 
 
-def _here(scope: Scope, plan: Plan, place: Place, listing: Listing, processes: int) -> None:
-    """Does the shards that are missing, one after another; pictures are decoded ahead across their borders."""
-    missing = [shard for shard, done in enumerate(parts.finished(place, plan.shards)) if not done]
-    todo = sum(stop - start for start, stop in map(plan.bounds, missing))
-    there = f" ({plan.images - todo} are done)" if todo < plan.images else ""
-    with task(f"scan of {plan.images} images{there}", todo) as advance, scanning(scope, plan, place, processes) as work:
-        for shard, note in work.shards(missing, listing, advance, todo):
+def _here(scope: Scope, plan: Plan, folder: OutputFolder, listing: Listing, processes: int) -> None:
+    """Does the missing shards in this process, one after another."""
+    missing = [shard for shard, done in enumerate(parts.finished(folder, plan.shards)) if not done]
+    remaining = sum(stop - start for start, stop in map(plan.bounds, missing))
+    done = f" ({plan.images - remaining} are done)" if remaining < plan.images else ""
+    with task(f"scan of {plan.images} images{done}", remaining) as advance, worker(scope, plan, folder, processes) as here:
+        for shard, note in here.shards(missing, listing, advance, remaining):
             _log.debug("shard %d done %s", shard, note)
 
 
-class Worker:
-    """Does shards in this process: the network, and the decoders that feed it. Use within :func:`scanning`."""
-
-    def __init__(self, scanner: ShardScanner, decoding: Any) -> None:
-        self.scanner, self.decoding = scanner, decoding
-
-    def shards(self, missing: Sequence[int], listing: Listing, advance: Any, todo: int) -> Iterator[tuple[int, str]]:
-        """Does shards, yielding each when it is written."""
-        plan = self.scanner.plan
-
-        def sources() -> Iterator[Source]:
-            for shard in missing:
-                yield from listing.part(*plan.bounds(shard))
-
-        stream = self.decoding.stream(sources(), max(2 * plan.batch_size, self.decoding.ahead))
-        for shard in missing:
-            start, stop = plan.bounds(shard)
-            decoded = (next(stream) for _ in range(stop - start))
-            yield shard, self.scanner.scan(shard, decoded, advance, todo)[2]
-            todo = 0
-
-
-@contextmanager
-def scanning(scope: Scope, plan: Plan, place: Place, processes: int) -> Generator[Worker]:
-    """Within the block, this process can do shards: its threads, memory, decoders and the network are as the plan wants them."""
-    before = torch.get_num_threads()
-    count = min(16, max(1, (os.cpu_count() or 1) - (1 if scope.device.type == "cuda" else 0))) if processes < 0 else processes
-    target = Target((scope.inputs.height, scope.inputs.width), scope.inputs.interpolation, scope.inputs.crop, plan.draft)
-    with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, before)
-        torch.set_num_threads(plan.threads)
-        _ = scope.layers
-        stack.enter_context(kept_memory())
-        decoding = stack.enter_context(decoders(count, target))
-        stack.enter_context(scope.session(plan.precision, lean=True))
-        yield Worker(ShardScanner(scope, plan, place), decoding)
-
-
-def _finish(scope: Scope, plan: Plan, place: Place, images: Any) -> None:
-    """Makes the tables, clears away what killed processes left half written, and writes the manifest."""
-    read, skipped, labels = write_tables(scope, plan, place)
+def _finish(scope: Scope, plan: Plan, folder: OutputFolder, images: Any) -> None:
+    """Writes the tables, removes temporary files of killed processes, and writes the manifest."""
+    read, skipped, labels = write_tables(scope, plan, folder)
     if not read:
-        first = next(reason for table in parts.all_images(place, plan.shards) for reason in table["reason"].to_pylist())
+        first = next(reason for table in parts.all_images(folder, plan.shards) for reason in table["reason"].to_pylist())
         raise BadImage(f"none of the {plan.images} images can be read; the first: {first}")
-    for folder in ("", VALUES):
-        place.clean(folder)
+    for name in ("", VALUES):
+        folder.clean(name)
     parameters = {"images": describe(images), "layers": list(plan.layers), "draft": plan.draft}
-    place.write_json(
+    folder.write_json(
         MANIFEST,
         manifest(scope, "scan", parameters)
         | {
@@ -236,12 +195,3 @@ def _finish(scope: Scope, plan: Plan, place: Place, images: Any) -> None:
             "plan": plan.as_json(),
         },
     )
-
-
-def _survey(place: Place) -> Any:
-    """The survey for reading."""
-    try:
-        from convscope.survey.survey import read_survey  # pyright: ignore[reportMissingImports]
-    except ImportError:  # the read side is not there yet
-        return place.path
-    return read_survey(place.path)

@@ -1,4 +1,4 @@
-"""From finished shards to the tables of a survey, layer by layer, so that memory holds one layer's statistics at a time."""
+"""Writes the tables of a survey from its finished shards, layer by layer, so that memory holds the statistics of one layer."""
 
 from __future__ import annotations
 
@@ -13,52 +13,56 @@ import pyarrow.compute as pc
 from convscope.graph.activations import ACTIVATIONS
 from convscope.graph.bounds import Bounds
 from convscope.scanner import parts
-from convscope.scanner.files import Place
+from convscope.scanner.files import OutputFolder
+from convscope.scanner.histograms import quantiles, to_lists
 from convscope.scanner.measure import map_size
-from convscope.scanner.moments import Group, Part
+from convscope.scanner.moments import GroupStatistics, LayerStatistics
 from convscope.scanner.plan import Plan
-from convscope.scanner.sketches import quantiles, serialized
 from convscope.scope import Scope
 from convscope.scope.layers import Layer
 from convscope.survey.schema import SCHEMAS
 
 _REPEATING = {
     "images": ("label", "split", "domain", "shard"),
-    "channels": ("layer",),
+    "channels": ("layer", "bins.list.element", "counts.list.element"),
     "classes": ("layer", "channel", "label", "images", "votes"),
     "top": ("layer", "channel", "label", "rank", "y", "x"),
 }
 
 
-def write_tables(scope: Scope, plan: Plan, place: Place) -> tuple[int, int, list[str]]:
-    """Writes every table but `values/`, and says how many images were read and skipped, and which labels there are."""
-    read, skipped, labels = _write_images(place, plan)
-    with place.writing_table("layers.parquet", SCHEMAS["layers"]) as write:
+def write_tables(scope: Scope, plan: Plan, folder: OutputFolder) -> tuple[int, int, list[str]]:
+    """Writes every table but `values/`.
+
+    Returns:
+        Number of images read, number of images skipped, and the labels, sorted.
+    """
+    read, skipped, labels = _write_images(folder, plan)
+    with folder.writing_table("layers.parquet", SCHEMAS["layers"]) as write:
         write(_layers(scope, plan.layers))
     bounds = scope.bounds(plan.layers)
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(place.writing_table(f"{name}.parquet", SCHEMAS[name], _REPEATING[name]))
+            name: stack.enter_context(folder.writing_table(f"{name}.parquet", SCHEMAS[name], _REPEATING[name]))
             for name in ("channels", "classes", "top")
         }
         for index, name in enumerate(plan.layers):
-            part = parts.merged(place, plan.shards, index, plan.top)
+            statistics = parts.merged_statistics(folder, plan.shards, index, plan.top)
             height, width = map_size(scope.layers[name])
-            writers["channels"](_channels(name, part, height * width, bounds[name]))
-            writers["classes"](_classes(name, part))
-            writers["top"](_top(name, part, width))
+            writers["channels"](_channels(name, statistics, height * width, bounds[name]))
+            writers["classes"](_classes(name, statistics))
+            writers["top"](_top(name, statistics, width))
     return read, skipped, labels
 
 
-def _write_images(place: Place, plan: Plan) -> tuple[int, int, list[str]]:
-    """A row group for each shard, so that a long list is never in memory as a whole."""
+def _write_images(folder: OutputFolder, plan: Plan) -> tuple[int, int, list[str]]:
+    """Writes the lists of images, a row group for each shard, so that a long list is never in memory as a whole."""
     read = skipped = 0
     labels: set[str] = set()
     with (
-        place.writing_table("images.parquet", SCHEMAS["images"], _REPEATING["images"]) as write_read,
-        place.writing_table("skipped.parquet", SCHEMAS["skipped"]) as write_skipped,
+        folder.writing_table("images.parquet", SCHEMAS["images"], _REPEATING["images"]) as write_read,
+        folder.writing_table("skipped.parquet", SCHEMAS["skipped"]) as write_skipped,
     ):
-        for table in parts.all_images(place, plan.shards):
+        for table in parts.all_images(folder, plan.shards):
             kept, left_out = table.filter(pc.field("reason").is_null()), table.filter(pc.field("reason").is_valid())
             write_read(kept.select(SCHEMAS["images"].names).cast(SCHEMAS["images"]))
             write_skipped(left_out.select(SCHEMAS["skipped"].names).cast(SCHEMAS["skipped"]))
@@ -92,12 +96,12 @@ def _layers(scope: Scope, names: Sequence[str]) -> pa.Table:
 
 
 def _is_rectified(scope: Scope, layer: Layer) -> bool:
-    """Whether a layer's value is what an activation made of it."""
+    """Whether a layer's value is the output of an activation function."""
     return layer.node is not None and not layer.of_input and scope.graph.nodes[layer.node].operation.removesuffix("_") in ACTIVATIONS
 
 
 def _field(scope: Scope, layer: Layer, axis: int, length: int) -> tuple[list[int], list[int]]:
-    """First pixel seen by each position along an axis, and one beyond the last; 0, 0 for a position that sees only padding."""
+    """Receptive field of each position along an axis: first pixel and one beyond the last; 0, 0 if it sees only padding."""
     pixels = (scope.inputs.height, scope.inputs.width)[axis]
     if layer.node is None or len(layer.spatial) != 2:
         return [0] * length, [pixels] * length
@@ -106,9 +110,9 @@ def _field(scope: Scope, layer: Layer, axis: int, length: int) -> tuple[list[int
     return np.where(empty, 0, seen.first).tolist(), np.where(empty, 0, seen.last + 1).tolist()
 
 
-def _channels(name: str, part: Part, positions: int, bounds: Bounds | None) -> pa.Table:
-    whole = part.groups[None]
-    channels = len(part.positive)
+def _channels(name: str, statistics: LayerStatistics, positions: int, bounds: Bounds | None) -> pa.Table:
+    whole = statistics.groups[None]
+    channels = len(statistics.positive)
     maximum = whole.top.value[0] if whole.images else np.full(channels, np.nan, np.float32)
     high = np.full(channels, np.nan) if bounds is None else bounds.high.numpy()
     columns = {
@@ -118,30 +122,30 @@ def _channels(name: str, part: Part, positions: int, bounds: Bounds | None) -> p
         "positions": np.full(channels, whole.images * positions),
         **_moments(whole),
         "maximum": maximum,
-        "positive": part.positive / max(1, whole.images * positions),
+        "positive": statistics.positive / max(1, whole.images * positions),
         "bound": pa.array(_rounded_up(high), pa.float32(), mask=~np.isfinite(_rounded_up(high))),
-        **quantiles(part.sketch),
-        "sketch": serialized(part.sketch),
+        **quantiles(statistics.histogram),
+        **to_lists(statistics.histogram),
     }
     return pa.table(columns, schema=SCHEMAS["channels"])
 
 
 def _rounded_up(values: np.ndarray) -> np.ndarray:
-    """float64 as float32 that are not smaller."""
+    """float64 rounded up to float32."""
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
     return np.where(single < values, np.nextafter(single, np.float32(np.inf)), single)
 
 
-def _moments(group: Group) -> dict[str, np.ndarray]:
+def _moments(group: GroupStatistics) -> dict[str, np.ndarray]:
     return {"mean": group.mean.mean, "sd": group.mean.sd, "peak_mean": group.peak.mean, "peak_sd": group.peak.sd}
 
 
-def _classes(name: str, part: Part) -> pa.Table:
+def _classes(name: str, statistics: LayerStatistics) -> pa.Table:
     """Rows by channel, then label."""
-    labels = sorted(label for label in part.groups if label is not None)
-    groups = [part.groups[label] for label in labels]
-    channels = len(part.positive)
+    labels = sorted(label for label in statistics.groups if label is not None)
+    groups = [statistics.groups[label] for label in labels]
+    channels = len(statistics.positive)
     values = [{**_moments(group), "votes": group.votes} for group in groups]
     columns = {
         "layer": [name] * (channels * len(labels)),
@@ -155,11 +159,11 @@ def _classes(name: str, part: Part) -> pa.Table:
     return pa.table(columns, schema=SCHEMAS["classes"])
 
 
-def _top(name: str, part: Part, width: int) -> pa.Table:
+def _top(name: str, statistics: LayerStatistics, width: int) -> pa.Table:
     """Rows by channel, then label (none first), then rank."""
-    channels = len(part.positive)
-    labels: list[str | None] = [None, *sorted(label for label in part.groups if label is not None)]
-    tops = [part.groups[label].top for label in labels]
+    channels = len(statistics.positive)
+    labels: list[str | None] = [None, *sorted(label for label in statistics.groups if label is not None)]
+    tops = [statistics.groups[label].top for label in labels]
     ranks = np.concatenate([np.arange(len(top.value), dtype=np.int32) for top in tops])
     value, image, position = (np.concatenate(arrays).T.ravel() for arrays in zip(*(top.arrays() for top in tops), strict=True))
     named = [label for label, top in zip(labels, tops, strict=True) for _ in range(len(top.value))]
