@@ -295,6 +295,20 @@ def test_another_question_in_the_same_folder_is_a_conflict(
     assert files_of(tmp_path / "survey") == before
 
 
+def test_an_interrupted_scan_of_another_layout_is_a_conflict(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr("convscope.scanner.scan.VERSION", 1)
+        stopped_after(patch, 1)
+        cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+    with pytest.raises(StoreConflict, match="schema was 1, now 2"):
+        cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
+
+
+def test_a_layer_name_alone(images: Path, tmp_path: Path) -> None:
+    survey = cs.scan(small_scope(), images, tmp_path / "survey", layers="2", decoders=0)
+    assert isinstance(survey, cs.Survey) and list(survey.layers) == ["2", "output"]
+
+
 def test_other_files_are_not_mixed_with(images: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(StoreConflict, match=r"holds other files \(letter.txt\)"):
