@@ -211,7 +211,7 @@ def broken(survey: cs.Survey, folder: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("schema", "a survey of layout 7; this convscope reads layout 1: scan again"),
+        ("schema", "a survey of layout 7; this convscope reads layout 2: scan again"),
         ("technique", "is no survey, but a result of spectrum"),
         ("unfinished", r"holds no finished survey \(manifest.json is missing; an interrupted scan goes on when it is run again\)"),
         ("json", "manifest.json cannot be read"),

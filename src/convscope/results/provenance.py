@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,7 @@ SUBJECTS = {
 class Subject(Protocol):
     """What a technique is asked of: a scope, a survey or a detector."""
 
-    subject: str
+    subject: ClassVar[str]
     """The name of the parameter that takes it: a key of :data:`SUBJECTS`."""
 
     def provenance(self) -> Mapping[str, Any]:
