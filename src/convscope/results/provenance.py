@@ -1,4 +1,4 @@
-"""The manifest of a result: technique, parameters, what was examined, versions. One decorator for every technique."""
+"""Provenance of results: the `technique` decorator checks the call and gives the result a manifest of what made it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from convscope.errors import BadInput, asking
+from convscope.names import near_names
 from convscope.results.base import Result
 
 P = ParamSpec("P")
@@ -28,29 +31,31 @@ SUBJECTS = {
 
 
 class Subject(Protocol):
-    """What a technique is asked of: a scope, a survey or a detector."""
+    """The first argument of a technique: a scope, a survey or a detector."""
 
     subject: ClassVar[str]
-    """The name of the parameter that takes it: a key of :data:`SUBJECTS`."""
+    """Name of the parameter that takes it: a key of :data:`SUBJECTS`."""
 
     def provenance(self) -> Mapping[str, Any]:
-        """What a manifest says of it, and the versions of the libraries that it depends on."""
+        """Its entries in a manifest; "libraries" names packages whose versions are recorded."""
         ...
 
     def entered(self) -> AbstractContextManager[Any]:
-        """The state in which a technique works with it."""
+        """A context manager for the duration of a technique."""
         ...
 
 
 def technique(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function a technique: its errors carry the caller's question, and its result a manifest of every parameter.
+    """Decorator of every technique: checks the arguments, adds them to error messages, and records them in the result's manifest.
 
-    The first parameter is the subject, and its name says which kind. Parameters that JSON cannot hold (images) are described instead.
+    The name of the first parameter says what it takes (:data:`SUBJECTS`). A parameter annotated with `Literal` takes these values
+    only. Arguments that JSON cannot hold (images) are recorded as a description.
 
     Raises:
-        BadInput: The first argument is something else.
+        BadInput: The first argument is of another kind, or a value is not among the choices of its parameter.
     """
     signature = inspect.signature(function)
+    choices = {name: found for name, hint in get_type_hints(function).items() if (found := Choices.of(hint))}
     first, *others = signature.parameters
     order = ", ".join([first, *(name for name in others if signature.parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY)])
 
@@ -65,6 +70,8 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
         if getattr(subject, "subject", None) != first:
             raise BadInput(f"{function.__name__}({order}): {first} must be {SUBJECTS[first]}, got {type(subject).__name__}")
         with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered():
+            for name, allowed in choices.items():
+                allowed.check(name, bound.arguments[name])
             result = function(*args, **kwargs)
         given = {name: describe(value) for name, value in list(bound.arguments.items())[1:]}
         return result.with_manifest(manifest(subject, function.__name__, given) | dict(result.manifest))
@@ -72,15 +79,49 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The values that a parameter annotated with `Literal` takes.
+
+    Attributes:
+        values: The values, in order.
+        optional: Whether None is allowed.
+        others: Whether the parameter takes values of other types as well; then only text is checked.
+    """
+
+    values: tuple[Any, ...]
+    optional: bool
+    others: bool
+
+    @classmethod
+    def of(cls, hint: Any) -> Choices | None:
+        """The choices of a resolved annotation; None if it has none, or takes any text."""
+        parts: tuple[Any, ...] = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        values = tuple(value for part in parts if get_origin(part) is Literal for value in get_args(part))
+        others = {part for part in parts if get_origin(part) is not Literal}
+        return cls(values, NoneType in others, bool(others - {NoneType})) if values and str not in others else None
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises BadInput if `value` is not among the choices of the parameter `name`; the message lists them."""
+        if any(isinstance(value, type(choice)) and value == choice for choice in self.values):
+            return
+        if (value is None and self.optional) or (self.others and not isinstance(value, str)):
+            return
+        *first, last = map(str, self.values)
+        allowed = f"{', '.join(first)} or {last}" if first else last
+        near = near_names(value, [*first, last], count=1) if isinstance(value, str) else []
+        raise BadInput(f"{name} must be {allowed}, got {value!r}{f'; did you mean {near[0]}?' if near else ''}")
+
+
 def manifest(subject: Subject, technique_name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Technique, parameters, subject and versions, ready for JSON."""
+    """The manifest of a result, ready for JSON: technique, parameters, subject and versions."""
     known = dict(subject.provenance())
     versions = {name: version(name) for name in ("convscope", "numpy", *known.pop("libraries", ()))} | {"python": platform.python_version()}
     return {"technique": technique_name, "parameters": dict(parameters), **known, "versions": versions}
 
 
 def describe(value: Any) -> Any:
-    """`value` itself if JSON can hold it, otherwise words: paths as text, tensors and arrays by type and shape, objects by their fields."""
+    """`value` itself if JSON can hold it, else a description: paths as text, arrays by type and shape, objects by their fields."""
     match value:
         case None | bool() | int() | float() | str():
             return value

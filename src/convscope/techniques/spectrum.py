@@ -56,8 +56,6 @@ def spectrum(
         convscope spectrum textures features.27 data/images/chains
         convscope spectrum textures output data/images/chains/0000.png --pictures out/feature-visualization/textures-output
     """
-    if reduce not in ("mean", "max"):
-        raise BadInput(f"reduce must be mean or max, got {reduce!r}")
     sources = scope.inputs.sources(images)
     in_folder = isinstance(images, (str, os.PathLike)) and Path(images).is_dir()
     known = scope.layers[layer]

@@ -1,0 +1,130 @@
+"""The `technique` decorator: a wrong subject, a wrong choice, a wrong call, and what a manifest records."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_type_hints
+
+import numpy as np
+import pytest
+
+import convscope as cs
+from convscope.results.base import Array, Result, axes
+from convscope.results.provenance import SUBJECTS, Choices, technique
+
+TECHNIQUES = [
+    name
+    for name in cs.__all__
+    if getattr(getattr(cs, name), "__module__", "") in (f"convscope.{home}.{name}" for home in ("techniques", "analyses"))
+]
+Rule: TypeAlias = Literal["first", "second"]
+
+
+class Stand:
+    """A subject without a network."""
+
+    subject = "scope"
+
+    def provenance(self) -> Mapping[str, Any]:
+        return {"network": {"name": "none"}, "libraries": ("pillow",)}
+
+    def entered(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen(Result):
+    values: Array = axes("n")
+    rule: str = ""
+
+
+@technique
+def chosen(
+    scope: Stand,
+    layer: str,
+    images: Any = None,
+    *,
+    rule: Rule = "first",
+    mode: Literal["mean", "max"] | None = None,
+    stride: Literal["auto"] | int = "auto",
+    fill: Literal["gray", "mean"] | str = "gray",
+) -> Chosen:
+    return Chosen([1, 2], str(rule))
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_a_wrong_subject_is_refused_with_the_order_of_arguments(name: str) -> None:
+    function = getattr(cs, name)
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [each.name for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    required = [
+        each for each in parameters if each.default is inspect.Parameter.empty and each.kind is not inspect.Parameter.VAR_POSITIONAL
+    ]
+    for wrong in ("vgg16", None, 3):
+        with pytest.raises(cs.ConvscopeError) as raised:
+            function(wrong, *["x"] * (len(required) - 1))
+        message = str(raised.value)
+        assert message.startswith(f"{name}({', '.join(positional)}): {positional[0]} must be {SUBJECTS[positional[0]]}")
+        assert message.endswith(f"got {type(wrong).__name__}")
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_too_few_arguments_are_told_with_their_order(name: str) -> None:
+    first = next(iter(inspect.signature(getattr(cs, name)).parameters))
+    with pytest.raises(TypeError, match=rf"^{name}\({first}.*\): missing a required argument"):
+        getattr(cs, name)()
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_choices_are_literals_and_defaults_are_among_them(name: str) -> None:
+    for parameter, hint in get_type_hints(getattr(cs, name)).items():
+        default = parameter != "return" and inspect.signature(getattr(cs, name)).parameters[parameter].default
+        found = Choices.of(hint)
+        if found and default is not inspect.Parameter.empty:
+            found.check(parameter, default)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rule": "third"}, "rule must be first or second, got 'third'"),
+        ({"rule": "secnd"}, "rule must be first or second, got 'secnd'; did you mean second?"),
+        ({"rule": None}, "rule must be first or second, got None"),
+        ({"rule": 1}, "rule must be first or second, got 1"),
+        ({"mode": "sum"}, "mode must be mean or max, got 'sum'"),
+        ({"mode": 0}, "mode must be mean or max, got 0"),
+        ({"stride": "auto "}, "stride must be auto, got 'auto '; did you mean auto?"),
+    ],
+)
+def test_a_value_that_is_no_choice_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(cs.errors.BadInput) as raised:
+        chosen(Stand(), "conv1", **given)
+    assert str(raised.value) == f"{message} [technique=chosen, layer=conv1]"
+
+
+@pytest.mark.parametrize("given", [{}, {"rule": "second"}, {"mode": None}, {"mode": "max"}, {"stride": 3}, {"fill": "a.png"}])
+def test_choices_and_other_types_are_taken(given: dict[str, Any]) -> None:
+    chosen(Stand(), "conv1", **given)
+
+
+def test_a_technique_of_the_library_refuses_a_wrong_choice(scope: cs.Scope) -> None:
+    with pytest.raises(cs.errors.BadInput, match=r"reduce must be mean or max, got 'maximum'; did you mean max\?"):
+        cs.spectrum(scope, "2", np.zeros((8, 8, 3), np.uint8), reduce="maximum")
+
+
+def test_the_manifest_records_every_parameter() -> None:
+    result = chosen(Stand(), "conv1", np.zeros((2, 3), np.float32), mode="max")
+    assert result.manifest["technique"] == "chosen"
+    assert result.manifest["network"] == {"name": "none"}
+    assert set(result.manifest["versions"]) == {"convscope", "numpy", "pillow", "python"}
+    assert result.manifest["parameters"] == {
+        "layer": "conv1",
+        "images": "ndarray float32 (2, 3)",
+        "rule": "first",
+        "mode": "max",
+        "stride": "auto",
+        "fill": "gray",
+    }
