@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+SIGNIFICANCE = 0.05
+"""Significance level: a corrected p-value below it counts as a finding."""
+
 
 def permutation_test(values: np.ndarray, n: int, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Permutation test of every column: AUC, one-sided p-value, and p-value corrected over all columns (max-T).

@@ -245,7 +245,7 @@ def test_figure(train: cs.Survey) -> None:
     [
         ({"rule": "best"}, BadInput, "rule must be fpr, youden or fbeta, got 'best'"),
         ({"fpr": 1.0}, BadInput, r"fpr must be in \[0, 1\) and beta above 0, got 1.0"),
-        ({"mode": "max"}, BadInput, "mode must be mean or sum or standardized, got 'max'"),
+        ({"mode": "max"}, BadInput, "mode must be mean, sum or standardized, got 'max'"),
         ({"own": "tanh"}, BadInput, "own must be softmax or sigmoid"),
         ({"share": 1.5}, BadInput, "share and confidence must be in"),
         ({"split": "val"}, BadInput, "has no image of split 'val': its images have no split"),

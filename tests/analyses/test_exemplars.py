@@ -105,7 +105,7 @@ def test_without_crops_no_picture_is_read(tmp_path: Path) -> None:
     assert [panel.header for panel in cs_tables(plain)] == [("image", "label", "activation", "at")]
     gone = cs.exemplars(survey, "layer", 1)
     assert len(gone.missing) == 9 and (gone.crops == 1).all()
-    assert gone.summary().endswith(f"9 pictures are not where they were, e.g. {gone.missing[0]}")
+    assert gone.summary().endswith(f"9 image files not found, e.g. {gone.missing[0]}")
 
 
 def cs_tables(result: cs.Exemplars) -> list[object]:
@@ -118,7 +118,7 @@ def test_a_dead_unit_is_said_to_be_dead(survey: cs.Survey) -> None:
     from convscope.render.panels import Image
 
     result = cs.exemplars(survey, "layer", [4, 0])
-    assert result.summary().splitlines()[0].endswith("(nothing excites it)") and "nothing" not in result.summary().splitlines()[1]
+    assert result.summary().splitlines()[0].endswith("(not active)") and "not active" not in result.summary().splitlines()[1]
     tiles = [panel for panel in result.view().flat() if isinstance(panel, Image)]
     assert [tile.marked for tile in tiles] == ["not active"] * 9 + [None] * 9
     np.testing.assert_array_equal(tiles[9].pixels, result.crops[1, 0])

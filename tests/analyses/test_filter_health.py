@@ -37,11 +37,11 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> cs.Survey:
 
 def test_each_finding_on_its_own_channel(survey: cs.Survey) -> None:
     health = cs.filter_health(survey)
-    assert health.layers == ("sound", "ill", "linear") and len(health.channels) == 18
+    assert health.layers == ("sound", "ill", "linear") and len(health.units) == 18
     assert health.of("ill") == {"dead": [1], "structural": [1], "constant": [2], "saturated": [4], "duplicate": [3]}
     assert not any(health.of("sound").values())
     assert not any(health.of("linear").values()), "without a ReLU, below zero is no death, whatever the bound"
-    ill = health.place == 1
+    ill = health.layer_index == 1
     assert health.twin[ill][3] == 0 and health.likeness[ill][3] == pytest.approx(1)
     assert np.isnan(health.likeness[ill][0]) and health.bound[ill][0] == 9 and np.isnan(health.bound[ill][2])
 
@@ -69,7 +69,7 @@ def test_the_rule_of_three(survey: cs.Survey) -> None:
     assert health.alive_below == 3 / COUNT
     unseen = 1 - health.alive_below  # chance that an image at the bound leaves the channel silent
     assert unseen**COUNT < 0.05 < (1 - 2 / COUNT) ** COUNT
-    assert health.summary().splitlines()[-1] == "1 of 18 channels dead on 40 images: alive on less than 7.50% (95 %)"
+    assert health.summary().splitlines()[-1] == "1 of 18 units dead on 40 images: alive on less than 7.50% (95 %)"
 
 
 def test_duplicates_are_pearsons() -> None:
@@ -103,4 +103,4 @@ def test_the_figure(survey: cs.Survey) -> None:
     assert ("ill", "duplicate", "3 = 0 (r 1)") in which.rows and ("ill", "dead", "1") in which.rows
     bars = [panel for panel in flat if isinstance(panel, Bars)]
     assert bars[1].spikes == ((1, "1"),)
-    np.testing.assert_array_equal(bars[1].values, 100 * health.apoz[health.place == 1])
+    np.testing.assert_array_equal(bars[1].values, 100 * health.apoz[health.layer_index == 1])

@@ -92,13 +92,13 @@ def test_the_strip(scope: Scope) -> None:
         assert strongest == means.index(max(means))
 
 
-def test_dead_channels_are_told_from_unused_places() -> None:
+def test_dead_units_are_told_from_unused_places() -> None:
     model = hand_built.small()
     with torch.no_grad():
         model[4].bias[3] = -1e6
     made = convscope.activation_grid(Scope(model, Inputs(size=24)), draws(1, 3, 24, 24), columns=5)
     dead = [[unit for unit, values in enumerate(maps[0]) if not (values > 0).any()] for maps in made.maps]
-    assert made.dead.tolist() == [[len(each) for each in dead]] and made.dead_channels("5") == dead[1] and 3 in dead[1]
+    assert made.dead.tolist() == [[len(each) for each in dead]] and made.dead_units("5") == dead[1] and 3 in dead[1]
     mosaics = [panel for panel in made.view().flat() if isinstance(panel, Mosaic)]
     assert mosaics[1].crossed == tuple(dead[1]) and f"{len(dead[1])} dead" in mosaics[1].title and "8 maps of 12x12" in mosaics[1].title
     assert "dead on image 0" in made.summary()
@@ -107,7 +107,7 @@ def test_dead_channels_are_told_from_unused_places() -> None:
 def test_the_figure(scope: Scope) -> None:
     made = convscope.activation_grid(scope, draws(2, 3, 24, 36), ["0", "2"], scale="channel")
     view = made.view()
-    assert "scale of its own" in view.note and "2 layers, 12 channels" in view.subtitle
+    assert "scale of its own" in view.note and "2 layers, 12 units" in view.subtitle
     mosaics = [panel for panel in view.flat() if isinstance(panel, Mosaic)]
     assert [panel.scale for panel in mosaics] == ["signed", "heat"] * 2, "what goes below zero is centred on it"
     tiles = [panel for panel in view.flat() if isinstance(panel, Image)]

@@ -104,12 +104,12 @@ def test_the_figure(dying: Scope) -> None:
     images = draws(2, 3, 16, 24)
     tiles = [panel for panel in convscope.map_overlay(dying, "5", images, top=8).view().flat() if isinstance(panel, Image)]
     assert len(tiles) == 2 * 9 and tiles[0].heat is None and tiles[1].heat is not None
-    assert [tile.marked for tile in tiles if tile.title == "channel 3"] == ["dead", "dead"]
+    assert [tile.marked for tile in tiles if tile.title == "unit 3"] == ["dead", "dead"]
     made = convscope.map_overlay(dying, "5", images, units=[1, 3], style="mask")
     view = made.view()
     tiles = [panel for panel in view.flat() if isinstance(panel, Image)]
-    assert [tile.title for tile in tiles] == ["image 0", "channel 1", "channel 3", "image 1", "channel 1", "channel 3"]
-    np.testing.assert_allclose(tiles[4].pixels, made.masked(1)[0], atol=1e-5)
+    assert [tile.title for tile in tiles] == ["image 0", "unit 1", "unit 3", "image 1", "unit 1", "unit 3"]
+    np.testing.assert_allclose(tiles[4].pixels, made.masked(1)[0], rtol=0, atol=0)
     assert (tiles[5].pixels == 0).all() and "its own largest value" in view.note
     assert render.png(made.view())[:4] == b"\x89PNG"
 

@@ -36,7 +36,7 @@ def filter_health(survey: Survey, layer: str | None = None, *, duplicate: float 
         duplicate: Channels count as duplicates if both their means and their maxima over images correlate at least so much.
 
     Returns:
-        A row for each channel; `.of(layer)` has the findings of one layer.
+        A row for each unit; `.of(layer)` has the findings of one layer.
 
     Raises:
         LayerNotFound: Unknown layer.
@@ -58,11 +58,11 @@ def filter_health(survey: Survey, layer: str | None = None, *, duplicate: float 
     names = [name for name in survey.layers if name != OUTPUT] if layer is None else [survey.layer(layer).name]
     paired = not survey.manifest["summary_only"] and len(survey) >= 3
     parts = [_of_layer(survey, name, duplicate if paired else None) for name in names]
-    sizes = [len(part["channels"]) for part in parts]
+    sizes = [len(part["units"]) for part in parts]
     columns: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return FilterHealth(
         **columns,
-        place=np.repeat(np.arange(len(names)), sizes),
+        layer_index=np.repeat(np.arange(len(names)), sizes),
         layers=tuple(names),
         rectified=tuple(survey.layer(name).rectified for name in names),
         images=len(survey),
@@ -84,7 +84,7 @@ def _of_layer(survey: Survey, layer: str, duplicate: float | None) -> dict[str, 
     if duplicate is not None:
         twin, likeness = duplicates(survey.mean(layer), survey.maximum(layer), duplicate)
     return {
-        "channels": table["channel"].to_numpy(),
+        "units": table["channel"].to_numpy(),
         "maximum": table["maximum"].to_numpy(),
         "apoz": 1 - known["positive"],
         "bound": known["bound"],

@@ -1,4 +1,4 @@
-"""Activation sums as in the article: a plot for each class's maps, a line for each label's images; a row for each survey."""
+"""Activation sums: for each class's maps, the sum of their activations on every image, by the image's label and survey."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from convscope.render.panels import Curves, Group, Line, View
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
 
+_MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 560
+_OTHERS, _OWN = 7, 1
+"""Colours of all other labels and of the own one, where there are too many labels for a colour each."""
+
+_VALUES = {
+    "mean": "Value: mean activation, averaged over the class's maps.",
+    "sum": "Value: sum of the mean activations of the class's maps; it grows with their number.",
+    "standardized": "Value: mean over the maps of (activation - mean) / standard deviation, both over the first survey's images.",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class ActivationSums(Result):
@@ -20,8 +30,8 @@ class ActivationSums(Result):
 
     Attributes:
         sums: Each image's sum over the maps of each class, (n label); NaN for a class without maps.
-        truth: The images' own labels as places in `truths`, -1 for none, (n).
-        group: The survey of each image as a place in `surveys`, (n).
+        truth: The images' own labels as indices into `truths`, -1 for none, (n).
+        group: The survey of each image as an index into `surveys`, (n).
         sizes: How many maps each class has in each survey, (survey label).
         layer: The layers' names, one for each survey.
         classes: The classes whose maps were summed.
@@ -56,11 +66,11 @@ class ActivationSums(Result):
         truths = tuple(sorted({label for each in every for label in each.truths}))
         order = [[each.classes.index(label) for label in self.classes] for each in every]
         starts = np.cumsum([0, *(len(each.surveys) for each in every)])
-        places = [np.array([*(truths.index(label) for label in each.truths), -1], np.int64) for each in every]
+        indices = [np.array([*(truths.index(label) for label in each.truths), -1], np.int64) for each in every]
         return dataclasses.replace(
             self,
             sums=np.concatenate([each.sums[:, columns] for each, columns in zip(every, order, strict=True)]),
-            truth=np.concatenate([place[each.truth] for each, place in zip(every, places, strict=True)]),
+            truth=np.concatenate([index[each.truth] for each, index in zip(every, indices, strict=True)]),
             group=np.concatenate([each.group + start for each, start in zip(every, starts, strict=False)]),
             sizes=np.concatenate([each.sizes[:, columns] for each, columns in zip(every, order, strict=True)]),
             layer=tuple(layer for each in every for layer in each.layer),
@@ -72,57 +82,44 @@ class ActivationSums(Result):
     def summary(self) -> str:
         """For each class's maps, the median over the images of each label."""
         lines: list[str] = []
-        for place, survey in enumerate(self.surveys):
+        for survey, name in enumerate(self.surveys):
             for column, label in enumerate(self.classes):
-                own = self.group == place
-                medians = [
-                    f"{truth} {np.median(self.sums[own & (self.truth == index), column]):.3g}"
-                    for index, truth in enumerate(self.truths)
-                    if (own & (self.truth == index)).any()
-                ]
-                maps = f"{self.sizes[place, column]} maps of {label}"
-                lines.append(f"{survey}, {maps}: median {self.mode} of images of {', '.join(medians)}")
+                rows = [(truth, (self.group == survey) & (self.truth == index)) for index, truth in enumerate(self.truths)]
+                medians = [f"{truth} {np.median(self.sums[own, column]):.3g}" for truth, own in rows if own.any()]
+                maps = f"{self.sizes[survey, column]} maps of {label}"
+                lines.append(f"{name}, {maps}: median {self.mode} of images of {', '.join(medians)}")
         return "\n".join(lines)
 
     def view(self) -> View:
-        """A row of plots for each survey, a plot for each class's maps."""
+        """A row of plots for each survey, a plot for each class's maps, a line for each label's images."""
         columns = range(min(len(self.classes), _MOST_CLASSES))
         plots = [_plot(self, survey, column) for survey in range(len(self.surveys)) for column in columns]
-        values = {
-            "mean": "Value: mean activation, averaged over the class's maps.",
-            "sum": "Value: sum of the mean activations of the class's maps; it grows with their number.",
-            "standardized": "Value: mean over the maps of (activation - mean) / standard deviation, both over the first survey's images.",
-        }
-        note = "Each line runs over the images of one label in the order of the data set; the dashed line is their median. "
-        note += f"The higher a label's own line above the others, the better these maps tell it. {values[self.mode]}"
-        if len(self.classes) > len(columns):
-            note += f" Shown are the first {len(columns)} of {len(self.classes)} classes."
-        layers = " / ".join(dict.fromkeys(self.layer))
-        parts = words.provenance(self), f"layer {layers}", self.mode
-        return View("Activation sums", (Group(tuple(plots), len(columns)),), subtitle=" · ".join(part for part in parts if part), note=note)
-
-
-_MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 560
+        note = words.note(
+            "Each line runs over the images of one label in the order of the data set; the dashed line is their median.",
+            f"The higher a label's own line above the others, the better these maps tell it. {_VALUES[self.mode]}",
+            f"Shown are the first {len(columns)} of {len(self.classes)} classes." if len(self.classes) > len(columns) else "",
+        )
+        subtitle = words.subtitle(self, f"layer {' / '.join(dict.fromkeys(self.layer))}", self.mode)
+        return View("Activation sums", (Group(tuple(plots), len(columns)),), subtitle=subtitle, note=note)
 
 
 def _plot(result: ActivationSums, survey: int, column: int) -> Curves:
     label = result.classes[column]
-    size = int(result.sizes[survey, column])
-    title = f"{result.surveys[survey]}: {size} map{'s' if size != 1 else ''} of {label}"
-    values = [(name, color, result.sums[rows, column]) for name, color, rows in groups(result, survey, label)]
+    title = f"{result.surveys[survey]}: {words.plural(int(result.sizes[survey, column]), 'map')} of {label}"
+    values = [(name, color, result.sums[rows, column]) for name, color, rows in _groups(result, survey, label)]
     lines = tuple(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, color) for name, color, each in values)
     medians = tuple(Line("", np.array([1, len(each)]), np.full(2, np.median(each)), color, dashed=True) for _, color, each in values)
-    unit = "sum of activations" if result.mode == "sum" else f"{result.mode} activation"
-    return Curves((*lines, *medians), title, "image of its label", unit, width=_WIDTH)
+    y_label = "sum of activations" if result.mode == "sum" else f"{result.mode} activation"
+    return Curves((*lines, *medians), title, "image of its label", y_label, width=_WIDTH)
 
 
-def groups(result: ActivationSums, survey: int, label: str) -> list[tuple[str, int, np.ndarray]]:
+def _groups(result: ActivationSums, survey: int, label: str) -> list[tuple[str, int, np.ndarray]]:
     """(name, colour, rows) of the images of each label; with many labels, those of `label` and all others."""
     own = result.group == survey
     if len(result.truths) <= _MOST_LINES:
         names = [*enumerate(result.truths), (-1, "no label")]
-        found = [(name, place, np.flatnonzero(own & (result.truth == place))) for place, name in names]
+        found = [(name, index, np.flatnonzero(own & (result.truth == index))) for index, name in names]
     else:
         mine = result.truth == (result.truths.index(label) if label in result.truths else len(result.truths))
-        found = [("all others", 7, np.flatnonzero(own & ~mine)), (label, 1, np.flatnonzero(own & mine))]
+        found = [("all others", _OTHERS, np.flatnonzero(own & ~mine)), (label, _OWN, np.flatnonzero(own & mine))]
     return sorted((each for each in found if len(each[2])), key=lambda each: -len(each[2]))

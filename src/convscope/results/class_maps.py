@@ -1,4 +1,4 @@
-"""Class maps: how many of a class's images vote for each channel, and which channels the class keeps."""
+"""Class maps: how many of a class's images vote for each unit, and which units belong to that class alone."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from convscope.results import words
 from convscope.results.base import Array, Result, axes
 
 PER_IMAGE, PER_CLASS = 25, 25
+"""How many units an image votes for, and how many a class lists, unless asked otherwise."""
+
+_MOST_PLOTS, _MOST_ROWS, _NAMED = 6, 24, 10
+_LISTED, _LISTED_SHARED, _LISTED_IN_SUMMARY = 14, 4, 12
 
 
 @dataclass(frozen=True, eq=False)
 class ClassMaps(Result):
-    """The votes of images for channels, and the channels that each class keeps.
+    """The votes of images for units, and the units of each class.
 
     Attributes:
-        votes: Images of each class that have the channel among their strongest, (label c).
+        votes: Images of each class that have the unit among their strongest, (label c).
         frequency: The same as a share of the class's images, (label c).
         means: Mean activation over each class's images, (label c).
         counts: Images of each class, (label).
         layer: The layer's name.
         classes: The labels.
-        labels: Class names of the channels on "output", else "".
-        maps: {label: its channels, most votes first}; what :func:`~convscope.activation_sums` and :func:`~convscope.detector` take.
-        shared: {label: channels it would have, but another class has as well}.
-        per_image: How many channels an image votes for.
-        per_class: How many channels a class lists before those of other classes are removed.
+        labels: Class names of the units on "output", else empty.
+        maps: {label: its units, most votes first}; what :func:`~convscope.activation_sums` and :func:`~convscope.detector` take.
+        shared: {label: units it would have, but another class has as well}.
+        per_image: How many units an image votes for.
+        per_class: How many units a class lists before those of other classes are removed.
     """
 
     votes: Array = axes("label c")
@@ -43,49 +47,49 @@ class ClassMaps(Result):
     per_class: int = PER_CLASS
 
     def summary(self) -> str:
-        """The channels of each class."""
+        """The units of each class."""
         lines: list[str] = []
         for label, count in zip(self.classes, self.counts, strict=True):
             own = self.maps[label]
-            listed = ", ".join(map(str, own[:12])) + (", ..." if len(own) > 12 else "")
-            lines.append(f"{label} ({count} images): {len(own)} maps of its own, {len(self.shared[label])} shared: {listed or 'none'}")
+            listed = words.listed(own, _LISTED_IN_SUMMARY) or "none"
+            lines.append(f"{label} ({count} images): {len(own)} maps of its own, {len(self.shared[label])} shared: {listed}")
         return "\n".join(lines)
 
     def view(self) -> View:
-        """Bars of votes for each class with its own channels named, then a table; a matrix instead of bars for many classes."""
+        """For each class, bars of votes beside a table of its units; for many classes, a matrix of votes and one table."""
         panels: list[Panel] = []
         if len(self.classes) <= _MOST_PLOTS:
-            for row, label in enumerate(self.classes):
-                named = tuple((channel, words.unit_name(channel, self.labels)) for channel in self.maps[label][:_NAMED])
-                title = f"{label}: {self.counts[row]} images, {len(self.maps[label])} maps of its own"
-                bars = Bars(100 * self.frequency[row], title, "channel", "% of images", named)
-                panels.append(Group((bars, _table(self, row, label)), 2))
+            panels += [Group((_bars(self, row, label), _table(self, row, label)), 2) for row, label in enumerate(self.classes)]
         else:
             panels.append(words.matrix(self.frequency, list(self.classes), title="votes", unit="share of images"))
-        if len(self.classes) > _MOST_PLOTS:
             rows = [(label, str(self.counts[row]), _listed(self.maps[label])) for row, label in enumerate(self.classes)]
-            title = f"first {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""
-            panels.append(Table(("class", "images", "maps of its own"), tuple(rows[:_MOST_ROWS]), title))
-        note = f"Each image votes for its {self.per_image} channels of highest mean activation; each class lists the {self.per_class} with "
-        note += "most votes; channels that two classes list belong to neither. Named are a class's own channels, most votes first."
-        parts = words.provenance(self), f"{self.votes.shape[1]} channels"
-        return View("Class maps", tuple(panels), subtitle=" · ".join(part for part in parts if part), note=note)
+            panels.append(Table(("class", "images", "maps of its own"), tuple(rows[:_MOST_ROWS]), words.first(_MOST_ROWS, len(rows))))
+        note = words.note(
+            f"Each image votes for its {self.per_image} units of highest mean activation; each class lists the {self.per_class} with most",
+            "votes; units that two classes list belong to neither. Named are a class's own units, most votes first.",
+        )
+        return View("Class maps", tuple(panels), subtitle=words.subtitle(self, f"{self.votes.shape[1]} units"), note=note)
 
 
-_MOST_PLOTS, _MOST_ROWS, _LISTED, _NAMED = 6, 24, 14, 10
+def _listed(units: tuple[int, ...], most: int = _LISTED) -> str:
+    return words.listed(units, most) or "none"
 
 
-def _listed(channels: tuple[int, ...], most: int = _LISTED) -> str:
-    return ", ".join(map(str, channels[:most])) + (", ..." if len(channels) > most else "") or "none"
+def _bars(result: ClassMaps, row: int, label: str) -> Bars:
+    own = result.maps[label]
+    title = f"{label}: {result.counts[row]} images, {len(own)} maps of its own"
+    named = tuple((unit, words.unit_name(unit, result.labels)) for unit in own[:_NAMED])
+    return Bars(100 * result.frequency[row], title, "unit", "% of images", named)
 
 
 def _table(result: ClassMaps, row: int, label: str) -> Table | Text:
     own = result.maps[label][:_LISTED]
     if not own:
-        return Text(f"{label}: every channel that its images choose is another class's, too.")
+        return Text(f"{label}: every unit that its images vote for is listed by another class as well.")
     cells = tuple(
         (words.unit_name(unit, result.labels), f"{result.votes[row, unit]} of {result.counts[row]}", number(result.means[row, unit]))
         for unit in own
     )
-    shared = f"{len(result.shared[label])} shared: {_listed(result.shared[label], 4)}" if result.shared[label] else "none shared"
-    return Table(("channel", "votes", "mean activation"), cells, f"{label}: its own ({shared})")
+    shared = result.shared[label]
+    title = f"{len(shared)} shared: {_listed(shared, _LISTED_SHARED)}" if shared else "none shared"
+    return Table(("unit", "votes", "mean activation"), cells, f"{label}: its own ({title})")

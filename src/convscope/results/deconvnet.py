@@ -1,4 +1,4 @@
-"""Projections in the paper's layout: what came back from the unit beside the piece of the picture that it saw."""
+"""Deconvnet projections: a unit's activation projected back to pixels, beside the image inside its receptive field."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from convscope.results.base import Array, ImageResult, axes
 
 NOTE = "Feature illustration, not class evidence."
 
+_MOST, _SIDE, _COLUMNS, _GAP = 96, 396, 3, 4
+_OVERVIEW, _LARGE, _TAGGED = 320, 0.4, 3
+_LISTED = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Deconvnet(ImageResult):
-    """A projection per image and unit. It illustrates what a unit answered to; it is no evidence for a class.
+    """A projection per image and unit. It illustrates what a unit responded to; it is no evidence for a class.
 
     Attributes:
         projection: The signed projections, (n unit rgb h w), per value that the network is fed: as it leaves the first layer, before the
-            normalization of the picture; divided by ``Inputs.std``, per pixel value.
+            normalization of the image; divided by ``Inputs.std``, per pixel value.
         values: The activation A[unit, y, x] that is projected, (n unit).
-        positions: Where on the layer's map it is: y, x, (n unit 2).
-        boxes: The pixels that it can depend on: y0 x0 y1 x1, end exclusive, clipped to the picture, (n unit 4). Outside, the
+        positions: Its position on the layer's map: y, x, (n unit 2).
+        boxes: The pixels that it can depend on: y0 x0 y1 x1, end exclusive, clipped to the image, (n unit 4). Outside, the
             projection is zero.
-        images: The input pictures, (n rgb h w) in [0,1].
+        images: The input images, (n rgb h w) in [0,1].
         layer: The layer's name.
         units: Unit numbers.
         labels: Class names on the output layer, "" elsewhere.
@@ -38,7 +42,7 @@ class Deconvnet(ImageResult):
 
     projection: Array = axes("n unit rgb h w", "signed", unit="projected activation")
     values: Array = axes("n unit", unit="activation")
-    positions: Array = axes("n unit axis")
+    positions: Array = axes("n unit yx")
     boxes: Array = axes("n unit edge", "boxes", unit="pixels")
     images: Array = axes("n rgb h w", "image")
     layer: str = ""
@@ -52,37 +56,27 @@ class Deconvnet(ImageResult):
         lines: list[str] = []
         for name, values, positions in zip(self.names, self.values, self.positions, strict=True):
             parts = zip(self.units, self.labels, values, positions, strict=True)
-            named = [f"{f'{unit} {label}'.strip()} ({value:.3g} at {y}, {x})" for unit, label, value, (y, x) in parts]
-            lines.append(f"{name}: {', '.join(named[:8])}{', ...' if len(named) > 8 else ''}")
+            named = [f"{words.named(unit, label)} ({value:.3g} at {y}, {x})" for unit, label, value, (y, x) in parts]
+            lines.append(f"{name}: {words.listed(named, _LISTED)}")
         return self.with_skipped("\n".join([*lines, NOTE]), "\n")
 
     def view(self) -> View:
-        """For each image, a tile per unit: the projection on the left, the picture inside the same box on the right."""
+        """For each image, a tile per unit: the projection on the left, the image inside the same box on the right."""
         count, units = self.values.shape
-        shown = min(units, _MOST), min(count, max(1, _MOST // units))
+        across, down = min(units, _MOST), min(count, max(1, _MOST // units))
         panels: list[Panel] = []
-        for image in range(shown[1]):
-            pairs = Group(tuple(_pair(self, image, unit) for unit in range(shown[0])), _COLUMNS, side=_SIDE)
-            where = _overview(self, image, shown[0])
+        for image in range(down):
+            pairs = Group(tuple(_pair(self, image, unit) for unit in range(across)), _COLUMNS, side=_SIDE)
+            where = _overview(self, image, across)
             rows = (pairs,) if where is None else (where, pairs)
             panels.append(Group(rows, len(rows), title=str(self.names[image])))
-        note = "Feature illustration, not class evidence. Each tile: left what comes back from the unit, right the picture inside its receptive "
-        note += "field. Grey is zero, and the scale gives the value that is white or black. Below a tile: the activation and its (y, x) on the map."
-        if count * units > shown[0] * shown[1]:
-            note += f" Shown are {shown[0] * shown[1]} of {count * units} tiles."
-        parts = words.provenance(self), f"rule {self.rule}"
-        return View(
-            "Deconvnet: what units answered to",
-            tuple(panels),
-            subtitle=" · ".join(part for part in parts if part),
-            note=self.with_skipped(note),
+        note = words.note(
+            f"{NOTE} Each tile: left the projection, right the image inside the unit's receptive field. Grey is zero, and the scale",
+            "gives the value that is white or black. Below a tile: the activation and its (y, x) on the map.",
+            f"Shown are {across * down} of {count * units} tiles." if count * units > across * down else "",
         )
-
-
-_MOST, _SIDE, _COLUMNS, _BETWEEN = 96, 396, 3, 4
-
-
-_OVERVIEW, _LARGE, _TAGGED = 320, 0.4, 3
+        subtitle = words.subtitle(self, f"rule {self.rule}")
+        return View("Deconvnet: units projected to pixels", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
 
 
 def _pair(result: Deconvnet, image: int, unit: int) -> Image:
@@ -94,21 +88,18 @@ def _pair(result: Deconvnet, image: int, unit: int) -> Image:
     widest = int((result.boxes[..., 2:] - result.boxes[..., :2]).max(initial=1))
     zoom = -(-_SIDE // (2 * widest))  # small fields in whole steps, so that a pixel stays a square
     large = [tile.repeat(zoom, 1).repeat(zoom, 2) for tile in tiles]
-    gap = np.ones((3, large[0].shape[1], max(1, _BETWEEN * widest * zoom * 2 // _SIDE)))
+    gap = np.ones((3, large[0].shape[1], max(1, _GAP * widest * zoom * 2 // _SIDE)))
     value, (y, x) = result.values[image, unit], result.positions[image, unit]
-    place = "" if _whole(result, image, unit) else f" at ({y}, {x})"
-    marked = None if reach else "not active here" if value == 0 else "nothing comes back"
-    title = f"unit {result.units[unit]} {result.labels[unit]}".strip()
-    caption = f"{number(value)}{place} · scale ±{number(reach)}" if reach else f"{number(value)}{place}"
-    return Image(np.concatenate([large[0], gap, large[1]], 2), title, caption, marked)
-
-
-def _whole(result: Deconvnet, image: int, unit: int) -> bool:
-    return tuple(result.boxes[image, unit]) == (0, 0, *result.images.shape[-2:])
+    whole = tuple(result.boxes[image, unit]) == (0, 0, *result.images.shape[-2:])
+    caption = number(value) + ("" if whole else f" at ({y}, {x})") + (f" · scale ±{number(reach)}" if reach else "")
+    marked = None if reach else "not active here" if value == 0 else "projection is zero"
+    return Image(
+        np.concatenate([large[0], gap, large[1]], 2), f"unit {words.named(result.units[unit], result.labels[unit])}", caption, marked
+    )
 
 
 def _overview(result: Deconvnet, image: int, units: int) -> Image | None:
-    """The whole picture with the boxes of its active units, where they are small enough to be told apart."""
+    """The whole image with the boxes of its active units, where they are small enough to be told apart."""
     height, width = result.images.shape[-2:]
     boxes = [tuple(int(edge) for edge in box) for box in result.boxes[image, :units]]
     active = [unit for unit in range(units) if np.any(result.projection[image, unit])]
@@ -116,10 +107,9 @@ def _overview(result: Deconvnet, image: int, units: int) -> Image | None:
     if not active or area > _LARGE * height * width * len(active):
         return None
     scale = _OVERVIEW / max(height, width)
-    picture = Pillow.fromarray(to_bytes(result.images[image])).resize(
-        (round(width * scale), round(height * scale)), Pillow.Resampling.LANCZOS
-    )
-    draw = ImageDraw.Draw(picture)
+    size = round(width * scale), round(height * scale)
+    sheet = Pillow.fromarray(to_bytes(result.images[image])).resize(size, Pillow.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(sheet)
     tagged: dict[tuple[int, int], list[int]] = {}
     for unit in active:
         y0, x0, y1, x1 = (round(edge * scale) for edge in boxes[unit])
@@ -129,10 +119,10 @@ def _overview(result: Deconvnet, image: int, units: int) -> Image | None:
     for (y0, x0), members in tagged.items():
         tag = ", ".join(map(str, members[:_TAGGED])) + (f" +{len(members) - _TAGGED}" if len(members) > _TAGGED else "")
         across, down = fonts.width(tag, fonts.SMALL) + 6, fonts.line(fonts.SMALL)
-        x0, y0 = max(min(x0, picture.width - across), 0), max(y0 - down, 0)
+        x0, y0 = max(min(x0, sheet.width - across), 0), max(y0 - down, 0)
         while any(abs(y0 - y) < down and x0 < right and left < x0 + across for y, left, right in taken):
             y0 += down
         taken.append((y0, x0, x0 + across))
         draw.rectangle((x0, y0, x0 + across, y0 + down), fill=colors.WARN)
         draw.text((x0 + 3, y0), tag, font=fonts.font(fonts.SMALL), fill="white")
-    return Image(np.moveaxis(np.asarray(picture, np.float32) / 255, -1, 0), "where they are")
+    return Image(np.moveaxis(np.asarray(sheet, np.float32) / 255, -1, 0), "where they are")

@@ -1,4 +1,4 @@
-"""A detector: scores of the images that chose its thresholds, the thresholds drawn in, and the numbers."""
+"""Detectors: thresholds for each class by its maps, the network's output and a linear probe, with scores of validation images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from convscope.results import words
 from convscope.results.base import Array, Result, axes
 
 METHODS = ("maps", "output", "probe")
+NAMES = {"maps": "class maps", "output": "network's output", "probe": "linear probe", "network": "network's own decision"}
+"""Titles of the methods, and of the network's own decision rule, which needs no threshold."""
+
+_MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 430
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +30,7 @@ class Detector(Result):
         auc: Area under the ROC curve on the validation images, (method label).
         auc_intervals: The same for areas, (method label end).
         scores: Of the validation images, (method n label).
-        truth: Their labels as places in `truths`, (n).
+        truth: Their labels as indices into `truths`, (n).
         weights: Scores of maps and probe as a linear function of the layer's means over positions, (linear label c).
         offsets: What is added to that, (linear label).
         channels: The output that stands for each class, (label).
@@ -36,7 +40,7 @@ class Detector(Result):
         classes: The classes that alarms are for.
         truths: All labels of the survey.
         names: Names of the validation images.
-        maps: {label: channels}.
+        maps: {label: units}.
         mode: How maps are added up: "standardized", "mean" or "sum".
         rule: How thresholds were chosen: "fpr", "youden" or "fbeta".
         fpr, beta: The rule's numbers.
@@ -74,7 +78,7 @@ class Detector(Result):
     fitted: int = 0
 
     def provenance(self) -> Mapping[str, Any]:
-        """What a receipt keeps of the detector and of the network that it is by."""
+        """The entries of the detector and of its network in the manifest of a result."""
         return {
             "libraries": ("pyarrow", "scikit-learn"),
             "detector": self.manifest.get("parameters", {}),
@@ -82,7 +86,7 @@ class Detector(Result):
         }
 
     def entered(self) -> AbstractContextManager[Any]:
-        """The state in which techniques read it: the one that is."""
+        """An empty context: techniques read a detector as it is."""
         return nullcontext()
 
     def summary(self) -> str:
@@ -92,10 +96,10 @@ class Detector(Result):
             lines.append(f"{label}: {len(self.maps[label])} maps, output {self.channels[column]}")
             for row, method in enumerate(METHODS):
                 low, high = self.intervals[row, column]
-                area = (
-                    f"AUC {self.auc[row, column]:.3f} [{self.auc_intervals[row, column, 0]:.3f}, {self.auc_intervals[row, column, 1]:.3f}]"
-                )
-                lines.append(f"  {method:6} alarm above {self.thresholds[row, column]:.3g} [{low:.3g}, {high:.3g}], validation {area}")
+                auc_low, auc_high = self.auc_intervals[row, column]
+                threshold = f"alarm above {self.thresholds[row, column]:.3g} [{low:.3g}, {high:.3g}]"
+                area = f"AUC {self.auc[row, column]:.3f} [{auc_low:.3f}, {auc_high:.3f}]"
+                lines.append(f"  {method:6} {threshold}, validation {area}")
         best = METHODS[int(np.argmax(self.auc.mean(1)))]
         count = f"{self.fitted} images to fit, {len(self.truth)} to choose thresholds"
         return "\n".join([*lines, f"{count}; the best mean area has: {best}"])
@@ -104,36 +108,37 @@ class Detector(Result):
         """For each class a row of three plots, one for each method, and a table."""
         panels: list[Panel] = []
         for column, label in list(enumerate(self.classes))[:_MOST_CLASSES]:
-            panels.append(Group(tuple(_plot(self, method, column) for method in range(3)), 3, f"{label}: alarm above the dashed line"))
+            plots = tuple(_plot(self, method, column) for method in range(len(METHODS)))
+            panels.append(Group(plots, len(METHODS), f"{label}: alarm above the dashed line"))
         panels.append(_table(self))
         rules = {"fpr": f"at most {100 * self.fpr:g} % false alarms", "youden": "largest TPR - FPR", "fbeta": f"largest F-{self.beta:g}"}
-        note = f"Thresholds are chosen on {len(self.truth)} images that took no part in fitting ({self.fitted} did), by the same rule for "
-        note += f"all three: {rules[self.rule]}. In brackets: {100 * self.confidence:g} % bootstrap intervals. "
-        note += f"Class maps: {self.mode} activation. "
-        note += f"Network's output: {'log odds of the class against all others' if self.own == 'softmax' else 'the output itself'}. "
-        note += "Linear probe: logistic regression on the same layer."
-        return View("Detector", tuple(panels), subtitle=words.provenance(self), note=note)
+        note = words.note(
+            f"Thresholds are chosen on {len(self.truth)} images that took no part in fitting ({self.fitted} did), by the same rule for",
+            f"all three: {rules[self.rule]}. In brackets: {100 * self.confidence:g} % bootstrap intervals.",
+            f"Class maps: {self.mode} activation.",
+            f"Network's output: {'log odds of the class against all others' if self.own == 'softmax' else 'the output itself'}.",
+            "Linear probe: logistic regression on the same layer.",
+        )
+        return View("Detector", tuple(panels), subtitle=words.subtitle(self), note=note)
 
 
-_MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 430
-
-
-NAMES = {"maps": "class maps", "output": "network's output", "probe": "linear probe", "network": "network's own decision"}
+def interval(ends: np.ndarray) -> str:
+    """``[low, high]``; empty where the ends are NaN."""
+    return "" if np.isnan(ends).any() else f"[{number(ends[0])}, {number(ends[1])}]"
 
 
 def _plot(result: Detector, method: int, column: int) -> Curves:
     label = result.classes[column]
     names = list(result.truths) if len(result.truths) <= _MOST_LINES else [label, "all others"]
     lines: list[Line] = []
-    for place, name in enumerate(names):
-        known = result.truths.index(name) if name in result.truths else -1
-        rows = result.truth == known if known >= 0 else result.truth != result.truths.index(label)
+    for index, name in enumerate(names):
+        rows = result.truth == result.truths.index(name) if name in result.truths else result.truth != result.truths.index(label)
         each = result.scores[method, rows, column]
-        lines.append(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, place))
+        lines.append(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, index))
     threshold = float(result.thresholds[method, column])
     return Curves(
         tuple(sorted(lines, key=lambda line: -len(line.x))),
-        NAMES[("maps", "output", "probe")[method]],
+        NAMES[METHODS[method]],
         "image of its label",
         "score",
         level=(threshold, number(threshold)),
@@ -144,15 +149,9 @@ def _plot(result: Detector, method: int, column: int) -> Curves:
 def _table(result: Detector) -> Table:
     rows: list[tuple[str, ...]] = []
     for column, label in enumerate(result.classes):
-        for row, method in enumerate(("maps", "output", "probe")):
-            extra = {"maps": f"{len(result.maps[label])} maps", "output": f"output {result.channels[column]}"}
-            own = extra.get(method, f"C = {result.strengths[column]:g}")
+        settings = f"{len(result.maps[label])} maps", f"output {result.channels[column]}", f"C = {result.strengths[column]:g}"
+        for row, (method, setting) in enumerate(zip(METHODS, settings, strict=True)):
             threshold = f"{number(result.thresholds[row, column])} {interval(result.intervals[row, column])}"
             area = f"{result.auc[row, column]:.3f} {interval(result.auc_intervals[row, column])}"
-            rows.append((label, NAMES[method], own, threshold, area))
+            rows.append((label, NAMES[method], setting, threshold, area))
     return Table(("class", "method", "", "threshold", "AUC on validation"), tuple(rows))
-
-
-def interval(ends: np.ndarray) -> str:
-    """``[low, high]``, nothing where it is not known."""
-    return "" if np.isnan(ends).any() else f"[{number(ends[0])}, {number(ends[1])}]"

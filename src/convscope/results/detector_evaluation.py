@@ -1,34 +1,32 @@
-"""How a detector did: confusion matrices with counts, ROC and precision-recall curves, and the numbers, for each survey."""
+"""Evaluation of a detector on further surveys: confusion matrices, ROC and precision-recall curves, and rates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from convscope.results.base import Array, Result, axes
-
-if TYPE_CHECKING:
-    pass
 from convscope.render.panels import Counts, Curves, Group, Line, Panel, Table, View
 from convscope.results import words
-from convscope.results.detector import NAMES, interval
+from convscope.results.base import Array, Result, axes
+from convscope.results.detector import METHODS, NAMES, interval
 
-DECISIONS = ("maps", "output", "probe", "network")
-"""Ways to come to a decision: the three methods by their thresholds, and the network by its own rule, without a threshold of ours."""
-
+DECISIONS = (*METHODS, "network")
+"""Ways to decide: the three methods by their thresholds, and the network by its own rule, without a threshold."""
 
 CurvePoints: TypeAlias = tuple[tuple[tuple[np.ndarray, ...], ...], ...]
 """[survey][method][label]: (2 points), empty where a survey has no image of the class, or nothing else."""
 
+_MOST_TRUTHS, _MOST_CLASSES, _MOST_ROWS, _WIDTH = 12, 4, 40, 620
+
 
 @dataclass(frozen=True, eq=False)
 class DetectorEvaluation(Result):
-    """What alarms were worth on each survey. What has no images to be measured on is NaN.
+    """How a detector's alarms did on each survey. What has no images to be measured on is NaN.
 
     Attributes:
-        confusion: Images by their label and what they were taken for, (survey decision truth predicted); the last column is "none". By
+        confusion: Images by their label and predicted class, (survey decision truth predicted); the last column is "none". By
             thresholds: of the classes that alarm, the one furthest above its threshold, in standard deviations of the validation scores.
         alarms: Images by their label and the classes that alarm, (survey decision truth label); an image may alarm for several.
         counts: Images of each label, (survey truth).
@@ -69,45 +67,35 @@ class DetectorEvaluation(Result):
     def summary(self) -> str:
         """Recall, false positive rate and area of each class, survey and way to decide."""
         lines: list[str] = []
-        for place, survey in enumerate(self.surveys):
+        for survey, name in enumerate(self.surveys):
             for column, label in enumerate(self.classes):
-                lines.append(f"{survey}, {label}:")
-                for row, name in enumerate(DECISIONS):
-                    at = place, row, column
-                    rates = f"recall {percent(self.recall[at])}, false alarms {percent(self.fpr[at])}"
-                    area = f", AUC {self.auc[at]:.3f}" if name != "network" else " (its own decision)"
-                    lines.append(f"  {name:8}{rates}{area}")
+                lines.append(f"{name}, {label}:")
+                for row, decision in enumerate(DECISIONS):
+                    at = survey, row, column
+                    rates = f"recall {_percent(self.recall[at])}, false alarms {_percent(self.fpr[at])}"
+                    area = f", AUC {self.auc[at]:.3f}" if decision in METHODS else " (its own decision)"
+                    lines.append(f"  {decision:8}{rates}{area}")
         return "\n".join(lines)
 
     def view(self) -> View:
         """A row of confusion matrices for each survey, a row of curves for each class, a table."""
         panels: list[Panel] = []
         if len(self.truths) <= _MOST_TRUTHS:
-            panels += [
-                Group(tuple(_confusion(self, survey, decision) for decision in range(4)), 4 if len(self.classes) <= 3 else 2, name)
-                for survey, name in enumerate(self.surveys)
-            ]
+            columns = len(DECISIONS) if len(self.classes) <= 3 else 2
+            for survey, name in enumerate(self.surveys):
+                panels.append(Group(tuple(_confusion(self, survey, decision) for decision in range(len(DECISIONS))), columns, name))
         for column, label in list(enumerate(self.classes))[:_MOST_CLASSES]:
-            plots = (_curves(self, column, "roc"), _curves(self, column, "pr"))
-            panels.append(Group(plots, 2, f"{label}: alarms at every threshold"))
+            panels.append(Group((_roc(self, column), _precision_recall(self, column)), 2, f"{label}: alarms at every threshold"))
         panels.append(_table(self))
-        note = "Rows of a confusion matrix are what images are (framed: right), columns what they were taken for: of the classes that alarm, the "
-        note += "one furthest above its threshold; 'none': no alarm. The network's own decision: its largest output, no threshold. "
-        note += "Recall and false alarms count every class that alarms, also when several do. "
-        note += f"In brackets: {100 * self.confidence:g} % bootstrap intervals. Solid line: {self.surveys[0]}"
-        note += "; dashed: " + ", ".join(self.surveys[1:]) + "." if len(self.surveys) > 1 else "."
-        return View("Detector on other images", tuple(panels), subtitle=words.provenance(self), note=note)
-
-
-def percent(share: float) -> str:
-    """A share as a percentage, "n/a" for NaN."""
-    return "n/a" if np.isnan(share) else f"{100 * share:.1f} %"
-
-
-_MOST_TRUTHS, _MOST_CLASSES, _MOST_ROWS = 12, 4, 40
-
-
-_DECISIONS = tuple(NAMES)
+        first, *rest = self.surveys
+        others = f"; dashed: {', '.join(rest)}" if rest else ""
+        note = words.note(
+            "Rows of a confusion matrix are labels (framed: right), columns predictions: of the classes that alarm, the",
+            "one furthest above its threshold; 'none': no alarm. The network's own decision: its largest output, no threshold.",
+            "Recall and false alarms count every class that alarms, also when several do.",
+            f"In brackets: {100 * self.confidence:g} % bootstrap intervals. Solid line: {first}{others}.",
+        )
+        return View("Detector on other images", tuple(panels), subtitle=words.subtitle(self), note=note)
 
 
 def _confusion(result: DetectorEvaluation, survey: int, decision: int) -> Counts:
@@ -115,41 +103,50 @@ def _confusion(result: DetectorEvaluation, survey: int, decision: int) -> Counts
     classes = len(result.classes)
     right = tuple(int(min(truth, classes)) for truth in shown)
     rows, columns = tuple(result.truths[truth] for truth in shown), (*result.classes, "none")
-    return Counts(result.confusion[survey, decision][shown], rows, columns, NAMES[_DECISIONS[decision]], "is \\ taken for", right)
+    return Counts(result.confusion[survey, decision][shown], rows, columns, NAMES[DECISIONS[decision]], "label \\ predicted", right)
 
 
-def _curves(result: DetectorEvaluation, column: int, kind: str) -> Curves:
+def _roc(result: DetectorEvaluation, column: int) -> Curves:
+    lines = _lines(result, result.roc, result.auc, column)
+    return _curves(lines, "ROC (area)", "false alarms, share of other images", "recall", diagonal=True)
+
+
+def _precision_recall(result: DetectorEvaluation, column: int) -> Curves:
+    lines = _lines(result, result.pr, result.ap, column)
+    return _curves(lines, "precision and recall (average precision)", "recall", "precision", diagonal=False)
+
+
+def _lines(result: DetectorEvaluation, points: CurvePoints, areas: np.ndarray, column: int) -> tuple[Line, ...]:
+    """A line for each survey and method, the first survey's last, so that they lie on top."""
     lines: list[Line] = []
     for survey in reversed(range(len(result.surveys))):
-        for method, name in reversed(list(enumerate(_DECISIONS[:3]))):
-            x, y = getattr(result, kind)[survey][method][column]
-            area = (result.auc if kind == "roc" else result.ap)[survey, method, column]
+        of = "" if len(result.surveys) == 1 else f", {result.surveys[survey]}"
+        for method in reversed(range(len(METHODS))):
+            x, y = points[survey][method][column]
             if len(x):
-                after = "" if len(result.surveys) == 1 else f", {result.surveys[survey]}"
-                lines.append(Line(f"{NAMES[name]}{after} ({area:.3f})", x, y, method, dashed=survey > 0))
-    title, x_label, y_label = (
-        ("ROC (area)", "false alarms, share of other images", "recall")
-        if kind == "roc"
-        else ("precision and recall (average precision)", "recall", "precision")
-    )
-    return Curves(tuple(lines), title, x_label, y_label, (-0.02, 1.02, -0.02, 1.04), kind == "roc", width=620)
+                name = f"{NAMES[METHODS[method]]}{of} ({areas[survey, method, column]:.3f})"
+                lines.append(Line(name, x, y, method, dashed=survey > 0))
+    return tuple(lines)
+
+
+def _curves(lines: tuple[Line, ...], title: str, x_label: str, y_label: str, *, diagonal: bool) -> Curves:
+    return Curves(lines, title, x_label, y_label, (-0.02, 1.02, -0.02, 1.04), diagonal, width=_WIDTH)
 
 
 def _table(result: DetectorEvaluation) -> Table:
     rows: list[tuple[str, ...]] = []
     for column, label in enumerate(result.classes):
         for survey, name in enumerate(result.surveys):
-            for decision, method in enumerate(_DECISIONS):
-                at = survey, decision, column
+            for row, decision in enumerate(DECISIONS):
+                at = survey, row, column
                 recall = _percent(result.recall[at])
                 area = average = ""
-                if decision < 3:
+                if decision in METHODS:
                     recall += f" {_percents(result.recall_intervals[at])}"
-                    area = f"{_three(result.auc[at])} {interval(result.auc_intervals[at])}"
+                    area = f"{_three(result.auc[at])} {interval(result.auc_intervals[at])}".strip()
                     average = _three(result.ap[at])
-                rates = recall, _percent(result.fpr[at]), _percent(result.precision[at])
-                rows.append((label, name, NAMES[method], *rates, area.strip(), average))
-    title = f"first {_MOST_ROWS} of {len(rows)} rows" if len(rows) > _MOST_ROWS else ""
+                rows.append((label, name, NAMES[decision], recall, _percent(result.fpr[at]), _percent(result.precision[at]), area, average))
+    title = words.first(_MOST_ROWS, len(rows), "rows")
     header = ("class", "survey", "method", "recall", "false alarms", "precision", "AUC", "average precision")
     return Table(header, tuple(rows[:_MOST_ROWS]), title)
 

@@ -1,4 +1,4 @@
-"""Exemplars: for each unit a row of what it saw on its strongest images."""
+"""Exemplars: for each unit the images with the highest activation, cropped to the receptive field of the maximum."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
 
+_MOST, _SIDE, _ACROSS, _IN_SUMMARY = 24, 148, 9, 4
+
 
 @dataclass(frozen=True, eq=False)
 class Exemplars(Result):
-    """The strongest images of each unit, the strongest first. Where there are fewer images than asked for, `images` is -1.
+    """The images with the highest activation of each unit, highest first. Where there are fewer than asked for, `images` is -1.
 
     Attributes:
         values: The maximum of the unit's map on each image, (unit top); NaN where there is no image.
         images: The images' numbers in the survey, (unit top).
-        positions: Where on the map the maximum is, (unit top 2): y, x.
-        boxes: What that position sees, or the middle of it, cut to the picture, (unit top 4): y0 x0 y1 x1 in pixels of the network's input.
-        crops: The picture inside the box, (unit top rgb h w) in [0,1]; white around what the border has cut. Empty if not wanted.
+        positions: Where on the map the maximum is: y, x, (unit top 2).
+        boxes: The receptive field of that position, or its middle, clipped to the image: y0 x0 y1 x1 in pixels of the network's input,
+            (unit top 4).
+        crops: The image inside the box, (unit top rgb h w) in [0,1]; white beyond the border of the image. Empty if not wanted.
         layer: The layer's name.
         units: The units' numbers.
         labels: Class names of the units on "output", else "".
-        label: The label whose images were looked at; "" for all.
+        label: The label whose images were searched; "" for all.
         names: Name of each image, unit by unit.
         image_labels: Label of each image, "" for none, unit by unit.
-        missing: Images whose file is not there any more; their crops are white.
+        missing: Images whose file no longer exists; their crops are white.
         height, width: Size of the network's input in pixels.
-        of: How many images were looked at.
+        of: How many images were searched.
         middle: Share of the receptive field's sides that is shown.
     """
 
     values: Array = axes("unit top", unit="activation")
     images: Array = axes("unit top")
-    positions: Array = axes("unit top end")
+    positions: Array = axes("unit top yx")
     boxes: Array = axes("unit top edge", "boxes")
     crops: Array = axes("unit shown rgb h w", "image")
     layer: str = ""
@@ -51,14 +54,13 @@ class Exemplars(Result):
     middle: float = 1.0
 
     def summary(self) -> str:
-        """The four strongest images of each unit."""
+        """The four highest images of each unit."""
         lines: list[str] = []
-        for unit, label, names, values in zip(self.units, self.labels, self.names, self.values, strict=True):
-            found = ", ".join(f"{_stem(name)} ({value:.3g})" for name, value in zip(names[:4], values, strict=False))
-            dead = " (nothing excites it)" if not np.nanmax(values, initial=-np.inf) > 0 else ""
-            lines.append(f"{f'unit {unit} {label}'.strip()}: {found}{dead}")
+        for row, (names, values) in enumerate(zip(self.names, self.values, strict=True)):
+            found = ", ".join(f"{_stem(name)} ({value:.3g})" for name, value in zip(names[:_IN_SUMMARY], values, strict=False))
+            lines.append(f"{_title(self, row)}: {found}{'' if _active(self, row) else ' (not active)'}")
         if self.missing:
-            lines.append(f"{len(self.missing)} pictures are not where they were, e.g. {self.missing[0]}")
+            lines.append(f"{_missing(self)}, e.g. {self.missing[0]}")
         return "\n".join(lines)
 
     def view(self) -> View:
@@ -67,43 +69,46 @@ class Exemplars(Result):
         make = _row if self.crops.shape[1] else _table
         panels: tuple[Panel, ...] = tuple(make(self, row) for row in range(shown))
         size = " x ".join(str(int(length)) for length in (self.boxes[..., 2:] - self.boxes[..., :2]).reshape(-1, 2).max(0))
+        middle = "" if self.middle == 1 else f"the middle {self.middle:.0%} of the sides of "
+        note = words.note(
+            f"Each tile: {middle}the unit's receptive field where its activation is highest",
+            f"({size} of {self.height} x {self.width} pixels; white is beyond the border).",
+            "Below: activation, and the image's label or name.",
+            f"Shown are the first {shown} of {len(self.units)} units." if len(self.units) > shown else "",
+            f"{_missing(self)}." if self.missing else "",
+        )
         whose = f"images of {self.label}" if self.label else "images"
-        parts = words.provenance(self), f"the strongest of {self.of} {whose}"
-        part = "" if self.middle == 1 else f"the middle {self.middle:.0%} of the sides of "
-        note = f"Each tile: {part}what the unit sees of the picture where it is strongest"
-        note += f" ({size} of {self.height} x {self.width} pixels; white is beyond the border). "
-        note += "Below: activation, and the image's label or name."
-        if len(self.units) > shown:
-            note += f" Shown are the first {shown} of {len(self.units)} units."
-        if self.missing:
-            note += f" {len(self.missing)} pictures are not where they were."
-        return View("Exemplars", panels, subtitle=" · ".join(part for part in parts if part), note=note)
+        return View("Exemplars", panels, subtitle=words.subtitle(self, f"the highest of {self.of} {whose}"), note=note)
 
 
 def _stem(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[0] or name
 
 
-_MOST, _SIDE, _ACROSS = 24, 148, 9
-
-
 def _title(result: Exemplars, row: int) -> str:
-    return f"unit {result.units[row]} {result.labels[row]}".strip()
+    return f"unit {words.named(result.units[row], result.labels[row])}"
+
+
+def _active(result: Exemplars, row: int) -> bool:
+    return bool(np.nanmax(result.values[row], initial=-np.inf) > 0)
+
+
+def _missing(result: Exemplars) -> str:
+    return f"{words.plural(len(result.missing), 'image file')} not found"
 
 
 def _row(result: Exemplars, row: int) -> Group:
     tiles: list[Image] = []
-    for place, (name, label) in enumerate(zip(result.names[row], result.image_labels[row], strict=True)):
-        value = result.values[row, place]
-        marked = "picture is gone" if name in result.missing else "not active" if value <= 0 else None
-        what = label if label and not result.label else name.rpartition("/")[2].rpartition(".")[0] or name
-        caption = f"{number(value)} · {what}"
-        tiles.append(Image(result.crops[row, place], caption=caption, marked=marked))
+    for column, (name, label) in enumerate(zip(result.names[row], result.image_labels[row], strict=True)):
+        value = result.values[row, column]
+        marked = "file not found" if name in result.missing else "not active" if value <= 0 else None
+        caption = f"{number(value)} · {label if label and not result.label else _stem(name)}"
+        tiles.append(Image(result.crops[row, column], caption=caption, marked=marked))
     return Group(tuple(tiles), min(_ACROSS, max(len(tiles), 1)), _title(result, row), side=_SIDE)
 
 
 def _table(result: Exemplars, row: int) -> Table:
     found = zip(result.names[row], result.image_labels[row], result.values[row], result.positions[row], strict=False)
     rows = tuple((name, label, number(value), f"({y}, {x})") for name, label, value, (y, x) in found)
-    title = _title(result, row) + ("" if np.nanmax(result.values[row]) > 0 else ": not active")
+    title = _title(result, row) + ("" if _active(result, row) else ": not active")
     return Table(("image", "label", "activation", "at"), rows, title)

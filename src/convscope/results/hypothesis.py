@@ -1,4 +1,4 @@
-"""A guess about a unit put to the test: how well the unit tells concept from background, and which units do it better."""
+"""Hypothesis tests about units: how well a unit separates concept images from background images, and which units do it better."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from convscope.render.panels import Bars, Dots, Group, Strip, Table, Text, View,
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
 
+_BETTER, _NAMED = 10, 7
+_BETTER_IN_SUMMARY, _AGAINST_IN_SUMMARY = 5, 8
+
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis(ImageResult):
-    """The guess and every other unit of the layer, measured on the same images.
+    """The named unit and every other unit of the layer, measured on the same images.
 
     Attributes:
-        concept: Spectra of the images that show the thing, (n c).
+        concept: Spectra of the images that show the concept, (n c).
         background: Spectra of the images that do not, (m c).
         auc: Probability that a unit is higher on a concept image than on a background image, ties half, (c).
         effect: (mean of concept - mean of background) / standard deviation of background, (c); 0 where a unit never varies.
         p: One-sided permutation p-value of the AUC, (c).
         p_corrected: The same corrected over the layer's units (family-wise, by the maximum over units), (c).
-        ranks: Place of the named unit in each concept image's spectrum, 1 = highest, (n).
+        ranks: Rank of the named unit in each concept image's spectrum, 1 = highest, (n).
         layer: The layer's name.
-        unit: The unit that the guess is about.
-        rank: Its place by AUC in the layer, 1 = best.
-        better: Units that answer better (higher AUC), best first.
-        against: Names of the images that speak against the guess: concept images below the best threshold, background images above it.
+        unit: The unit that the hypothesis is about.
+        rank: Its rank by AUC in the layer, 1 = best.
+        better: Units with a higher AUC, best first.
+        against: Names of the images that speak against it: concept images below the best threshold, background images above it.
         concept_names, background_names: Names of the images.
         labels: Class names on the output layer, else empty.
-        permutations: How many permutations the p-values rest on.
-        verdict: All this in a line.
+        permutations: How many permutations the p-values come from.
+        verdict: The finding in a line.
     """
 
     concept: Array = axes("n c", "series", unit="activation")
@@ -53,48 +56,51 @@ class Hypothesis(ImageResult):
     verdict: str = ""
 
     def summary(self) -> str:
-        """The verdict, the units that answer better, and the images against."""
+        """The verdict, the better units, and the images against."""
         lines = [self.verdict]
         if self.better:
-            named = [f"{unit}{f' {self.labels[unit]}' if self.labels else ''} (AUC {self.auc[unit]:.3f})" for unit in self.better[:5]]
-            lines.append(f"units that answer better: {', '.join(named)}{', ...' if len(self.better) > 5 else ''}")
+            named = [f"{words.unit_name(unit, self.labels)} (AUC {self.auc[unit]:.3f})" for unit in self.better]
+            lines.append(f"units that answer better: {words.listed(named, _BETTER_IN_SUMMARY)}")
         if self.against:
-            lines.append(f"images against: {', '.join(self.against[:8])}{', ...' if len(self.against) > 8 else ''}")
+            lines.append(f"images against: {words.listed(self.against, _AGAINST_IN_SUMMARY)}")
         return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
-        """Verdict, the unit's activations on both groups of images, AUC of all channels, better units and contrary images."""
+        """Verdict, the unit's activations on both groups of images, AUC of all units, better units and images against."""
         name = words.unit_name(self.unit, self.labels)
-        names = self.concept_names, self.background_names
-        missed, mistaken = (tuple(index for index, image in enumerate(group) if image in self.against) for group in names)
-        strip = Strip(
-            (
-                Dots(f"concept ({len(self.concept)})", self.concept[:, self.unit], missed),
-                Dots(f"background ({len(self.background)})", self.background[:, self.unit], mistaken),
-            ),
-            title=f"activation of unit {name} on every image",
-            x_label="mean activation",
-            legend="(stroke: median; orange: speaks against)" if self.against else "(stroke: median)",
-        )
         panels = (
             Text(self.verdict, large=True),
-            Group((strip, _numbers(self)), 2),
+            Group((_strip(self), _numbers(self)), 2),
             _ranking(self),
-            Group((_better(self), _contrary(self)), 2),
+            Group((_better(self), _against(self)), 2),
         )
-        note = "AUC: probability that a concept image excites the unit more than a background image; 0.5 is chance. "
-        note += "Effect: difference of the means in standard deviations of the background. p: permutation test, corrected for all channels."
-        return View(f"Hypothesis: unit {name}", panels, subtitle=words.provenance(self), note=self.with_skipped(note))
+        note = words.note(
+            "AUC: probability that the unit is higher on a concept image than on a background image; 0.5 is chance.",
+            "Effect: difference of the means in standard deviations of the background. p: permutation test, corrected for all units.",
+        )
+        return View(f"Hypothesis: unit {name}", panels, subtitle=words.subtitle(self), note=self.with_skipped(note))
 
 
-_BETTER, _NAMED = 10, 7
+def _strip(result: Hypothesis) -> Strip:
+    """The unit's activation on every image, in two rows."""
+    groups = (("concept", result.concept, result.concept_names), ("background", result.background, result.background_names))
+    rows: list[Dots] = []
+    for group, spectra, names in groups:
+        against = tuple(index for index, name in enumerate(names) if name in result.against)
+        rows.append(Dots(f"{group} ({len(spectra)})", spectra[:, result.unit], against))
+    return Strip(
+        tuple(rows),
+        title=f"activation of unit {words.unit_name(result.unit, result.labels)} on every image",
+        x_label=f"{result.manifest.get('parameters', {}).get('reduce', 'mean')} activation",
+        legend="(stroke: median; orange: speaks against)" if result.against else "(stroke: median)",
+    )
 
 
 def _numbers(result: Hypothesis) -> Table:
-    unit, channels = result.unit, len(result.auc)
+    unit = result.unit
     rows = (
         ("AUC", number(result.auc[unit])),
-        ("rank by AUC", f"{result.rank} of {channels}"),
+        ("rank by AUC", f"{result.rank} of {len(result.auc)}"),
         ("effect", number(result.effect[unit])),
         ("p", number(result.p[unit])),
         ("p corrected", number(result.p_corrected[unit])),
@@ -105,13 +111,13 @@ def _numbers(result: Hypothesis) -> Table:
 
 
 def _ranking(result: Hypothesis) -> Bars:
-    """All channels from the best AUC to the worst, the named one and the better ones labelled."""
+    """All units from the best AUC to the worst, the named one and the better ones labelled."""
     order = np.argsort(-np.nan_to_num(result.auc, nan=-np.inf), kind="stable")
-    place = {int(unit): index for index, unit in enumerate(order)}
-    named = (place[result.unit], f"{words.unit_name(result.unit, result.labels)} (asked about)")
-    spikes = (named, *((place[unit], words.unit_name(unit, result.labels)) for unit in result.better[:_NAMED]))
-    title = f"AUC of all {len(order)} channels, best first: unit {result.unit} is number {result.rank}"
-    return Bars(result.auc[order], title, "channels in order of AUC", "AUC", spikes, baseline=0.5, first=1)
+    position = {int(unit): index for index, unit in enumerate(order)}
+    named = (position[result.unit], f"{words.unit_name(result.unit, result.labels)} (asked about)")
+    better = ((position[unit], words.unit_name(unit, result.labels)) for unit in result.better[:_NAMED])
+    title = f"AUC of all {len(order)} units, best first: unit {result.unit} is number {result.rank}"
+    return Bars(result.auc[order], title, "units in order of AUC", "AUC", (named, *better), baseline=0.5, first=1)
 
 
 def _better(result: Hypothesis) -> Text | Table:
@@ -121,21 +127,22 @@ def _better(result: Hypothesis) -> Text | Table:
         (words.unit_name(unit, result.labels), number(result.auc[unit]), number(result.effect[unit]), number(result.p_corrected[unit]))
         for unit in result.better[:_BETTER]
     ]
-    more = len(result.better) - len(rows)
-    title = f"better units (first {len(rows)} of {len(result.better)})" if more else "better units"
-    return Table(("channel", "AUC", "effect", "p corrected"), tuple(rows), title)
+    return Table(("unit", "AUC", "effect", "p corrected"), tuple(rows), _title("better units", len(result.better)))
 
 
-def _contrary(result: Hypothesis) -> Text | Table:
-    """Images on the wrong side, the worst first: concept images that leave the unit cold, background images that excite it."""
+def _against(result: Hypothesis) -> Text | Table:
+    """Images on the wrong side of the best threshold, the furthest first, each with the unit's rank in its spectrum."""
     if not result.against:
         return Text("None: the unit tells all these images apart.", "images against")
     groups = (("concept", result.concept_names, result.concept), ("background", result.background_names, result.background))
-    found = {name: (kind, spectra[index]) for kind, names, spectra in groups for index, name in enumerate(names)}
+    found = {name: (group, spectra[index]) for group, names, spectra in groups for index, name in enumerate(names)}
     rows: list[tuple[str, ...]] = []
     for name in result.against[:_BETTER]:
-        kind, spectrum = found[name]
+        group, spectrum = found[name]
         rank = 1 + int((spectrum > spectrum[result.unit]).sum())
-        rows.append((name, kind, number(spectrum[result.unit]), f"{rank} of {len(spectrum)}"))
-    title = f"images against (first {len(rows)} of {len(result.against)})" if len(result.against) > len(rows) else "images against"
-    return Table(("image", "shown as", "activation", "rank of the unit"), tuple(rows), title)
+        rows.append((name, group, number(spectrum[result.unit]), f"{rank} of {len(spectrum)}"))
+    return Table(("image", "group", "activation", "rank of the unit"), tuple(rows), _title("images against", len(result.against)))
+
+
+def _title(title: str, count: int) -> str:
+    return f"{title} ({words.first(_BETTER, count)})" if count > _BETTER else title

@@ -1,26 +1,33 @@
-"""Maps over images: a tile per map of one image, or a row per image."""
+"""Map overlays: feature maps laid over the images, a tile per map of one image or a row per image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from convscope.render.contact_sheet import enlarged
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
 
+_MOST_TILES, _ROW, _ACROSS, _SIDE, _LARGE = 400, 12, 8, 150, 300
+_IN_SUMMARY = 10
+
+_FULL = {
+    "map": "its own largest value",
+    "channel": "the unit's largest value over all images",
+    "layer": "the largest value in the layer, over all images",
+    "quantile": "the layer's 99 % quantile, over all images",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class MapOverlay(ImageResult):
-    """Maps and the images they belong to.
+    """Feature maps and the images they belong to.
 
     Attributes:
         images: The images as the network was fed them, (n rgb h w) in [0,1].
-        units: The channels shown of each image, (n map): the strongest first, or as they were asked for.
+        units: The units shown of each image, (n map): the strongest first, or as they were asked for.
         maps: Their maps at the layer's own size, (n map y x).
         values: Mean, sum or maximum of each map, (n map).
         full: The value at which a mask is 1, (n map).
@@ -29,7 +36,7 @@ class MapOverlay(ImageResult):
         reduce: What `values` holds: "mean", "sum" or "max".
         scale: Where `full` comes from: "map", "channel", "layer" or "quantile".
         style: How the figure shows them: "heat" over the image, or "mask", the image times the mask.
-        chosen: Whether the channels were asked for (and are the same for all images).
+        chosen: Whether the units were asked for (and are the same for all images).
     """
 
     images: Array = axes("n rgb h w", "image")
@@ -47,63 +54,73 @@ class MapOverlay(ImageResult):
     def masks(self, image: int = 0) -> np.ndarray:
         """The maps at the size of the image, bilinear, divided by `full`: (map h w), 0 for dead maps, >= 0, above 1 beyond `full`."""
         height, width = self.images.shape[2:]
-        maps = torch.tensor(self.maps[image])[None]
-        enlarged = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
+        enlarged = _enlarged(self.maps[image], height, width)
         full = self.full[image][:, None, None]
         return np.maximum(np.divide(enlarged, full, out=np.zeros_like(enlarged), where=full > 0), 0)
 
     def masked(self, image: int = 0) -> np.ndarray:
-        """The image seen through each mask, clip(image * mask, 0, 1): (map rgb h w)."""
+        """The image times each mask, clip(image * mask, 0, 1): (map rgb h w)."""
         return np.clip(self.images[image][None] * self.masks(image)[:, None], 0, 1)
 
     def summary(self) -> str:
         """The ten strongest maps shown of each image."""
         lines: list[str] = []
         for name, units, values in zip(self.names, self.units, self.values, strict=True):
-            order = np.argsort(-values, kind="stable")[:10]
-            lines.append(f"{name}: {', '.join(f'{units[place]} ({values[place]:.3g})' for place in order)}")
+            order = np.argsort(-values, kind="stable")[:_IN_SUMMARY]
+            lines.append(f"{name}: {', '.join(f'{units[index]} ({values[index]:.3g})' for index in order)}")
         return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
-        """A sheet per image, or one sheet where the same few channels are shown of many images."""
+        """A sheet per image, or one sheet where the same few units are shown of many images."""
         count, maps = self.units.shape
-        most = max(_MOST_TILES // (maps + 1), 1)
-        shown = min(count, most)
+        shown = min(count, max(_MOST_TILES // (maps + 1), 1))
         panels = (_side_by_side(self, shown),) if self.chosen and maps < _ROW else _one_by_one(self, shown)
-        style = (
-            "the map's colour over the grey picture" if self.style == "heat" else "the picture times its map, so black is where it is low"
+        order = "Units as asked for" if self.chosen else f"Strongest first, by {self.reduce} activation (the number below a tile)"
+        heat = self.style == "heat"
+        style = "the map's colour over the grey image" if heat else "the image times its map, so black is where it is low"
+        note = words.note(
+            f"{order}. Tiles: {style}; full at {_FULL[self.scale]}. Maps are enlarged bilinearly. Red frame: dead on this image.",
+            f"Shown: the first {shown} of {count} images." if shown < count else "",
         )
-        order = "Channels as asked for" if self.chosen else f"Strongest first, by {self.reduce} activation (the number below a tile)"
-        note = f"{order}. Tiles: {style}; full at {_FULL[self.scale]}. Maps are enlarged bilinearly. Red frame: dead on this picture."
-        if shown < count:
-            note += f" Shown: the first {shown} of {count} images."
         height, width = self.maps.shape[2:]
-        return View("Map overlay", panels, subtitle=f"{words.provenance(self)} · maps of {height}x{width}", note=self.with_skipped(note))
+        subtitle = words.subtitle(self, f"maps of {height}x{width}")
+        return View("Map overlay", panels, subtitle=subtitle, note=self.with_skipped(note))
 
 
-_MOST_TILES, _ROW, _ACROSS, _SIDE, _LARGE = 400, 12, 8, 150, 300
+def _enlarged(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(map y x) at (map height width), bilinear between the centres of cells, clamped at the border.
+
+    The arithmetic of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` in float32; equal up to rounding.
+    """
+    y0, y1, down = _neighbours(maps.shape[1], height)
+    x0, x1, across = _neighbours(maps.shape[2], width)
+    maps = maps.astype(np.float32)
+    rows = maps[..., x0] * (1 - across) + maps[..., x1] * across
+    return rows[:, y0] * (1 - down)[:, None] + rows[:, y1] * down[:, None]
 
 
-_FULL = {
-    "map": "its own largest value",
-    "channel": "the channel's largest value over all images",
-    "layer": "the largest value in the layer, over all images",
-    "quantile": "the layer's 99 % quantile, over all images",
-}
+def _neighbours(length: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `wanted` pixels, the two cells of `length` that it lies between, and the weight of the second one."""
+    center = np.float32(length / wanted) * (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    center = np.maximum(center, 0)
+    lower = np.minimum(center.astype(np.int64), length - 1)
+    return lower, np.minimum(lower + 1, length - 1), (center - lower).astype(np.float32)
 
 
 def _one_by_one(result: MapOverlay, shown: int) -> tuple[Panel, ...]:
-    """A sheet per image: the picture, then its maps."""
+    """A sheet per image: the image, then its maps."""
     columns = _columns(result.units.shape[1])
     return tuple(
-        Group((Group((_picture(result, image, "the picture"),), side=_LARGE), Group(_tiles(result, image), columns, side=_SIDE)), 2, name)
+        Group((Group((Image(result.images[image], "the image"),), side=_LARGE), Group(_tiles(result, image), columns, side=_SIDE)), 2, name)
         for image, name in enumerate(result.names[:shown])
     )
 
 
 def _side_by_side(result: MapOverlay, shown: int) -> Panel:
     """Each image followed by its few maps."""
-    tiles = [tile for image in range(shown) for tile in (_picture(result, image, result.names[image]), *_tiles(result, image))]
+    tiles: list[Image] = []
+    for image in range(shown):
+        tiles += [Image(result.images[image], result.names[image]), *_tiles(result, image)]
     own = result.units.shape[1] + 1
     return Group(tuple(tiles), own * max(min(_ACROSS // own, shown), 1), side=_SIDE)
 
@@ -112,25 +129,14 @@ def _columns(tiles: int) -> int:
     return next((columns for columns in (8, 10, 12, 9, 7, 6, 5) if tiles % columns == 0 and tiles > columns), min(tiles, 10))
 
 
-def _picture(result: MapOverlay, image: int, title: str) -> Image:
-    return Image(result.images[image], title)
-
-
 def _tiles(result: MapOverlay, image: int) -> tuple[Image, ...]:
+    pixels = result.images[image]
+    masked = result.masked(image) if result.style == "mask" else None
     tiles: list[Image] = []
-    for unit, values, value, full in zip(result.units[image], result.maps[image], result.values[image], result.full[image], strict=True):
-        title, caption = f"channel {unit}", f"{result.reduce} {number(value)}"
+    for index, (unit, values) in enumerate(zip(result.units[image], result.maps[image], strict=True)):
+        title, caption = f"unit {unit}", f"{result.reduce} {number(result.values[image, index])}"
         marked = "dead" if values.max(initial=0) <= 0 else None
-        if result.style == "heat":
-            heat = Heat(values, unit="activation", limits=(0.0, float(full) if full > 0 else 1.0))
-            tiles.append(Image(result.images[image], title, caption, marked, heat))
-        else:
-            tiles.append(Image(_lit(result.images[image], values, float(full)), title, caption, marked))
+        full = float(result.full[image, index])
+        heat = Heat(values, unit="activation", limits=(0.0, full if full > 0 else 1.0)) if masked is None else None
+        tiles.append(Image(pixels if masked is None else masked[index], title, caption, marked, heat))
     return tuple(tiles)
-
-
-def _lit(picture: np.ndarray, values: np.ndarray, full: float) -> np.ndarray:
-    """clip(picture * mask, 0, 1), (rgb h w)."""
-    height, width = picture.shape[1:]
-    mask = np.maximum(enlarged(values, (width, height)), 0) / full if full > 0 else np.zeros((height, width))
-    return np.clip(picture * mask, 0, 1)

@@ -109,7 +109,7 @@ class Choices:
             return
         *first, last = map(str, self.values)
         allowed = f"{', '.join(first)} or {last}" if first else last
-        near = near_names(value, [*first, last], count=1) if isinstance(value, str) else []
+        near = near_names(value, [*first, last], count=1, cutoff=0.6) if isinstance(value, str) else []
         raise BadInput(f"{name} must be {allowed}, got {value!r}{f'; did you mean {near[0]}?' if near else ''}")
 
 

@@ -1,4 +1,4 @@
-"""Channel spectra: a bar per channel, the highest ones named, with what those channels look for beside them."""
+"""Activation spectra: the mean or maximum activation of every unit of a layer on each image, the highest units named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from convscope.render.panels import Bars, Group, Image, Panel, Table, View, numb
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
 
+_SPIKES, _MOST_PLOTS = 8, 8
+_TILES, _ACROSS, _SIDE = 6, 3, 104
+_IN_SUMMARY = 5
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum(ImageResult):
@@ -19,7 +23,7 @@ class Spectrum(ImageResult):
         values: Mean (or maximum) over positions of every unit, (n c).
         maxima: Maximum over positions, (n c).
         active: Share of positions above zero, (n c): a high maximum with a small share is a local feature that the mean dilutes.
-        pictures: What the highest units look for, where pictures of them were given, (picture rgb h w) in [0,1].
+        pictures: Feature visualizations of the highest units, where given, (picture rgb h w) in [0,1].
         layer: The layer's name.
         names: Names of the images.
         labels: Names of the units (class names on the output layer); empty where there are none.
@@ -47,68 +51,63 @@ class Spectrum(ImageResult):
         row = self.mean if image is None else self.values[image]
         return [(int(unit), float(row[unit])) for unit in np.argsort(-row, kind="stable")[:k]]
 
+    def rank(self, unit: int) -> np.ndarray:
+        """Rank of a unit in each image's spectrum, 1 = highest, (n); equal values share the better rank."""
+        return 1 + (self.values > self.values[:, unit : unit + 1]).sum(1)
+
     def summary(self) -> str:
         """The five highest units of each image."""
         lines: list[str] = []
         for image, name in enumerate(self.names):
-            named = [f"{unit}{f' {self.labels[unit]}' if self.labels else ''} ({value:.3g})" for unit, value in self.spikes(5, image)]
+            named = [f"{words.unit_name(unit, self.labels)} ({value:.3g})" for unit, value in self.spikes(_IN_SUMMARY, image)]
             lines.append(f"{name}: {', '.join(named)}")
         return self.with_skipped("\n".join(lines), "\n")
 
-    def rank(self, unit: int) -> np.ndarray:
-        """Place of a unit in each image's spectrum, 1 = highest, (n); equal values share the better place."""
-        return 1 + (self.values > self.values[:, unit : unit + 1]).sum(1)
-
     def view(self) -> View:
-        """The mean spectrum, then one row per image, or a matrix image x channel where there are many."""
-        count, channels = self.values.shape
-        parts = words.provenance(self), f"{channels} channels", f"{count} image{'s' if count != 1 else ''}"
-        panels: list[Panel] = []
+        """The mean spectrum, then one row per image, or a matrix image x unit where there are many."""
+        count, units = self.values.shape
+        rows: list[Panel] = []
         if count > 1:
-            panels.extend(_row(self, self.values.mean(axis=0), None, f"mean of {count} images"))
-        note = f"Named are the channels with at least a quarter of the highest value, {_SPIKES} at most. "
+            rows += _row(self, None, f"mean of {count} images")
         if count <= _MOST_PLOTS:
-            for row in range(count):
-                panels.extend(_row(self, self.values[row], row, self.names[row]))
-        shown: tuple[Panel, ...] = (Group(tuple(panels), 2),)
+            for image, name in enumerate(self.names):
+                rows += _row(self, image, name)
+        panels: list[Panel] = [Group(tuple(rows), 2)]
         if count > _MOST_PLOTS:
-            shown = (*shown, words.matrix(self.values, list(self.names), title="every image", unit=_y_label(self)))
-        if self.pictured:
-            note += "Pictures: what the named channels look for (feature visualization)."
-        return View("Channel spectrum", shown, subtitle=" · ".join(part for part in parts if part), note=self.with_skipped(note.strip()))
+            panels.append(words.matrix(self.values, list(self.names), title="every image", unit=_y_label(self)))
+        note = words.note(
+            f"Named are the units with at least a quarter of the highest value, {_SPIKES} at most.",
+            "Images at the right: feature visualizations of the named units." if self.pictured else "",
+        )
+        subtitle = words.subtitle(self, f"{units} units", words.plural(count, "image"))
+        return View("Activation spectrum", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
 
 
-_SPIKES, _MOST_PLOTS, _TILES = 8, 8, 6
-
-
-def spikes(values: np.ndarray, count: int) -> list[int]:
-    """The channels with the highest values (c,), highest first: above the mean and at least a quarter of the highest."""
-    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:count]
+def _outstanding(values: np.ndarray) -> list[int]:
+    """The units that are named in a plot of (c,) values, highest first: above the mean and at least a quarter of the highest."""
+    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:_SPIKES]
     least = max(float(np.nanmean(values)), float(np.nanmax(values)) / 4)
-    return [int(index) for index in order if values[index] >= least]
+    return [int(unit) for unit in order if values[unit] >= least]
 
 
 def _y_label(result: Spectrum) -> str:
     return f"{result.reduce} activation"
 
 
-def _row(result: Spectrum, values: np.ndarray, row: int | None, title: str) -> list[Panel]:
-    chosen = spikes(values, _SPIKES)
-    named = tuple((unit, words.unit_name(unit, result.labels)) for unit in chosen)
-    bars = Bars(values, title, "channel", _y_label(result), named)
+def _row(result: Spectrum, image: int | None, title: str) -> list[Panel]:
+    """The spectrum of one image (of the mean, if None) as bars, and its highest units as a table and their visualizations."""
+    values = _of(result.values, image)
+    chosen = _outstanding(values)
+    named = {unit: words.unit_name(unit, result.labels) for unit in chosen}
+    bars = Bars(values, title, "unit", _y_label(result), tuple(named.items()))
     pictures = dict(zip(result.pictured, result.pictures, strict=True))
-    tiles = tuple(
-        Image(pictures[unit], words.unit_name(unit, result.labels), number(values[unit])) for unit in chosen[:_TILES] if unit in pictures
-    )
-    table = _table(result, values, row, chosen)
-    return [bars, Group((table, Group(tiles, 3, side=104)), 2) if tiles else table]
+    tiles = tuple(Image(pictures[unit], named[unit], number(values[unit])) for unit in chosen[:_TILES] if unit in pictures)
+    maxima, active = _of(result.maxima, image), _of(result.active, image)
+    rows = [(named[unit], number(values[unit]), number(maxima[unit]), f"{100 * active[unit]:.0f} %") for unit in chosen]
+    table = Table(("unit", result.reduce, "max", "active"), tuple(rows), "highest units" if rows else "no unit stands out")
+    return [bars, Group((table, Group(tiles, _ACROSS, side=_SIDE)), 2) if tiles else table]
 
 
-def _table(result: Spectrum, values: np.ndarray, row: int | None, chosen: list[int]) -> Table:
-    """The highest channels: value, maximum over positions, share of active positions (of one image, or the mean over images)."""
-    maxima = result.maxima.mean(axis=0) if row is None else result.maxima[row]
-    active = result.active.mean(axis=0) if row is None else result.active[row]
-    rows = [
-        (words.unit_name(unit, result.labels), number(values[unit]), number(maxima[unit]), f"{100 * active[unit]:.0f} %") for unit in chosen
-    ]
-    return Table(("channel", result.reduce, "max", "active"), tuple(rows), "highest channels" if rows else "no channel stands out")
+def _of(values: np.ndarray, image: int | None) -> np.ndarray:
+    """One row of (n c), or the mean of all rows."""
+    return values.mean(axis=0) if image is None else values[image]

@@ -1,4 +1,4 @@
-"""Style similarity: a matrix per statistic, and how well given groups are told apart."""
+"""Style similarity: how alike the styles of images are, by three statistics of their feature maps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.style_transfer import STATISTICS
 
-STATISTICS = ("sums", "gram", "mean-std")
+_MOST_TILES, _TILE, _ACROSS = 48, 96, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class StyleSimilarity(ImageResult):
         auc: Probability that a pair of one group is more alike than a pair of different groups, ties counting half, (statistic); NaN where
             no groups are given.
         layer_auc: The same, layer by layer, (statistic layer).
-        pictures: The images, small, for showing, (n rgb h w).
+        images: The images, small, for showing, (n rgb h w).
         statistics: Names along the statistic axis: "sums", "gram", "mean-std".
         layers: The layers' names.
         names: Names of the images.
@@ -35,14 +36,14 @@ class StyleSimilarity(ImageResult):
     layer_distance: Array = axes("statistic layer n other", unit="normalized distance")
     auc: Array = axes("statistic")
     layer_auc: Array = axes("statistic layer")
-    pictures: Array = axes("n rgb h w", "image")
+    images: Array = axes("n rgb h w", "image")
     statistics: tuple[str, ...] = STATISTICS
     layers: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
     def nearest(self, statistic: str = "sums", among: Sequence[int] | None = None) -> np.ndarray:
-        """The image whose style is nearest to each image's, (n): another one, out of `among` if given; ties by number."""
+        """The other image whose style is nearest to each image's, (n); out of `among` if given; ties by number."""
         alike = self.similarity[self.statistics.index(statistic)].copy()
         np.fill_diagonal(alike, -1)
         if among is not None:
@@ -50,58 +51,58 @@ class StyleSimilarity(ImageResult):
         return alike.argmax(1)
 
     def summary(self) -> str:
-        """Each image's nearest, and how well the groups are told apart."""
-        lines = [f"{name}: nearest {', '.join(self._nearest_names(row))}" for row, name in enumerate(self.names)]
+        """Each image's nearest by each statistic, and how well the groups are told apart."""
+        nearest = {statistic: self.nearest(statistic) for statistic in self.statistics}
+        lines = [
+            f"{name}: nearest {', '.join(f'{self.names[found[row]]} ({statistic})' for statistic, found in nearest.items())}"
+            for row, name in enumerate(self.names)
+        ]
         if self.groups:
             lines.append("same group told from different ones, AUC: " + ", ".join(map("{} {:.3f}".format, self.statistics, self.auc)))
         return self.with_skipped("\n".join(lines), "\n")
 
-    def _nearest_names(self, row: int) -> list[str]:
-        return [f"{self.names[self.nearest(name)[row]]} ({name})" for name in self.statistics]
-
     def view(self) -> View:
         """The images in their order, a matrix image x image for each statistic, and the AUC of the groups by layer."""
         count = len(self.names)
-        groups = self.groups or ("",) * count
-        tiles = tuple(
-            Image(self.pictures[place], f"{place} {self.names[place]}", str(groups[place])) for place in range(min(count, _MOST_TILES))
-        )
-        low = float(self.similarity.min())
-        names = tuple(f"{place} {name}" for place, name in enumerate(self.names))
-        matrices = tuple(
-            Heat(values, _title(self, row), unit="similarity", limits=(low, 1.0), rows=names, x_label="image")
-            for row, values in enumerate(self.similarity)
-        )
-        panels: tuple[Panel, ...] = (Group(tiles, min(count, _WIDE), side=_TILE), Group(matrices, 1))
-        panels = (*panels, _nearest(self)) if count <= _MOST_TILES else panels
+        panels: list[Panel] = [_tiles(self), _matrices(self)]
+        if count <= _MOST_TILES:
+            panels.append(_nearest(self))
         if self.groups:
-            panels = (*panels, _groups(self))
-        parts = words.provenance(self), f"layers {', '.join(self.layers)}"
-        note = (
-            "Similarity: 1 - the mean over the layers of ||a - b|| / (||a|| + ||b||) of each statistic per position; 1 is the same style."
+            panels.append(_groups(self))
+        note = words.note(
+            "Similarity: 1 - the mean over the layers of ||a - b|| / (||a|| + ||b||) of each statistic per position; 1 is the same style.",
+            f"Shown: the first {_MOST_TILES} of {count} images; the matrices hold all." if count > _MOST_TILES else "",
         )
-        if count > _MOST_TILES:
-            note += f" Shown: the first {_MOST_TILES} of {count} images; the matrices hold all."
-        return View("Style similarity", panels, subtitle=" · ".join(part for part in parts if part), note=self.with_skipped(note))
+        subtitle = words.subtitle(self, f"layers {', '.join(self.layers)}")
+        return View("Style similarity", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
 
 
-_MOST_TILES, _TILE, _WIDE = 48, 96, 12
+def _tiles(result: StyleSimilarity) -> Group:
+    count = len(result.names)
+    groups = result.groups or ("",) * count
+    tiles = tuple(
+        Image(result.images[index], f"{index} {result.names[index]}", str(groups[index])) for index in range(min(count, _MOST_TILES))
+    )
+    return Group(tiles, min(count, _ACROSS), side=_TILE)
 
 
-def _title(result: StyleSimilarity, row: int) -> str:
-    auc = f", AUC of the groups {number(result.auc[row])}" if result.groups else ""
-    return f"{result.statistics[row]}{auc}"
+def _matrices(result: StyleSimilarity) -> Group:
+    low = float(result.similarity.min())
+    names = tuple(f"{index} {name}" for index, name in enumerate(result.names))
+    matrices: list[Panel] = []
+    for row, (statistic, values) in enumerate(zip(result.statistics, result.similarity, strict=True)):
+        title = f"{statistic}, AUC of the groups {number(result.auc[row])}" if result.groups else statistic
+        matrices.append(Heat(values, title, unit="similarity", limits=(low, 1.0), rows=names, x_label="image"))
+    return Group(tuple(matrices), 1)
 
 
 def _nearest(result: StyleSimilarity) -> Table:
+    nearest = [result.nearest(statistic) for statistic in result.statistics]
     rows: list[tuple[str, ...]] = []
-    for place, name in enumerate(result.names):
-        found: list[str] = []
-        for values in result.similarity:
-            others = np.where(np.arange(len(values)) == place, -1.0, values[place])
-            best = int(others.argmax())
-            found.append(f"{best} {result.names[best]} ({number(others[best])})")
-        rows.append((f"{place} {name}", *found))
+    for row, name in enumerate(result.names):
+        best = [int(found[row]) for found in nearest]
+        values = [number(result.similarity[statistic, row, other]) for statistic, other in enumerate(best)]
+        rows.append((f"{row} {name}", *(f"{other} {result.names[other]} ({value})" for other, value in zip(best, values, strict=True))))
     return Table(("image", *(f"nearest by {name}" for name in result.statistics)), tuple(rows))
 
 

@@ -1,4 +1,4 @@
-"""The kernels of a convolution as one mosaic, however many there are."""
+"""Weight grids: the kernels of a convolution as one mosaic."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from convscope.render.panels import Mosaic, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+
+_WIDEST, _TALLEST, _LARGEST, _FEW, _SMALL_GAPS = 1500, 1900, 84, 24, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,7 @@ class WeightGrid(Result):
         mode: "rgb", "channels" or "collated".
         scale: "tile": 0.5 + (w - mean) / standard deviation over the tile, clipped, where a tile is a filter ("rgb") or a kernel;
             "shared": 0.5 + w / (2 max |w|) over the layer, so that zero is grey; "range": (w - min) / (max - min) over the layer.
-        compat: Whether "collated" lies as in the article.
+        compat: Whether "collated" is laid out as in the article.
         groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
     """
 
@@ -44,7 +46,7 @@ class WeightGrid(Result):
         return upright.T if self.compat else upright
 
     def summary(self) -> str:
-        """Sizes and range in a line."""
+        """Number and size of the kernels, and the range of the weights."""
         filters, channels, height, width = self.weights.shape
         low, high = float(self.weights.min()), float(self.weights.max())
         return f"{self.layer}: {filters} filters of {channels} kernels {height}x{width}, weights {low:.3g} to {high:.3g}"
@@ -53,16 +55,12 @@ class WeightGrid(Result):
         """A tile per filter ("rgb") or per kernel."""
         filters, channels, height, width = self.weights.shape
         panel = _filters(self) if self.mode == "rgb" else _kernels(self)
-        size = f"{filters} filters of {channels} channel{'s' if channels > 1 else ''}, {height}x{width}"
-        subtitle = f"{words.provenance(self)} · {size}"
-        return View("Weights", (panel,), subtitle=subtitle, note=_note(self))
-
-
-_WIDEST, _TALLEST, _LARGEST, _FEW = 1500, 1900, 84, 24
+        size = f"{filters} filters of {words.plural(channels, 'channel')}, {height}x{width}"
+        return View("Weights", (panel,), subtitle=words.subtitle(self, size), note=_note(self))
 
 
 def _side(result: WeightGrid, rows: int, columns: int) -> int:
-    """The longer side of a tile, a whole number of times the kernel's: as large as a page has room for."""
+    """The longer side of a tile, a multiple of the kernel's: as large as a page has room for."""
     length = max(result.weights.shape[2:])
     return max(int(min(_LARGEST, _WIDEST / columns, _TALLEST / rows) // length), 1) * length
 
@@ -79,14 +77,14 @@ def _filters(result: WeightGrid) -> Mosaic:
 def _kernels(result: WeightGrid) -> Mosaic:
     """Rows are filters and columns input channels; where there are few channels, several filters share a row."""
     collated = result.mode == "collated"
-    turned = collated and result.compat
+    transposed = collated and result.compat
     physical = result.scale != "tile"
     tiles = result.weights if physical else result.shown
-    tiles = tiles.transpose(1, 0, 3, 2) if turned else tiles
+    tiles = tiles.transpose(1, 0, 3, 2) if transposed else tiles
     rows, columns = tiles.shape[:2]
     together = 1 if collated or columns >= _FEW else min(_FEW // columns, rows)
     limits = np.tile(_limits(result), (rows * columns, 1))
-    down, across = ("channel", "filter") if turned else ("filter", "channel")
+    down, across = ("channel", "filter") if transposed else ("filter", "channel")
     caption = f"Rows: {down}s. Columns: {across}s." if together == 1 else "Filter = number at the left + number above, with its channel."
     names = [
         f"{channel}" if together == 1 else f"+{place}" if columns == 1 else f"+{place},{channel}"
@@ -103,7 +101,7 @@ def _kernels(result: WeightGrid) -> Mosaic:
         unit="weight" if physical else "brightness: 0.5 + z",
         row_names=tuple(str(first) for first in range(0, rows, together)),
         column_names=tuple(names),
-        gap=0 if turned else 1 if rows * columns > 1000 else 2,
+        gap=0 if transposed else 1 if rows * columns > _SMALL_GAPS else 2,
         together=columns if together > 1 and columns > 1 else 1,
     )
 
@@ -119,11 +117,11 @@ def _limits(result: WeightGrid) -> np.ndarray:
 def _note(result: WeightGrid) -> str:
     low, high = number(result.weights.min()), number(result.weights.max())
     what = "filter" if result.mode == "rgb" else "kernel"
-    words_of = {
-        "tile": f"Brightness: each {what} for itself, 0.5 + (w - its mean) / its standard deviation, clipped: tiles do not compare.",
+    scales = {
+        "tile": f"Brightness: each {what} on its own scale, 0.5 + (w - its mean) / its standard deviation, clipped: do not compare tiles.",
         "shared": "One scale for the layer, its largest |w| at both ends"
         + ("; grey is zero." if result.mode == "rgb" else "; white is zero."),
         "range": "As in the article: one grey scale from the smallest to the largest weight, and every kernel transposed.",
     }
     grouped = f" {result.groups} groups: channel numbers count within a filter's group." if result.groups > 1 else ""
-    return f"{words_of[result.scale]} Weights from {low} to {high}.{grouped}"
+    return f"{scales[result.scale]} Weights from {low} to {high}.{grouped}"

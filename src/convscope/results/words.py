@@ -1,9 +1,9 @@
-"""What views say about any result: names along axes, title, provenance, how a value is written."""
+"""Text that the views of results share: names along axes, title, subtitle, lists, numbers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from convscope.results.base import Result
 
 _WIDEST = 1200
+"""Most columns of a matrix, in pixels of a screen."""
+
 _IN_FILE = re.compile(r"^.*[/\\](?=[^/\\]+\.py\b)")
 """The folders of a network that comes from a file, FOLDERS/FILE.py:FUNCTION."""
 
@@ -29,27 +31,57 @@ def axis_names(result: Result, axis: str, length: int) -> list[str]:
     if axis == "n" and own:
         return own
     labels = _fitting(extras.get("labels"), length) if axis == "unit" else []
-    numbers = own or [str(index) for index in range(length)]
-    return [f"{axis} {name} {label}".strip() for name, label in zip(numbers, labels or [""] * length, strict=True)]
+    indices = own or [str(index) for index in range(length)]
+    return [f"{axis} {name} {label}".strip() for name, label in zip(indices, labels or [""] * length, strict=True)]
 
 
 def _fitting(names: Any, length: int) -> list[str]:
     return [str(name) for name in names] if isinstance(names, (tuple, list)) and len(names) == length else []
 
 
-def unit_name(unit: int, labels: tuple[str, ...]) -> str:
-    """``"12"`` or ``"12 tabby"`` where the channels have labels."""
-    label = labels[unit] if 0 <= unit < len(labels) else ""
-    return f"{unit} {label}".strip()
+def named(number: int, label: str) -> str:
+    """A unit or class as its number and label: ``"12 tabby"``, or ``"12"`` without a label."""
+    return f"{number} {label}".strip()
+
+
+def unit_name(unit: int, labels: Sequence[str]) -> str:
+    """:func:`named` with the label at index `unit` of `labels`, which may be empty."""
+    return named(unit, labels[unit] if 0 <= unit < len(labels) else "")
+
+
+def listed(items: Iterable[object], most: int) -> str:
+    """The first `most` items separated by commas, and ", ..." where there are more."""
+    texts = list(map(str, items))
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
+
+
+def first(shown: int, count: int, what: str = "") -> str:
+    """``"first 20 of 300 layers"`` where not all of `count` are shown, else an empty text."""
+    return f"first {shown} of {count} {what}".strip() if count > shown else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """``"1 image"``, ``"2 images"``."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def title(result: Result) -> str:
-    """The technique in words."""
+    """Name of the technique, as a title."""
     return result.technique.replace("_", " ").capitalize()
 
 
+def subtitle(result: Result, *parts: str) -> str:
+    """:func:`provenance` and further parts in one line; empty ones are left out."""
+    return " · ".join(part for part in (provenance(result), *parts) if part)
+
+
+def note(*sentences: str) -> str:
+    """The sentences of a note, empty ones left out."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
 def provenance(result: Result) -> str:
-    """Network, layer, seed and precision, as far as the result knows them, in one line; of a network's path, the file's name."""
+    """Network, layer, seed and precision in one line, as far as the result has them; a network from a file without its folders."""
     extras, manifest = result.extras(), result.manifest
     parameters = manifest.get("parameters")
     parameters = parameters if isinstance(parameters, Mapping) else {}
@@ -65,7 +97,7 @@ def provenance(result: Result) -> str:
 
 
 def plain(value: Any, limit: int = 90) -> str:
-    """A value as a reader would write it, in one line of at most `limit` characters."""
+    """A value as text in one line of at most `limit` characters."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, np.ndarray):
@@ -78,7 +110,7 @@ def plain(value: Any, limit: int = 90) -> str:
 
 
 def matrix(values: np.ndarray, rows: list[str], **style: Any) -> Heat:
-    """A wide matrix as a map with a name for every row; neighbours are merged by their maximum where a screen has no room.
+    """A matrix as a heat map with a name for every row; where a screen is too narrow, neighbouring columns become their maximum.
 
     Args:
         values: (n c), any range.
@@ -87,7 +119,7 @@ def matrix(values: np.ndarray, rows: list[str], **style: Any) -> Heat:
     """
     columns = values.shape[1]
     merged = -(-columns // _WIDEST)
-    label = style.pop("x_label", "channel")
+    label = style.pop("x_label", "unit")
     if merged > 1:
         filled = np.full((len(values), -(-columns // merged) * merged), -np.inf)
         filled[:, :columns] = values

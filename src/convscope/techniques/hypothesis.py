@@ -11,11 +11,8 @@ from convscope.results.hypothesis import Hypothesis
 from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
 from convscope.seeding import derive_seed
-from convscope.statistics import permutation_test
+from convscope.statistics import SIGNIFICANCE, permutation_test
 from convscope.techniques.spectrum import spectrum
-
-CHANCE = 0.05
-"""Corrected p below this counts as a discovery."""
 
 
 @technique
@@ -114,7 +111,7 @@ def _against(values: np.ndarray, n: int, names: tuple[str, ...]) -> tuple[str, .
 
 def _verdict(answer: dict[str, Any], auc: float, effect: float, p: float, units: int) -> str:
     n, m = len(answer["concept_names"]), len(answer["background_names"])
-    if p < CHANCE:
+    if p < SIGNIFICANCE:
         stands = "best of the layer" if answer["rank"] == 1 else f"supported, though {answer['rank'] - 1} of {units} units answer better"
     else:
         stands = "not supported: re-labelled images do as well"

@@ -92,7 +92,7 @@ def style_similarity(
         layer_distance=distance,
         auc=np.array([_auc(each, named) for each in whole]),
         layer_auc=np.array([[_auc(each, named) for each in row] for row in distance]),
-        pictures=torch.stack(tiles).clamp(0, 1),
+        images=torch.stack(tiles).clamp(0, 1),
         layers=chosen,
         names=image_names(sources),
         groups=named,
