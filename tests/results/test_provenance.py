@@ -91,12 +91,12 @@ def test_choices_are_literals_and_defaults_are_among_them(name: str) -> None:
     ("given", "message"),
     [
         ({"rule": "third"}, "rule must be first or second, got 'third'"),
-        ({"rule": "secnd"}, "rule must be first or second, got 'secnd'; did you mean second?"),
+        ({"rule": "secnd"}, "rule must be first or second, got 'secnd'; near names: second"),
         ({"rule": None}, "rule must be first or second, got None"),
         ({"rule": 1}, "rule must be first or second, got 1"),
         ({"mode": "sum"}, "mode must be mean or max, got 'sum'"),
         ({"mode": 0}, "mode must be mean or max, got 0"),
-        ({"stride": "auto "}, "stride must be auto, got 'auto '; did you mean auto?"),
+        ({"stride": "auto "}, "stride must be auto, got 'auto '; near names: auto"),
     ],
 )
 def test_a_value_that_is_no_choice_is_refused(given: dict[str, Any], message: str) -> None:
@@ -111,7 +111,7 @@ def test_choices_and_other_types_are_taken(given: dict[str, Any]) -> None:
 
 
 def test_a_technique_of_the_library_refuses_a_wrong_choice(scope: cs.Scope) -> None:
-    with pytest.raises(cs.errors.BadInput, match=r"reduce must be mean or max, got 'maximum'; did you mean max\?"):
+    with pytest.raises(cs.errors.BadInput, match=r"reduce must be mean or max, got 'maximum'; near names: max"):
         cs.spectrum(scope, "2", np.zeros((8, 8, 3), np.uint8), reduce="maximum")
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, 
 import numpy as np
 
 from convscope.errors import BadInput, asking
-from convscope.names import near_names
+from convscope.names import near_hint
 from convscope.results.base import Result
 
 P = ParamSpec("P")
@@ -109,8 +109,7 @@ class Choices:
             return
         *first, last = map(str, self.values)
         allowed = f"{', '.join(first)} or {last}" if first else last
-        near = near_names(value, [*first, last], count=1, cutoff=0.6) if isinstance(value, str) else []
-        raise BadInput(f"{name} must be {allowed}, got {value!r}{f'; did you mean {near[0]}?' if near else ''}")
+        raise BadInput(f"{name} must be {allowed}, got {value!r}{near_hint(value, [*first, last]) if isinstance(value, str) else ''}")
 
 
 def manifest(subject: Subject, technique_name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
