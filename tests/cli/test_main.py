@@ -103,7 +103,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
     code, out, err = run(capsys, command, "--help")
     text = plain(out)
     assert code == 0 and err == "" and text.startswith(f"Usage: convscope {command} ")
-    assert ":class:" not in text and ":func:" not in text and "``" not in text
+    assert ":class:" not in text and ":func:" not in text and "`" not in text
     if command != "textures":
         assert f"Examples: convscope {command} " in text
 

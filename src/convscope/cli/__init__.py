@@ -97,5 +97,7 @@ def examples(words: Help) -> str:
     """The end of a command's help: commands that run as they stand, and those that make the files which they read."""
     if not words.examples:
         return ""
-    needed = [line for line, file in PREPARED.items() if any(re.search(rf"\b{file}\b", example) for example in words.examples)]
+    read = {file: any(re.search(rf"\b{file}\b", example) for example in words.examples) for file in PREPARED.values()}
+    read["data"] |= read["survey"]
+    needed = [line for line, file in PREPARED.items() if read[file] and line not in words.examples]
     return "\n".join(["Examples:", "", *words.examples, *(["", "Their files are made by:", "", *needed] if needed else [])])

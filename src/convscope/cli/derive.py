@@ -165,6 +165,8 @@ def _parameter(item: inspect.Parameter, way: Written, text: str, *, positional: 
         more |= {"negative": (), "consume_multiple": not positional} if way.several else {}
     if way.form:
         more["metavar"] = way.form
+    if item.default is False:
+        more |= {"negative": (), "show_default": False}
     if item.default is None or way.default:
         more["show_default"] = way.default or False
     kind = (list[str] if way.several else str) if way.read is not None else way.kind

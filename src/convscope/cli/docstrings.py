@@ -47,7 +47,7 @@ def help_of(home: str) -> Help:
 
 def read_docstring(text: str) -> Help:
     """A Google-style docstring as help: without markup, paragraphs on one line, None called the default."""
-    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", inspect.cleandoc(text)).replace("``", "")
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", inspect.cleandoc(text)).replace("`", "")
     head, *parts = re.split(r"^([A-Z][\w ]*):\n(?=    )", text, flags=re.MULTILINE)
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
     found = re.findall(r"^ {4}\*{0,2}(\w[\w, ]*): (.*(?:\n {5,}.*)*)", sections.get("Args", ""), re.MULTILINE)
