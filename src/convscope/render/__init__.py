@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.draw import draw, encode
-from convscope.render.page import fragment
+from convscope.render.html import STYLE, data_uri, html
 from convscope.render.panels import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from matplotlib.figure import Figure
 
-__all__ = ["View", "contact_sheet", "figure", "html", "png"]
+__all__ = ["STYLE", "View", "contact_sheet", "data_uri", "figure", "html", "png"]
 
 
 def figure(view: View) -> Figure:
@@ -26,8 +23,3 @@ def figure(view: View) -> Figure:
 def png(view: View) -> bytes:
     """A view as the bytes of a PNG file."""
     return encode(draw(view))
-
-
-def html(view: View, manifest: Mapping[str, Any]) -> str:
-    """A view as a self-contained HTML fragment, with the parameters folded below it."""
-    return fragment(view, encode(draw(view)), manifest)

@@ -62,7 +62,7 @@ def table(name: Literal["heat", "signed", "grey"], steps: int) -> np.ndarray:
 
 
 def colorize(panel: Heat) -> np.ndarray:
-    """A map as a picture (rgb h w) in [0,1], on the panel's own scale."""
+    """A map as an image (rgb h w) in [0,1], on the panel's own scale."""
     low, high = panel.range()
     values = np.ma.masked_invalid(np.asarray(panel.values, dtype=np.float64))
     colors = scale(isinstance(panel, Signed))((values - low) / (high - low))

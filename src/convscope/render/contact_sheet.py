@@ -1,4 +1,4 @@
-"""Many small pictures on one sheet, fast: a plain array, drawn without matplotlib's figures."""
+"""Contact sheets: many images with titles and captions on one sheet, as an array, without matplotlib's figures (fast)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class SheetLayout:
 
     Attributes:
         size: Width and height of the sheet.
-        boxes: (n 4) where each picture lies: y0 x0 y1 x1, end exclusive.
+        boxes: (n 4) where each image lies: y0 x0 y1 x1, end exclusive.
         columns: Tiles in a row.
         cell: Width of a tile.
         head: The lines of the sheet's title.
-        titles: The lines above each picture.
-        captions: The lines below each picture.
+        titles: The lines above each image.
+        captions: The lines below each image.
     """
 
     size: tuple[int, int]
@@ -44,16 +44,16 @@ class SheetLayout:
 
 
 def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | None = None, side: int | None = None) -> np.ndarray:
-    """Draws pictures with their titles, captions and marks on one white sheet.
+    """Draws images with their titles, captions and marks on one white sheet.
 
-    Pictures keep their pixels, or are repeated a whole number of times where they are tiny; where there are many, larger ones are
+    Images keep their pixels, or are repeated a whole number of times where they are tiny; where there are many, larger ones are
     shrunk so that the sheet stays below about 20 million pixels.
 
     Args:
-        tiles: The pictures, each (rgb h w) in [0,1]; sizes may differ, all are shown on one scale.
+        tiles: The images, each (rgb h w) in [0,1]; sizes may differ, all are shown on one scale.
         title: The first line of the sheet.
         columns: Tiles in a row; None chooses so that the sheet is about 4:3.
-        side: The longer side of the largest picture as shown, in pixels; None chooses.
+        side: The longer side of the largest image as shown, in pixels; None chooses.
 
     Returns:
         The sheet (h w 3), uint8.
@@ -67,8 +67,8 @@ def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | Non
         y0, x0, y1, x1 = (int(edge) for edge in layout.boxes[index])
         above = layout.titles[index]
         _lines(draw, x0, y0 - 3 - len(above) * fonts.line(fonts.BODY), above, fonts.BODY, colors.INK)
-        picture = _shown(tile.pixels, (x1 - x0, y1 - y0))
-        sheet.paste(picture if tile.heat is None else laid_over(picture, tile.heat), (x0, y0))
+        image = _shown(tile.pixels, (x1 - x0, y1 - y0))
+        sheet.paste(image if tile.heat is None else laid_over(image, tile.heat), (x0, y0))
         _frames(draw, (x0, y0, x1, y1), tile)
         _lines(draw, x0, y1 + 2, layout.captions[index], fonts.SMALL, colors.FAINT)
         if tile.marked is not None:
@@ -78,13 +78,13 @@ def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | Non
 
 def sheet_layout(tiles: Sequence[Image], *, title: str = "", columns: int | None = None, side: int | None = None) -> SheetLayout:
     """Where everything on the contact sheet will lie; arguments as :func:`contact_sheet`."""
-    sizes = _shown_sizes(tiles, side)
+    sizes = shown_sizes(tiles, side)
     cell = max((width for _, width in sizes), default=0)
-    picture = max((height for height, _ in sizes), default=0)
+    tallest = max((height for height, _ in sizes), default=0)
     cell = max(cell, _SMALLEST) if any(tile.title or tile.caption for tile in tiles) else cell
     titles = tuple(tuple(fonts.wrap(tile.title, fonts.BODY, cell, 2)) if tile.title else () for tile in tiles)
     captions = tuple(tuple(fonts.wrap(tile.caption, fonts.SMALL, cell, 2)) if tile.caption else () for tile in tiles)
-    across, down = cell + GAP, picture + _room(titles, fonts.BODY) + _room(captions, fonts.SMALL) + GAP
+    across, down = cell + GAP, tallest + _room(titles, fonts.BODY) + _room(captions, fonts.SMALL) + GAP
     count = columns or best_columns(len(tiles), across / down)
     width = max(min(count, max(len(tiles), 1)) * across - GAP, _TITLED if title else 1)
     head = tuple(fonts.wrap(title, fonts.TITLE, width, bold=True)) if title else ()
@@ -101,7 +101,7 @@ def sheet_layout(tiles: Sequence[Image], *, title: str = "", columns: int | None
 
 
 def _room(texts: Sequence[tuple[str, ...]], size: int) -> int:
-    """The height that the tallest of the texts takes, with a little air."""
+    """The height that the tallest of the texts takes, with a margin."""
     lines = max(map(len, texts), default=0)
     return lines * fonts.line(size) + 3 if lines else 0
 
@@ -128,8 +128,8 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), 0, -1))
 
 
-def _shown_sizes(tiles: Sequence[Image], side: int | None) -> list[tuple[int, int]]:
-    """(height, width) of each picture as shown, all on one scale."""
+def shown_sizes(tiles: Sequence[Image], side: int | None) -> list[tuple[int, int]]:
+    """(height, width) of each image as shown, all on one scale."""
     longest = max((max(tile.pixels.shape[1:]) for tile in tiles), default=0)
     if not longest:
         return [(1, 1) for _ in tiles]
@@ -143,17 +143,17 @@ def _shown_sizes(tiles: Sequence[Image], side: int | None) -> list[tuple[int, in
 def _shown(pixels: np.ndarray, size: tuple[int, int]) -> Pillow.Image:
     if 0 in pixels.shape:
         return Pillow.new("RGB", size, "lightgrey")
-    picture = Pillow.fromarray(to_bytes(pixels))
-    if picture.size == size:
-        return picture
-    return picture.resize(size, Pillow.Resampling.NEAREST if size[0] >= picture.width else Pillow.Resampling.LANCZOS)
+    image = Pillow.fromarray(to_bytes(pixels))
+    if image.size == size:
+        return image
+    return image.resize(size, Pillow.Resampling.NEAREST if size[0] >= image.width else Pillow.Resampling.LANCZOS)
 
 
-def laid_over(picture: Pillow.Image, heat: Heat) -> Pillow.Image:
-    """A picture in grey with a map over it: the higher the value, the more the map's colour covers it."""
+def laid_over(image: Pillow.Image, heat: Heat) -> Pillow.Image:
+    """An image in grey with a map over it: the higher the value, the more the map's colour covers it."""
     low, high = heat.range()
-    mask = np.clip((enlarged(heat.values, picture.size) - low) / (high - low), 0, 1)
-    grey = np.asarray(picture.convert("L"), np.float64)[..., None] / 255
+    mask = np.clip((enlarged(heat.values, image.size) - low) / (high - low), 0, 1)
+    grey = np.asarray(image.convert("L"), np.float64)[..., None] / 255
     colored = colors.table("heat", 256)[np.rint(mask * 255).astype(np.int64)]
     cover = np.minimum(_COVER, _STEEP * mask)[..., None]
     return Pillow.fromarray(np.rint(255 * ((1 - cover) * grey + cover * colored)).astype(np.uint8))
@@ -166,7 +166,7 @@ def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _frames(draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], tile: Image) -> None:
-    """The tile's boxes, dark on light, so that they are seen on any picture."""
+    """The tile's boxes, dark on light, so that they are seen on any image."""
     x0, y0, x1, y1 = place
     height, width = tile.pixels.shape[1:]
     for top, left, bottom, right in tile.boxes:
@@ -184,7 +184,7 @@ def _lines(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size
 
 
 def _mark(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], text: str) -> None:
-    """A red frame over the picture and, along its lower edge, a red band that says why."""
+    """A red frame over the image and, along its lower edge, a red band that says why."""
     x0, y0, x1, y1 = box
     draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colors.WARN, width=4)
     room = max((y1 - y0) // fonts.line(fonts.SMALL) - 1, 1)

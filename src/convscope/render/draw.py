@@ -1,9 +1,8 @@
-"""Lowers a view to a matplotlib figure. Never touches pyplot or any global state of matplotlib."""
+"""Views as matplotlib figures and PNG, without pyplot or any global state of matplotlib."""
 
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,11 @@ from convscope.render import colors, fonts, layout, plots
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.layout import Placed, Sheet, Words
 from convscope.render.mosaic import margins, mosaic
-from convscope.render.panels import Bars, Counts, Curves, Heat, Mosaic, Signed, Strip, Table, View, number
+from convscope.render.panels import Bars, Counts, Curves, Heat, Mosaic, Signed, Strip, Table, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_NUMERIC = re.compile(r"^[-+<>≤≥ ]*[\d.]+(e[-+]?\d+)?( ?%)?( of \d+)?$|^n/a$|^$")
 
 
 def draw(view: View) -> Figure:
@@ -38,7 +35,7 @@ def draw(view: View) -> Figure:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """The figure as a picture (h w 3) uint8, one pixel per pixel of the layout."""
+    """The figure as an image (h w 3) uint8, one pixel per pixel of the layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -62,7 +59,7 @@ class Page:
     height: int
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Axes in a box, with quiet frame and small numbers."""
+        """Axes in a box, with a light frame and small numbers."""
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         axes = self.figure.add_axes(box)
         axes.tick_params(labelsize=fonts.points(fonts.SMALL), labelfontfamily="DejaVu Sans", color=colors.RULE, labelcolor=colors.INK)
@@ -123,16 +120,16 @@ def _title(page: Page, item: Placed, title: str, *, always: bool = False) -> int
 
 
 def _sheet(page: Page, item: Placed, sheet: Sheet) -> None:
-    picture = contact_sheet(sheet.tiles, columns=sheet.columns, side=sheet.side)
-    _raster(page, item, picture)
-    height, width = picture.shape[:2]
+    image = contact_sheet(sheet.tiles, columns=sheet.columns, side=sheet.side)
+    _raster(page, item, image)
+    height, width = image.shape[:2]
     if sheet.bar is not None:
         _color_bar(page, sheet.bar, item.x + width + 20, item.y, min(max(height, 130), 320), own=sheet.own)
 
 
 def _mosaic(page: Page, item: Placed, panel: Mosaic) -> None:
-    picture = mosaic(panel)
-    _raster(page, item, picture)
+    image = mosaic(panel)
+    _raster(page, item, image)
     if panel.limits is not None and len(panel.limits):
         low, high = (float(value) for value in (panel.limits[:, 0].min(), panel.limits[:, 1].max()))
         bar = (Signed if panel.scale == "signed" else Heat)(
@@ -140,15 +137,15 @@ def _mosaic(page: Page, item: Placed, panel: Mosaic) -> None:
         )
         top = item.y + margins(panel)[1]
         grey, own = panel.scale == "grey", bool((panel.limits != panel.limits[0]).any())
-        _color_bar(page, bar, item.x + picture.shape[1] + 20, top, min(max(picture.shape[0], 110), 320), own=own, grey=grey)
+        _color_bar(page, bar, item.x + image.shape[1] + 20, top, min(max(image.shape[0], 110), 320), own=own, grey=grey)
 
 
-def _raster(page: Page, item: Placed, picture: np.ndarray) -> None:
+def _raster(page: Page, item: Placed, image: np.ndarray) -> None:
     from convscope.render.raster import Raster
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     bottom, top = 1 - (item.y + height) / page.height, 1 - item.y / page.height
-    page.figure.add_artist(Raster(picture, (item.x / page.width, bottom, (item.x + width) / page.width, top)))
+    page.figure.add_artist(Raster(image, (item.x / page.width, bottom, (item.x + width) / page.width, top)))
 
 
 def _heat(page: Page, item: Placed, panel: Heat) -> None:
@@ -181,11 +178,8 @@ def _color_bar(page: Page, panel: Heat, x: float, y: float, height: float, *, ow
     axes = page.axes(x, y + 6, 14, height - 12)
     mapped = ScalarMappable(Normalize(low, high), "gray" if grey else colors.scale(isinstance(panel, Signed)))
     bar = page.figure.colorbar(mapped, cax=axes)
-    middle = (low + high) / 2
-    ends = [number(low), number(middle), number(high)]
-    if own:
-        ends = ["-max", "0", "max"] if isinstance(panel, Signed) else [number(low) if low == 0 else "min", "", "max"]
-    bar.set_ticks([low, middle, high], labels=ends)
+    ends = layout.scale_ends(panel, own=own)
+    bar.set_ticks([low, (low + high) / 2, high], labels=ends)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     if panel.unit:
         room = fonts.shorten(fonts.legible(panel.unit), fonts.SMALL, round(height))
@@ -205,7 +199,7 @@ def _table(page: Page, item: Placed, table: Table) -> None:
 
     y = _title(page, item, table.title)
     widths = layout.column_widths(table)
-    right = [bool(table.rows) and all(_NUMERIC.match(row[column]) for row in table.rows) for column in range(len(widths))]
+    right = layout.numeric_columns(table)
     for index, row in enumerate([table.header, *table.rows]):
         x = item.x
         for cell, room, aligned in zip(row, widths, right, strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import ImageFont
 
 DPI = 120
-"""Pixels per inch of every picture of a result: all sizes in this package are pixels at this resolution."""
+"""Pixels per inch of every image of a result: all sizes in this package are pixels at this resolution."""
 
 SMALL, BODY, HEAD, LARGE, TITLE = 14, 15, 16, 18, 22
 """Font sizes in pixels."""

@@ -1,15 +1,16 @@
-"""Where each panel of a view goes, in whole pixels: sizes follow from what a panel holds, so nothing overlaps and nothing is cut."""
+"""The layout of a figure: where each panel goes, in whole pixels. Sizes follow from the contents, so nothing overlaps or is cut."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 
 from convscope.render import colors, fonts
 from convscope.render.contact_sheet import best_columns, sheet_layout
 from convscope.render.mosaic import mosaic_size
-from convscope.render.panels import Bars, Counts, Curves, Group, Heat, Image, Line, Mosaic, Panel, Strip, Table, Text, View
+from convscope.render.panels import Bars, Counts, Curves, Group, Heat, Image, Line, Mosaic, Panel, Signed, Strip, Table, Text, View, number
 
 MARGIN, GAP, HEADING, ROW = 28, 26, 28, 23
 BAR_ROOM = 118
@@ -19,11 +20,12 @@ PLOT_LEFT, PLOT_BOTTOM, PLOT_BODY = 92, 52, 190
 CURVE_BODY, LEGEND, CELL = 260, 24, (96, 46)
 """Height of the body of a plot of curves, room for its legend, and the size of a cell of counts."""
 _PAGE = 620
+_NUMERIC = re.compile(r"^[-+<>≤≥ ]*[\d.]+(e[-+]?\d+)?( ?%)?( of \d+)?$|^n/a$|^$")
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Tiles drawn together as one picture, with the colour bar they share; `own` if each has limits of its own."""
+    """Tiles drawn together as one image, with the colour bar they share; `own` if each has limits of its own."""
 
     tiles: tuple[Image, ...]
     columns: int | None
@@ -89,7 +91,7 @@ def _block(panel: Panel, width: int | None) -> Block:
         case Group():
             return _titled(panel.title, _group(panel, width))
         case Image():
-            return _sheet(_pictures((panel,), 1, None))
+            return _sheet(images_sheet((panel,), 1, None))
         case Text():
             size = fonts.LARGE if panel.large else fonts.BODY
             return _titled(panel.title, _words(panel.text, size, max(width or 0, _PAGE), bold=panel.large))
@@ -150,6 +152,24 @@ def row_room(panel: Heat) -> int:
     return min(max((fonts.width(fonts.legible(name), fonts.SMALL) for name in panel.rows), default=0) + 12, 220) if panel.rows else 0
 
 
+def numeric_columns(table: Table) -> list[bool]:
+    """Whether all cells of a column look like numbers, for each column of a table."""
+    return [bool(table.rows) and all(_NUMERIC.match(row[column]) for row in table.rows) for column in range(len(table.header))]
+
+
+def scale_ends(panel: Heat, *, own: bool) -> tuple[str, str, str]:
+    """What stands at the lower end, the middle and the upper end of a map's colour scale.
+
+    Args:
+        panel: A map on the scale.
+        own: Whether each of several maps has its own ends, so that they are words instead of numbers.
+    """
+    low, high = panel.range()
+    if not own:
+        return number(low), number((low + high) / 2), number(high)
+    return ("-max", "0", "max") if isinstance(panel, Signed) else (number(low) if low == 0 else "min", "", "max")
+
+
 def _heat_size(panel: Heat, width: int | None) -> tuple[int, int]:
     rows, columns = (max(length, 1) for length in panel.values.shape)
     around = (HEADING if panel.title else 0) + (PLOT_BOTTOM if panel.x_label else 0) + (fonts.line(fonts.SMALL) + 4 if panel.caption else 0)
@@ -167,11 +187,11 @@ def _sheet(sheet: Sheet) -> Block:
     return _leaf(sheet, width, height)
 
 
-def _as_sheet(group: Group) -> Sheet | None:
-    """The group as one contact sheet, if it is nothing but pictures or nothing but maps on one scale."""
-    pictures = tuple(panel for panel in group.panels if isinstance(panel, Image))
-    if pictures and len(pictures) == len(group.panels):
-        return _pictures(pictures, group.columns, group.side)
+def as_sheet(group: Group) -> Sheet | None:
+    """The group as one contact sheet, if it is nothing but images or nothing but maps on one scale."""
+    images = tuple(panel for panel in group.panels if isinstance(panel, Image))
+    if images and len(images) == len(group.panels):
+        return images_sheet(images, group.columns, group.side)
     maps = tuple(panel for panel in group.panels if isinstance(panel, Heat) and not panel.rows and not panel.x_label)
     if len(maps) < 2 or len(maps) != len(group.panels) or any(_scale(panel) != _scale(maps[0]) for panel in maps):
         return None
@@ -179,10 +199,10 @@ def _as_sheet(group: Group) -> Sheet | None:
     return Sheet(tiles, group.columns, group.side, dataclasses.replace(maps[0], title="", caption=""))
 
 
-def _pictures(pictures: tuple[Image, ...], columns: int | None, side: int | None) -> Sheet:
-    heats = [picture.heat for picture in pictures if picture.heat is not None]
+def images_sheet(images: tuple[Image, ...], columns: int | None, side: int | None) -> Sheet:
+    heats = [image.heat for image in images if image.heat is not None]
     own = any(_scale(heat) != _scale(heats[0]) for heat in heats)
-    return Sheet(pictures, columns, side, heats[0] if heats else None, own)
+    return Sheet(images, columns, side, heats[0] if heats else None, own)
 
 
 def _scale(panel: Heat) -> tuple[type[Heat], tuple[float, float], str]:
@@ -190,7 +210,7 @@ def _scale(panel: Heat) -> tuple[type[Heat], tuple[float, float], str]:
 
 
 def _group(group: Group, width: int | None) -> Block:
-    sheet = _as_sheet(group)
+    sheet = as_sheet(group)
     if sheet is not None:
         return _sheet(sheet)
     blocks = [_block(panel, width if group.columns == 1 else None) for panel in group.panels]

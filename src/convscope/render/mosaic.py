@@ -1,4 +1,4 @@
-"""Many small maps as one picture: plain arrays from beginning to end, so that twelve thousand kernels take no longer than one."""
+"""Mosaics: many small maps as one image, by array operations alone, so that twelve thousand kernels are fast."""
 
 from __future__ import annotations
 
@@ -31,18 +31,14 @@ def margins(panel: Mosaic) -> tuple[int, int]:
 
 def mosaic(panel: Mosaic) -> np.ndarray:
     """The mosaic with its names and caption, (h w 3) uint8."""
-    (height, width), gap = _tile_size(panel), panel.gap
+    gap, (height, width) = panel.gap, _tile_size(panel)
     across, down = mosaic_size(panel)
     (left, top), lefts = margins(panel), _lefts(panel, width)
-    body = _body(panel, height, width)
+    body = mosaic_body(panel)[..., :3]
     sheet = np.full((down, across, 3), 255, np.uint8)
     sheet[top : top + body.shape[0], left : left + body.shape[1]] = body
-    picture = Pillow.fromarray(sheet)
-    draw = ImageDraw.Draw(picture)
-    for tile in panel.crossed:
-        y, x = top + tile // panel.columns * (height + gap), left + lefts[tile % panel.columns]
-        draw.line((x, y, x + width - 1, y + height - 1), fill="white")
-        draw.line((x, y + height - 1, x + width - 1, y), fill="white")
+    image = Pillow.fromarray(sheet)
+    draw = ImageDraw.Draw(image)
     small = fonts.font(fonts.SMALL)
     for place, name in _legible(panel.row_names, height + gap, fonts.line(fonts.SMALL)):
         draw.text((left - 8, top + place * (height + gap) + height / 2), name, font=small, fill=colors.FAINT, anchor="rm")
@@ -51,7 +47,31 @@ def mosaic(panel: Mosaic) -> np.ndarray:
         draw.text((left + lefts[place] + width / 2, 0), name, font=small, fill=colors.FAINT, anchor="ma")
     for index, line in enumerate(_caption(panel, across)):
         draw.text((left, top + body.shape[0] + _CAPTION + index * fonts.line(fonts.SMALL)), line, font=small, fill=colors.FAINT)
-    return np.asarray(picture)
+    return np.asarray(image)
+
+
+def mosaic_body(panel: Mosaic) -> np.ndarray:
+    """The tiles alone, crossed out where asked for: (h w 4) uint8, white and transparent between the tiles and after the last."""
+    (height, width), gap = _tile_size(panel), panel.gap
+    body, lefts = _body(panel, height, width), _lefts(panel, width)
+    image = Pillow.fromarray(body)
+    draw = ImageDraw.Draw(image)
+    for tile in panel.crossed:
+        y, x = tile // panel.columns * (height + gap), lefts[tile % panel.columns]
+        draw.line((x, y, x + width - 1, y + height - 1), fill="white")
+        draw.line((x, y + height - 1, x + width - 1, y), fill="white")
+    filled = np.zeros((*body.shape[:2], 1), np.uint8)
+    for tile in range(len(panel.tiles)):
+        y, x = tile // panel.columns * (height + gap), lefts[tile % panel.columns]
+        filled[y : y + height, x : x + width] = 255
+    return np.concatenate([np.asarray(image), filled], 2)
+
+
+def tile_centres(panel: Mosaic) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of each row and of each column of tiles, in pixels of the body."""
+    height, width = _tile_size(panel)
+    rows = -(-len(panel.tiles) // panel.columns)
+    return np.arange(rows) * (height + panel.gap) + height / 2, np.array(_lefts(panel, width)) + width / 2
 
 
 def _tile_size(panel: Mosaic) -> tuple[int, int]:

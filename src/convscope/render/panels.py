@@ -1,8 +1,15 @@
-"""A view: what of a result is shown, before anything is drawn.
+"""Views and panels: what is shown of a result, as plain values, before anything is drawn.
 
-A :class:`View` is a plain value made of panels. Views of techniques build it from arrays; :mod:`convscope.render.draw` lowers it to
-a matplotlib figure and :mod:`convscope.render.page` to html. Panels hold values in physical units; scaling is left to the lowering,
-which prints it.
+A :class:`View` is made of panels: images, heat maps, mosaics, charts, tables, text. Results build it from their arrays. Panels hold
+values in physical units; scaling is left to the drawing, which prints the scale.
+
+Each panel is drawn twice: as a matplotlib figure or PNG, and as HTML. A new kind of panel touches these files:
+
+1. ``panels.py``: its dataclass, and its name in :data:`Panel`;
+2. ``layout.py``: its size in pixels (``_block``), and its name in ``Leaf``;
+3. ``draw.py``: a case in ``_draw``; what draws a chart into matplotlib axes is in ``plots.py``;
+4. ``html.py``: a case in ``_panel``; what makes an SVG chart is in ``charts.py``, and classes are in ``style.css``;
+5. ``tests/render/test_html.py``: an example in ``EVERY``, which fails until there is one.
 """
 
 from __future__ import annotations
@@ -16,15 +23,15 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A picture.
+    """An image.
 
     Attributes:
         pixels: (rgb h w) in [0,1].
-        title: Above the picture, e.g. ``"unit 12"``.
-        caption: Below the picture, e.g. a score.
-        marked: A warning drawn over the picture with a red frame, e.g. ``"stuck: zero gradient"``; None draws nothing.
-        heat: A map of any size laid over the whole picture, enlarged bilinearly: the picture turns grey where it is low.
-        boxes: Frames drawn on the picture: y0 x0 y1 x1 in its pixels, end exclusive; what lies outside is cut.
+        title: Above the image, e.g. ``"unit 12"``.
+        caption: Below the image, e.g. a score.
+        marked: A warning drawn over the image with a red frame, e.g. ``"stuck: zero gradient"``; None draws nothing.
+        heat: A map of any size laid over the whole image, enlarged bilinearly: the image turns grey where it is low.
+        boxes: Frames drawn on the image: y0 x0 y1 x1 in its pixels, end exclusive; what lies outside is cut.
     """
 
     pixels: np.ndarray
@@ -36,12 +43,12 @@ class Image:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[0] != 3:
-            raise ValueError(f"a picture is (rgb h w), got shape {self.pixels.shape}")
+            raise ValueError(f"an image is (rgb h w), got shape {self.pixels.shape}")
 
 
 @dataclass(frozen=True, eq=False)
 class Heat:
-    """A map on a sequential colour scale that starts at zero (or below, where values are negative).
+    """A heat map: sequential colour scale that starts at zero (or below, where values are negative).
 
     Attributes:
         values: (h w), any range; NaN is drawn grey.
@@ -78,7 +85,7 @@ class Heat:
 
 @dataclass(frozen=True, eq=False)
 class Signed(Heat):
-    """A map on a diverging colour scale with zero in the middle; attributes as :class:`Heat`."""
+    """A signed heat map: diverging colour scale with zero in the middle; attributes as :class:`Heat`."""
 
     def range(self) -> tuple[float, float]:
         """The values at both ends of the colour scale: minus and plus the largest magnitude."""
@@ -89,12 +96,12 @@ class Signed(Heat):
 
 @dataclass(frozen=True, eq=False)
 class Mosaic:
-    """Many small maps or pictures of one size, edge to edge as one picture: tile t in row t // columns, column t % columns.
+    """A mosaic: many small maps or images of one size in a grid, as one image. Tile t in row t // columns, column t % columns.
 
     Attributes:
-        tiles: (tile h w) maps, or (tile rgb h w) pictures in [0,1].
-        columns: Tiles in a row; places after the last tile stay white.
-        limits: (tile 2) the values at both ends of each map's colour scale; None for pictures.
+        tiles: (tile h w) maps, or (tile rgb h w) images in [0,1].
+        columns: Tiles in a row; cells after the last tile stay empty.
+        limits: (tile 2) the values at both ends of each map's colour scale; None for images.
         side: The longer side of a tile as shown, in pixels.
         scale: "heat", "signed" (zero in the middle) or "grey".
         title: Above the mosaic.
@@ -103,8 +110,8 @@ class Mosaic:
         crossed: Tiles that are crossed out.
         row_names: A name for each row, written at its left.
         column_names: A name for each column, written above it.
-        gap: White pixels between tiles.
-        together: So many columns belong together and stand apart from the next ones.
+        gap: Pixels between tiles.
+        together: Columns per block; blocks stand apart.
     """
 
     tiles: np.ndarray
@@ -128,14 +135,14 @@ class Mosaic:
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """A bar per value.
+    """A bar chart.
 
     Attributes:
         values: (c,), any range.
         title: Above the plot.
         x_label: What is counted along the bars.
         y_label: What the values are, with their unit.
-        spikes: (index, label) of bars to emphasize and name; labels that find no room are left out, the first ones stay.
+        spikes: (index, label) of bars to emphasize and label; labels without room are left out, the last ones first.
         names: A name for each bar, shown below it where there are few.
         second: (c,) further values drawn as dots over the bars.
         legend: Names of the bars and of the second series.
@@ -170,7 +177,7 @@ class Dots:
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Groups of values as rows of dots along one axis, each with its median."""
+    """A strip plot: a row of dots for each group of values, with its median."""
 
     groups: tuple[Dots, ...]
     title: str = ""
@@ -191,17 +198,17 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Lines in one plot, named in a legend; lines that share name and colour are named once.
+    """A line chart with a legend; lines that share name and colour are named once.
 
     Attributes:
         lines: The lines, drawn in order.
         title: Above the plot.
         x_label: Name of the horizontal axis.
         y_label: What the values are, with their unit.
-        limits: x0 x1 y0 y1 of a plot of shares; None takes them from the lines.
-        diagonal: Whether to draw what chance would give, y = x.
-        level: A dashed line across, with its name; None draws none.
-        width: Of the whole, in pixels.
+        limits: x0 x1 y0 y1 of the axes, for shares in [0,1]; None takes them from the lines.
+        diagonal: Whether to draw the chance level y = x.
+        level: A dashed horizontal line (value, name), e.g. a threshold; None draws none.
+        width: Width of the figure, in pixels.
     """
 
     lines: tuple[Line, ...]
@@ -216,7 +223,7 @@ class Curves:
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """A table of counts, each cell shaded by its share of the row.
+    """A confusion matrix: counts, each cell shaded by its share of the row.
 
     Attributes:
         values: (row column) whole numbers.
@@ -224,7 +231,7 @@ class Counts:
         columns: A name for each column.
         title: Above the table.
         corner: What rows and columns are, e.g. ``"truth \\ taken for"``.
-        right: Column of each row whose cell is right, drawn with a frame; -1 for none.
+        right: For each row the column of the correct answer, drawn with a frame; -1 for none.
     """
 
     values: np.ndarray
@@ -237,7 +244,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a blank or given line break is kept, longer lines are wrapped. `large` is for the one line to read first."""
+    """A paragraph; a blank or given line break is kept, longer lines are wrapped. `large` is for the main finding."""
 
     text: str
     title: str = ""
@@ -246,7 +253,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words and numbers under a header; cells that look like numbers are aligned right."""
+    """A table: rows of words and numbers under a header; cells that look like numbers are aligned right."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -255,15 +262,15 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Panels side by side.
+    """A group of panels, in rows of `columns`.
 
-    A group of nothing but pictures, or of nothing but maps on one scale, is a contact sheet.
+    A group of nothing but images, or of nothing but maps on one scale, is a contact sheet.
 
     Attributes:
         panels: The panels, in reading order.
         columns: Panels in a row; None chooses so that the whole is about 4:3.
         title: Above the group.
-        side: For a contact sheet, the longer side of the largest picture as shown, in pixels; None chooses.
+        side: For a contact sheet, the longer side of the largest image as shown, in pixels; None chooses.
     """
 
     panels: tuple[Panel, ...]

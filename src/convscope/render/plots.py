@@ -1,4 +1,4 @@
-"""Bars, strips of dots and named axes inside matplotlib axes that somebody else has placed."""
+"""Charts drawn into matplotlib axes: bar charts, strip plots, line charts, confusion matrices, and the names along a heat map."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def strip(axes: Axes, panel: Strip) -> None:
 
 
 def curves(axes: Axes, panel: Curves) -> None:
-    """Draws lines, what chance would give, a level, and a legend above."""
+    """Draws lines, the chance level, a threshold, and a legend above."""
     from matplotlib.lines import Line2D
 
     if panel.diagonal:
@@ -135,8 +135,8 @@ def spread(values: np.ndarray, bins: int = 50) -> np.ndarray:
     most = max(np.bincount(bin_of + 1).max(initial=1), 6)
     for number_of in np.unique(bin_of):
         members = np.flatnonzero(bin_of == number_of)
-        turn = np.arange(len(members))
-        offsets[members] = (turn + 1) // 2 * np.where(turn % 2, 1, -1) * 0.6 / most
+        rank = np.arange(len(members))
+        offsets[members] = (rank + 1) // 2 * np.where(rank % 2, 1, -1) * 0.6 / most
     return offsets
 
 
@@ -174,7 +174,7 @@ def place_labels(centres: Sequence[float], widths: Sequence[float], room: float,
     for each, order in ((rightward, "right left"), (leftward, "left right")):
         for direction in order.split():
             _push(each, apart, widths_, room, direction)
-    # both are free of overlap, and so is their mean, which pulls to neither side
+    # both are free of overlap, and so is their mean, which favours neither side
     return (rightward + leftward) / 2
 
 

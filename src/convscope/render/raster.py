@@ -1,4 +1,4 @@
-"""A picture in a figure, pixel for pixel. Imports matplotlib: import it only where something is drawn."""
+"""An image in a figure, pixel for pixel. Imports matplotlib: import it only where something is drawn."""
 
 from __future__ import annotations
 
