@@ -118,7 +118,7 @@ def test_files_keep_their_proportions(scope: Scope, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
-        ({"statistic": "mean"}, BadInput, "statistic must be one of sums, gram, mean-std"),
+        ({"statistic": "mean"}, BadInput, "statistic must be sums, gram or mean-std"),
         ({"content_layer": "9"}, LayerNotFound, "no layer '9'"),
         ({"style_layers": ["2", "nine"]}, LayerNotFound, "no layer 'nine'"),
         ({"style_layers": "output"}, BadInput, "layer output has no maps"),

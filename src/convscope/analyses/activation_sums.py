@@ -13,8 +13,6 @@ from convscope.results.activation_sums import ActivationSums
 from convscope.results.provenance import technique
 from convscope.survey.survey import Survey
 
-MODES = ("mean", "sum", "standardized")
-
 
 @technique
 def activation_sums(
@@ -56,8 +54,6 @@ def activation_sums(
         convscope activation-sums survey features.27 --maps out/class-maps/survey-features.27 --others drawings
         convscope activation-sums survey features.27 --maps chains=3,17 --maps dots=40 --mode sum
     """
-    if mode not in MODES:
-        raise BadInput(f"mode must be {', '.join(MODES[:-1])} or {MODES[-1]}, got {mode!r}")
     chosen = maps_of(maps, survey, layer)
     surveys = (survey, *others)
     for other in others:

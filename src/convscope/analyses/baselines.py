@@ -14,7 +14,6 @@ from convscope.names import OUTPUT
 from convscope.statistics import group_areas
 from convscope.survey.survey import Survey
 
-OWN = ("softmax", "sigmoid")
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse strengths of the probe's penalty, of which the one with the best area on the validation images is taken."""
 

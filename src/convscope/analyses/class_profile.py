@@ -13,9 +13,6 @@ from convscope.results.provenance import technique
 from convscope.statistics import benjamini_hochberg, group_areas, holm
 from convscope.survey.survey import Survey
 
-REDUCES = ("mean", "max")
-
-
 CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
 
 
@@ -56,9 +53,6 @@ def class_profile(
         convscope class-profile survey features.27
         convscope class-profile survey features.27 --units 3,17 --reduce max
     """
-    for name, value, allowed in (("reduce", reduce, REDUCES), ("correction", correction, tuple(CORRECTIONS))):
-        if value not in allowed:
-            raise BadInput(f"{name} must be {' or '.join(allowed)}, got {value!r}")
     chosen = survey.units(layer, units)
     if len(survey.labels) < 2:
         found = f"only {survey.labels[0]}" if survey.labels else "none"

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from convscope.analyses.activation_sums import MODES, weights_of
-from convscope.analyses.baselines import OWN, linear_probe, margins, own_outputs
+from convscope.analyses.activation_sums import weights_of
+from convscope.analyses.baselines import linear_probe, margins, own_outputs
 from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, elect, maps_of, tally
 from convscope.analyses.thresholds import Counter, Rule
 from convscope.errors import BadInput
@@ -84,9 +84,6 @@ def detector(
         convscope detector survey features.27 --classes chains,dots --rule youden --maps out/class-maps/survey-features.27
     """
     chooser = Rule(rule, fpr, beta)
-    for name, value, allowed in (("mode", mode, MODES), ("own", own, OWN)):
-        if value not in allowed:
-            raise BadInput(f"{name} must be {' or '.join(allowed)}, got {value!r}")
     if not 0 < share < 1 or not 0 < confidence < 1 or draws < 1:
         raise BadInput(f"share and confidence must be in (0, 1) and draws at least 1, got {share}, {confidence} and {draws}")
     fit, validation = _parts(survey, split, share, seed)

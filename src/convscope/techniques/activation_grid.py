@@ -14,9 +14,6 @@ from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
 from convscope.scope.inputs import image_names
 
-SCALES = ("layer", "channel", "quantile")
-
-
 QUANTILES = 0.01, 0.99
 
 
@@ -64,8 +61,6 @@ def activation_grid(
         convscope activation-grid textures data/images/chains/0000.png
         convscope activation-grid textures data/images/chains --layers features.2,features.6 --units features.6=12
     """
-    if scale not in SCALES:
-        raise BadInput(f"scale must be {', '.join(SCALES[:-1])} or {SCALES[-1]}, got {scale!r}")
     if columns < 1:
         raise BadInput(f"columns must be at least 1, got {columns}")
     wanted = _with_maps(scope, layers)

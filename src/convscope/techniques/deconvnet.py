@@ -18,8 +18,6 @@ from convscope.scope import Images, Layer, Scope, Units
 from convscope.scope.edits import relu_rule
 from convscope.scope.inputs import image_names
 
-SEEDS = ("activation", "one")
-
 
 @technique
 def deconvnet(
@@ -70,8 +68,6 @@ def deconvnet(
         convscope deconvnet textures features.27 data/images/chains --units 0-7
         convscope deconvnet textures output data/images/chains/0000.png --units chains --rule guided
     """
-    if seed_value not in SEEDS:
-        raise BadInput(f"seed_value must be one of {', '.join(SEEDS)}, got {seed_value!r}")
     names = image_names(scope.inputs.sources(images))
     known, wanted, batch = scope.layers[layer], scope.units(layer, units), scope.inputs.batch(images)
     if len(known.spatial) not in (0, 2):

@@ -165,10 +165,6 @@ def inversion(
 
 def _plan(optimizer: str, steps: int | None, image: str | None, jitter: int, pooling: str) -> _Plan:
     """The optimizer's plan with what the caller wants otherwise."""
-    if optimizer not in PLANS:
-        raise BadInput(f"optimizer must be one of {', '.join(PLANS)}, got {optimizer!r}")
-    if image is not None and image not in FORMS:
-        raise BadInput(f"image must be one of {', '.join(FORMS)}, got {image!r}")
     if not isinstance(jitter, int) or isinstance(jitter, bool) or jitter < 1 or (jitter > 1 and optimizer != "adam"):
         raise BadInput(f"jitter must be 1 (none), or more with optimizer='adam', whose steps may each see something else; got {jitter!r}")
     plan = PLANS[optimizer]
@@ -208,8 +204,6 @@ class _Goal:
         pooling: str,
         plan: _Plan,
     ) -> _Goal:
-        if pooling not in ("own", "average"):
-            raise BadInput(f"pooling must be own or average, got {pooling!r}")
         if not names or (plan.optimizer == "paper" and len(names) > 1):
             raise BadInput("optimizer 'paper' inverts the code of one layer" if names else "no layer asked for")
         goal = cls(scope, tuple(names), (), torch.empty(0), prior, average_pooling if pooling == "average" else nullcontext, plan)

@@ -14,15 +14,6 @@ from convscope.results.provenance import technique
 from convscope.scope import Images, Scope, Units
 from convscope.scope.inputs import image_names
 
-SCALES = ("map", "channel", "layer", "quantile")
-
-
-STYLES = ("heat", "mask")
-
-
-REDUCES = ("mean", "sum", "max")
-
-
 QUANTILE = 0.99
 
 
@@ -74,9 +65,6 @@ def map_overlay(
         convscope map-overlay textures features.27 data/images/chains/0000.png --top 16
         convscope map-overlay textures features.27 data/images/heart --units 12,40 --scale layer
     """
-    for name, value, allowed in (("scale", scale, SCALES), ("style", style, STYLES), ("reduce", reduce, REDUCES)):
-        if value not in allowed:
-            raise BadInput(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got {value!r}")
     if top < 1:
         raise BadInput(f"top must be at least 1, got {top}")
     known = scope.layers[layer]

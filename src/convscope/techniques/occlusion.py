@@ -23,15 +23,6 @@ from convscope.scope.inputs import image_names
 from convscope.seeding import derive_seed
 from convscope.techniques.fills import Fill, fill_picture, plain_picture
 
-SCORES = ("probability", "logit", "log-odds", "mean")
-
-
-GRIDS = ("cover", "valid")
-
-
-METHODS = ("incremental", "full")
-
-
 _COMPAT_FILL = 0.5
 """What the article writes into the normalized picture."""
 
@@ -104,7 +95,7 @@ def occlusion(
     watched = _watch(scope, layer, score)
     sides, steps = _pair("patch", patch), _pair("stride", stride)
     size = (batch.shape[-2], batch.shape[-1])
-    _check(grid, method, verify, sides, size)
+    _check(verify, sides, size)
     boxes = patches(size, sides, steps, "article" if compat else grid)
     names = image_names(scope.inputs.sources(images))
     asked = None if target is None else scope.units(layer, int(target) if isinstance(target, str) and target.isdigit() else target)[0]
@@ -179,8 +170,6 @@ def _watch(scope: Scope, layer: str, score: str | None) -> _Watched:
     known = scope.layers[layer]
     classes = layer == OUTPUT and not known.spatial
     score = score or ("probability" if classes else "mean")
-    if score not in SCORES:
-        raise BadInput(f"score must be one of {', '.join(SCORES)}, got {score!r}")
     if score != "mean" and not classes:
         raise BadInput(f"score {score!r} is about classes, but layer {layer} has values of shape {known.shape}; use score='mean'")
 
@@ -232,11 +221,7 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _check(grid: str, method: str, verify: int, patch: tuple[int, int], size: tuple[int, int]) -> None:
-    if grid not in GRIDS:
-        raise BadInput(f"grid must be one of {', '.join(GRIDS)}, got {grid!r}")
-    if method not in METHODS:
-        raise BadInput(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+def _check(verify: int, patch: tuple[int, int], size: tuple[int, int]) -> None:
     if verify < 0:
         raise BadInput(f"verify must be at least 0, got {verify}")
     if patch[0] > size[0] or patch[1] > size[1]:

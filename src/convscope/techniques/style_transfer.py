@@ -154,10 +154,6 @@ PLANS = {
 
 def _plan(optimizer: str, steps: int | None, start: str | None) -> _Plan:
     """The optimizer's plan with what the caller wants otherwise."""
-    if optimizer not in PLANS:
-        raise BadInput(f"optimizer must be one of {', '.join(PLANS)}, got {optimizer!r}")
-    if start not in (None, "content", "noise"):
-        raise BadInput(f"start must be content or noise, got {start!r}")
     plan = PLANS[optimizer]
     plan = replace(plan, start=start or plan.start, steps=plan.steps if steps is None else steps)
     find_minimizer(plan.optimizer, plan.steps)
@@ -189,10 +185,6 @@ class _Goal:
         style_weight: float | None,
         pooling: str,
     ) -> _Goal:
-        if statistic not in STATISTICS:
-            raise BadInput(f"statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
-        if pooling not in ("own", "average"):
-            raise BadInput(f"pooling must be own or average, got {pooling!r}")
         weights = [
             default if given is None else given for given, default in zip((content_weight, style_weight), WEIGHTS[statistic], strict=True)
         ]

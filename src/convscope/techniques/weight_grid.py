@@ -11,11 +11,6 @@ from convscope.results.provenance import technique
 from convscope.results.weight_grid import WeightGrid
 from convscope.scope import Scope
 
-MODES = ("rgb", "channels", "collated")
-
-
-SCALES = ("auto", "tile", "shared")
-
 
 @technique
 def weight_grid(
@@ -61,9 +56,6 @@ def weight_grid(
         convscope weight-grid textures features.0
         convscope weight-grid textures features.4 --mode collated
     """
-    for name, value, allowed in (("mode", mode, MODES), ("scale", scale, SCALES)):
-        if value not in allowed:
-            raise BadInput(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, got {value!r}")
     weights = scope.weights_of(layer).cpu().numpy()
     _, channels, height, width = weights.shape
     if mode == "rgb" and channels != 3:
