@@ -458,10 +458,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     for wrong, reason in (
         (["--patch", "99"], "a patch of 99x99 pixels is larger than the picture, 32x32"),
         (["--stride", "0"], "stride must be"),
-        (["--stride", "8,8,8"], "stride must be"),
-        (["--patch", "8x8"], "--patch 8x8: expected a whole number, or two such as 16,32 (down, across)"),
+        (["--stride", "8,8,8"], "Invalid value for --stride: '8,8,8' is neither a whole number nor two"),
+        (["--patch", "8x"], "Invalid value for --patch: '8x' is neither a whole number nor two such as 16x32 (down, across)"),
         (["--fill", "fog"], "fill must be"),
-        (["--score", "loss"], "score must be one of"),
+        (["--score", "loss"], 'Invalid value "loss" for --score'),
         (["--target", "wasp"], "class 'wasp' is unknown"),
         (["--layer", "7"], "no layer '7'"),
         (["--layer", "2"], "say which unit is the target"),

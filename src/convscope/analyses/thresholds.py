@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Rule:
         beta: How much more recall weighs than precision, > 0.
     """
 
-    name: str = "fpr"
+    name: Literal["fpr", "youden", "fbeta"] = "fpr"
     fpr: float = 0.05
     beta: float = 1.0
 

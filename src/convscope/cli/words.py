@@ -44,7 +44,7 @@ def several_names(text: str) -> list[str]:
 
 def pair(text: str) -> int | tuple[int, int]:
     """A whole number for both axes, "16", or one for each, "16x32" or "16,32" (down, across)."""
-    if not (match := re.fullmatch(r"(\d+)(?:[x,](\d+))?", text.strip())):
+    if not (match := re.fullmatch(r"\s*(\d+)\s*(?:[x,]\s*(\d+)\s*)?", text)):
         raise BadInput(f"{text!r} is neither a whole number nor two such as 16x32 (down, across)")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
