@@ -142,7 +142,7 @@ def facts(name: str, stride: int) -> dict[str, float]:
         full: list[torch.Tensor] = []
         checks = np.random.default_rng(0).choice(len(boxes), 12, replace=False)
         difference = sweep.verify(checks, lambda values: full.append(values) or values[:, 0])
-        parts = ready.planner.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]), ready.kept)
+        parts = ready.planner.batches(boxes, 4 * scope.fitting(picture.shape[-2] * picture.shape[-1]), ready.cached)
     planned = sum(part.cost * len(part.members) for part in parts) / len(boxes)
     return {
         "least": 1 / float(ready.planner.least(boxes).mean()),

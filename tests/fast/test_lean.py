@@ -226,8 +226,8 @@ class Rectified(nn.Module):
 @pytest.mark.parametrize("side", [24, 48], ids=["as recorded", "another way"])
 def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fused: list[int] = []
-    native = lean_module.rectified_convolution
-    monkeypatch.setattr(lean_module, "rectified_convolution", lambda *given: (fused.append(len(given[1])), native(*given))[1])
+    native = lean_module.conv_relu
+    monkeypatch.setattr(lean_module, "conv_relu", lambda *given: (fused.append(len(given[1])), native(*given))[1])
     scope, exact = (Scope(seeded(Rectified), Inputs(24), precision=precision), Scope(seeded(Rectified).double(), Inputs(24)))
     assert scope.layers and exact.layers
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,14 +11,7 @@ from convscope.graph.geometry import Repeat, Transposed, Whole, Window
 from convscope.scope import Inputs, Scope
 from convscope.scope.edits import replaced_functions
 from hand_built import torchvision_network
-
-NAMES = [n for n in torchvision.models.list_models(module=torchvision.models) if not n.startswith(("vit_", "swin_", "maxvit_"))]
-QUICK = frozenset(
-    (
-        "alexnet vgg11_bn resnet18 resnet50 resnext50_32x4d squeezenet1_0 googlenet inception_v3 densenet121 mobilenet_v2 mnasnet0_5 "
-        "shufflenet_v2_x0_5 convnext_tiny regnet_x_400mf"
-    ).split()
-)
+from networks import CONVOLUTIONAL, QUICK
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
@@ -115,7 +107,7 @@ ACTIVATIONS = (F.relu, torch.relu, torch.relu_, F.relu6, F.hardswish, F.silu, F.
 FLAT = dict.fromkeys(ACTIVATIONS, identity) | {F.max_pool2d: average, torch.max_pool2d: average}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CONVOLUTIONAL])
 def test_hull_of_gradient_support_is_the_receptive_field(name: str) -> None:
     side = 96 if name in QUICK else 80
     scope = Scope(positive_copy(name), Inputs(size=(side, side + 16)), name=name)

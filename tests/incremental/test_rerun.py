@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from test_graph import NAMES, QUICK
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convscope.incremental.rerun import NotRepeatable, Rerun, rerun
 from convscope.scope import Inputs, Scope
 from hand_built import Residual, draws, seeded, state_of, torchvision_network
+from networks import CONVOLUTIONAL, QUICK
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 Build = Callable[[], nn.Module]
@@ -420,7 +420,7 @@ def unlike(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CONVOLUTIONAL])
 def test_torchvision(name: str) -> None:
     size = (80, 96) if name in ("inception_v3", "googlenet", "alexnet") else (64, 80)
     model = unlike(name)

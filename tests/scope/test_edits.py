@@ -60,7 +60,7 @@ def test_the_edit_ends_with_its_block() -> None:
     numbers = torch.full((1, 2), -1.0, requires_grad=True)
     (-F.relu(numbers).sum()).backward()
     assert (numbers.grad == 0).all()
-    assert len(RELUS) == 6
+    assert {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_} == RELUS
 
 
 class Pools(nn.Module):

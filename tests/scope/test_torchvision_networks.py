@@ -6,17 +6,12 @@ from collections import Counter
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from convscope.scope import Inputs, Scope
 from hand_built import draws, state_of, torchvision_network, unsettle
+from networks import CONVOLUTIONAL
 
-NAMES = [
-    name
-    for name in torchvision.models.list_models(module=torchvision.models)
-    if not name.startswith(("vit_", "swin_", "maxvit_"))  # transformers
-]
 SIDES = {"inception_v3": 80, "alexnet": 64, "squeezenet1_0": 48, "squeezenet1_1": 48}
 GIANTS = frozenset(
     [
@@ -45,7 +40,7 @@ GIANTS = frozenset(
         "resnet152",
     ]
 )
-QUICK = [name for name in NAMES if name not in GIANTS]
+QUICK = [name for name in CONVOLUTIONAL if name not in GIANTS]
 
 
 def reference(model: nn.Module, images: Tensor) -> tuple[list[str], list[str], dict[str, Tensor], list[str]]:
@@ -86,7 +81,7 @@ def reference(model: nn.Module, images: Tensor) -> tuple[list[str], list[str], d
     return [plain(name) for name in returned], begun, {plain(name): value for name, value in values.items()}, [*map(plain, values)]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CONVOLUTIONAL])
 def test_network(name: str) -> None:
     side = SIDES.get(name, 32)
     inputs = Inputs(size=side, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -133,4 +128,4 @@ def test_the_quick_ones_cover_every_family() -> None:
     def family(name: str) -> str:
         return name.rstrip("0123456789").split("_")[0].rstrip("0123456789") or name
 
-    assert {family(name) for name in NAMES} == {family(name) for name in QUICK}
+    assert {family(name) for name in CONVOLUTIONAL} == {family(name) for name in QUICK}

@@ -1,1 +1,1 @@
-"""CPU speed: folded batch norms, fused operations, Winograd convolutions, memory that is kept. Optional; values are equal up to rounding."""
+"""CPU speed: folded batch norms, fused operations, Winograd convolutions, reused memory. Optional: same values up to rounding."""

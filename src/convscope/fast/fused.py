@@ -1,6 +1,6 @@
-"""A convolution and the ReLU after it in one operation on a CPU: the result is written once, not written, read and written again.
+"""Fused convolution + ReLU on a CPU (oneDNN): the result is written to memory once.
 
-It is for optimization alone: of NaN it makes zero, so that a network which overflows would not be noticed in what is measured.
+For optimization only: NaN becomes zero, which would hide an overflowing network in measurements.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 Numbers = Sequence[int]
 
 
-def can_rectify(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
-    """Whether :func:`rectified_convolution` can take these: on a CPU, frozen kernels, a number format and a build of torch that have it."""
+def can_fuse(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
+    """Whether :func:`conv_relu` can take these: on a CPU, frozen kernels, a number format and a build of torch that support it."""
     numbers = all(isinstance(one, Sequence) and not isinstance(one, str) for one in (stride, padding, dilation))
     if not numbers or values.ndim != 4 or values.device.type != "cpu" or kernels.requires_grad or not values.numel():
         return False
@@ -25,7 +25,7 @@ def can_rectify(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dila
     return kind == torch.float32 or (kind == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def rectified_convolution(
+def conv_relu(
     values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
 ) -> Tensor:
     """max(0, convolution), (n k h' w') of values (n c h w), differentiable with respect to the values; in autocast's number format.
@@ -34,7 +34,7 @@ def rectified_convolution(
     """
     kind = _kind(values)
     cast = values.to(kind), kernels.to(kind), None if bias is None else bias.to(kind)
-    return _RectifiedConvolution.apply(*cast, tuple(stride), tuple(padding), tuple(dilation), groups)
+    return _ConvRelu.apply(*cast, tuple(stride), tuple(padding), tuple(dilation), groups)
 
 
 def _kind(values: Tensor) -> torch.dtype:
@@ -42,7 +42,7 @@ def _kind(values: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
 
 
-class _RectifiedConvolution(torch.autograd.Function):
+class _ConvRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, kernels: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
         stride, padding, dilation, groups = ctx.plan = plan
@@ -56,5 +56,5 @@ class _RectifiedConvolution(torch.autograd.Function):
         values, kernels, result = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.plan
         passed = torch.ops.aten.threshold_backward(grads[0], result, 0)
-        way = passed, values, kernels, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False)
-        return torch.ops.aten.convolution_backward(*way)[0], *[None] * 6
+        arguments = passed, values, kernels, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False)
+        return torch.ops.aten.convolution_backward(*arguments)[0], *[None] * 6

@@ -1,48 +1,70 @@
-"""A pass that takes less time: the same values and derivatives, up to rounding, from fewer and smaller operations."""
+"""Faster forward: folds batch norms, fuses conv + ReLU, skips unused channels. Same values and derivatives up to rounding."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
-from convscope.fast.fused import can_rectify, rectified_convolution
+from convscope.fast.fused import can_fuse, conv_relu
 from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
-from convscope.graph.graph import Graph, Reference
-from convscope.incremental.replay import MAX_POOLS, scaled_convolutions
-from convscope.scope.edits import RELUS
+from convscope.graph.folding import folded_convolutions
+from convscope.graph.graph import Graph, Node, Reference
+from convscope.graph.operations import RELUS, spellings
 
-_MAX_POOLINGS: tuple[Callable[..., Any], ...] = (F.max_pool2d, torch.max_pool2d)
-_POSITION_BY_POSITION = frozenset("relu relu_ hardtanh hardtanh_ silu silu_ gelu leaky_relu leaky_relu_ hardswish hardswish_".split())
-_ABOUT = frozenset(
+_MAX_POOLS = spellings("max_pool2d")
+_QUESTIONS = frozenset(
     [Tensor.dim, Tensor.size, Tensor.numel, Tensor.stride, Tensor.is_contiguous, Tensor.is_floating_point]
     + [getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "layout")]
 )
-"""What is asked about a tensor without a look at its values: batch norms ask for dimensions."""
+"""Functions that do not read a tensor's values: batch norms ask for its dimensions."""
 _BLOCK = 16
-"""Channels are computed in multiples of this: other counts are no faster, and a unit's rounding would depend on its batch mates."""
+"""Channels are computed in multiples of this: other counts are no faster, and a unit's rounding would depend on the others."""
+_Kernels = tuple[Tensor, Tensor | None]
+
+
+@dataclass
+class _Convolution:
+    """How one convolution is run.
+
+    Attributes:
+        kernels: Kernels and bias in place of its own, with a batch norm folded in or for some channels alone; None: its own.
+        fuses: Whether it may be one operation with its ReLU.
+        pools: Whether its ReLU, which a max pooling alone reads, may come after the pooling.
+        faster: A faster algorithm for it, where a derivative is wanted; unknown before its first call.
+    """
+
+    kernels: _Kernels | None = None
+    fuses: bool = False
+    pools: bool = False
+    faster: Stem | Winograd | Literal["unknown"] | None = "unknown"
 
 
 class lean_pass(TorchFunctionMode):
-    """Within the block, a network's forward does without what the wanted values do not need.
+    """Within the block, a network's forward skips what the wanted values do not need.
 
-    Batch norms with fixed statistics are multiplied into the kernels of the convolutions before them. A ReLU that only a max pooling
-    reads is applied to what the pooling leaves: both are monotone, so value and derivative are the same. Of a convolution that leads
-    to a wanted layer position by position, only the wanted units are computed. Where a derivative is wanted on a CPU, a convolution and
-    its ReLU are one operation (:mod:`~convscope.fast.fused`); in float32, the first convolution has a faster way back
-    (:mod:`~convscope.fast.stem`), and large 3x3 ones multiply less (:mod:`~convscope.fast.winograd`). The values of other layers may
-    be anything.
+    - Batch norms with running statistics are folded into the kernels of the convolutions before them.
+    - A ReLU that only a max pooling reads is applied after the pooling: both are monotone, so value and derivative are the same.
+    - Of a convolution that only elementwise operations separate from a wanted layer, only the wanted units are computed.
+    - Where a derivative is wanted on a CPU, a convolution and its ReLU are one operation (:mod:`~convscope.fast.fused`); in float32, the
+      first convolution has a faster backward (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications
+      (:mod:`~convscope.fast.winograd`).
+
+    The values of layers that are not wanted may be anything. A forward that differs from the recorded one (control flow that depends on
+    the image's size) keeps its values: what was left out is made up for as soon as another function reads it.
 
     Args:
-        graph: The network's.
-        wanted: Nodes whose own value is wanted; the forward is to end at the last of them.
-        units: Of some of them, the units that suffice, in the order in which they are to come.
+        graph: The network's operations.
+        wanted: Nodes whose own value is wanted; the forward ends at the last of them.
+        units: For some of them, the units that are enough, in the order in which they are wanted.
 
     Attributes:
         narrow: Those of them that come with these units alone (and some that fill up a block). The others come whole.
@@ -51,130 +73,149 @@ class lean_pass(TorchFunctionMode):
     def __init__(self, graph: Graph, wanted: Collection[int], units: Mapping[int, Sequence[int]] | None = None) -> None:
         super().__init__()
         self.narrow: set[int] = set()
-        self._kernels: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self._faster: dict[int, Stem | Winograd | None] = {}
-        self._passing: set[int] = set()
-        self._late: set[int] = set()
-        self._rectifiable: set[int] = set()
-        self._before_relu: Tensor | None = None
-        self._rectified: Tensor | None = None
-        self._raw: Callable[[], Tensor] = Tensor
-        self._unrectified: Tensor | None = None
-        self._once: set[int] = set()
-        if graph.decisions:  # on another picture, what follows may be something else
+        self._convolutions: dict[int, _Convolution] = {}  # by the id of their weights
+        self._skipped_norms: set[int] = set()  # ids of their running means
+        self._fused: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+        self._before_relu: dict[int, Tensor] = {}
+        self._without_relu: dict[int, Tensor] = {}
+        if graph.decisions:  # for another image, the operations that follow may be others
             return
-        self._graph, self._end = graph, max(wanted, default=0)
+        self._nodes, self._end = graph.nodes, max(wanted, default=0)
         before_end = {node: [one for one in readers if one <= self._end] for node, readers in graph.readers().items()}
         self._readers = {node: readers for node, readers in before_end.items() if readers}
-        uses = Counter(id(item) for node in graph.nodes if node.place == 0 for item in node.arguments if isinstance(item, Tensor))
-        self._once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things in different places
-        scaled = scaled_convolutions(graph, self._readers, wanted)
-        self._norms = {norm: pair for norm, pair in scaled.items() if id(graph.nodes[norm].arguments[3]) in self._once}
-        for norm, kernel in list(self._norms.items()):
-            weight = self._weight(graph.nodes[norm].edges[0].node)
-            if weight is None:
-                del self._norms[norm]
-                continue
-            self._kernels[id(weight)] = kernel
-            self._passing.add(id(graph.nodes[norm].arguments[3]))
-        self._find_rectified(wanted)
+        uses = Counter(id(item) for node in graph.nodes if node.output == 0 for item in node.arguments if isinstance(item, Tensor))
+        self._used_once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things in different places
+        self._weights = {index: weight for index, node in enumerate(graph.nodes) if (weight := self._own_weight(node)) is not None}
+        self._convolutions = {id(weight): _Convolution() for weight in self._weights.values()}
+        self._norms = self._fold(graph, wanted)
+        for index in self._weights:
+            self._plan_relu(index, wanted)
         for node, asked in (units or {}).items():
-            self._narrow(node, asked)
+            self._plan_units(node, asked)
+
+    # The forward. A tensor that is not what the network takes it for is remembered until a function reads it.
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func in _ABOUT:
+        kwargs = dict(kwargs or {})
+        if func in _QUESTIONS:
             return func(*args, **kwargs)
-        if func is F.batch_norm and len(args) > 1 and id(args[1]) in self._passing:
-            return args[0]
-        if self._rectified is not None and any(item is self._rectified for item in args):
-            if func in RELUS:
-                rectified, self._rectified = self._rectified, None
-                return rectified
-            args = tuple(self._raw() if item is self._rectified else item for item in args)  # not as it was recorded
+        first, *others = args or (None,)
+        if func is F.batch_norm and others and id(others[0]) in self._skipped_norms:
+            return first
+        if func in RELUS and id(first) in self._fused:
+            return self._fused.pop(id(first))[0]
+        if func in RELUS and id(first) in self._before_relu:
+            self._without_relu[id(first)] = self._before_relu.pop(id(first))
+            return first
+        if func in _MAX_POOLS and id(first) in self._without_relu:
+            del self._without_relu[id(first)]
+            return F.relu(func(*args, **kwargs))
+        if self._fused or self._without_relu:
+            args, kwargs = self._as_recorded(args, kwargs)
         if func is torch.conv2d and len(args) == 7:
             return self._convolved(func, args)
-        if self._before_relu is not None and func in RELUS and args and args[0] is self._before_relu:
-            self._unrectified, self._before_relu = args[0], None
-            return args[0]
-        if self._unrectified is not None and any(item is self._unrectified for item in args):
-            if func in _MAX_POOLINGS:
-                self._unrectified = None
-                return F.relu(func(*args, **kwargs))
-            args = tuple(F.relu(item) if item is self._unrectified else item for item in args)  # not as it was recorded
         return func(*args, **kwargs)
 
     def __exit__(self, *raised: Any) -> None:
-        self._before_relu = self._unrectified = self._rectified = None
-        self._raw = Tensor
+        for remembered in (self._fused, self._before_relu, self._without_relu):
+            remembered.clear()
         super().__exit__(*raised)
 
+    def _as_recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of a function that was not expected here, with the values that the network takes its tensors for."""
+
+        def value_of(tensor: Tensor) -> Tensor:
+            if id(tensor) in self._fused:
+                return self._fused[id(tensor)][1]()
+            return F.relu(tensor) if id(tensor) in self._without_relu else tensor
+
+        return tree_map_only(Tensor, value_of, (args, kwargs))
+
     def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
-        """A convolution, with the kernels that stand in for its own."""
-        weight, values, plan = id(args[1]), args[0], args[3:]
-        kernels, bias = self._kernels.get(weight, (args[1], args[2]))
+        """A convolution, as planned."""
+        values, weight, bias, *options = args
+        plan = self._convolutions.get(id(weight))
+        if plan is None:
+            return func(*args)
+        kernels, bias = plan.kernels or (weight, bias)
         faster = None
-        if weight in self._once and values.requires_grad and not torch.is_autocast_enabled("cpu"):
-            if weight not in self._faster:
-                self._faster[weight] = Stem.of(kernels, bias, *plan) or Winograd.of(kernels, bias, *plan)
-            faster = self._faster[weight]
+        if values.requires_grad and not torch.is_autocast_enabled("cpu"):
+            if plan.faster == "unknown":
+                plan.faster = Stem.of(kernels, bias, *options) or Winograd.of(kernels, bias, *options)
+            faster = plan.faster
         if faster is not None:
             value = faster(values)
-        elif weight in self._rectifiable and values.requires_grad and can_rectify(values, kernels, *plan[:3]):
-            value = self._rectified = rectified_convolution(values, kernels, bias, *plan)
-            self._raw = lambda: func(values, kernels, bias, *plan)
+        elif plan.fuses and values.requires_grad and can_fuse(values, kernels, *options[:3]):
+            value = conv_relu(values, kernels, bias, *options)
+            self._fused[id(value)] = value, lambda: func(values, kernels, bias, *options)
         else:
-            value = func(values, kernels, bias, *plan)
-        if weight in self._late:
-            self._before_relu = value
+            value = func(values, kernels, bias, *options)
+        if plan.pools:
+            self._before_relu[id(value)] = value
         return value
 
-    def _weight(self, node: int) -> Tensor | None:
-        """The kernels of a convolution that is nothing else and shares them with nobody."""
-        found = self._graph.nodes[node]
-        if found.operation != "convolution" or found.arguments[6] or isinstance(found.arguments[1], Reference):
+    # The plan, from the recorded graph.
+
+    def _own_weight(self, node: Node) -> Tensor | None:
+        """The kernels of a convolution that no other operation uses."""
+        if node.role != "convolution" or node.arguments[6] or isinstance(node.arguments[1], Reference):
             return None
-        return found.arguments[1] if id(found.arguments[1]) in self._once else None
+        return node.arguments[1] if id(node.arguments[1]) in self._used_once else None
+
+    def _fold(self, graph: Graph, wanted: Collection[int]) -> set[int]:
+        """Folds batch norms; those that are skipped."""
+        skipped: set[int] = set()
+        for norm, kernels in folded_convolutions(graph, self._readers, wanted).items():
+            weight, mean = self._weights.get(graph.nodes[norm].edges[0].node), id(graph.nodes[norm].arguments[3])
+            if weight is not None and mean in self._used_once:
+                self._convolutions[id(weight)].kernels = kernels
+                self._skipped_norms.add(mean)
+                skipped.add(norm)
+        return skipped
 
     def _only_reader(self, node: int) -> int | None:
         """The one node that reads a node's value before the forward ends."""
-        nodes = self._graph.nodes
-        found = {one for one in self._readers.get(node, []) if nodes[one].place == 0}
+        found = {one for one in self._readers.get(node, []) if self._nodes[one].output == 0}
         return found.pop() if len(found) == 1 else None
 
-    def _find_rectified(self, wanted: Collection[int]) -> None:
-        """Convolutions that may do their ReLU's work, and those whose ReLU, read by a max pooling alone, may come after it."""
-        nodes = self._graph.nodes
-        for index in range(len(nodes)):
-            weight = self._weight(index)
-            way = [index]
-            while weight is not None and (reader := self._only_reader(way[-1])) is not None and len(way) < 4:
-                way.append(reader)
-            after = [step for step in way[1:] if step not in self._norms][:2]
-            if not after or nodes[after[0]].operation not in ("relu", "relu_"):
-                continue
-            if any(step in wanted for step in way[: way.index(after[0])]):
-                continue
-            pooled = len(after) > 1 and nodes[after[1]].operation in MAX_POOLS and after[0] not in wanted
-            places = pooled and any(nodes[one].place and self._readers.get(one) for one in self._readers[after[0]])  # of maxima
-            (self._late if pooled and not places else self._rectifiable).add(id(weight))
+    def _plan_relu(self, index: int, wanted: Collection[int]) -> None:
+        """Whether a convolution may be fused with its ReLU, or the ReLU, read by a max pooling alone, may come after that."""
+        path = [index]
+        while (reader := self._only_reader(path[-1])) is not None and len(path) < 4:
+            path.append(reader)
+        after = [node for node in path[1:] if node not in self._norms][:2]
+        if not after or not self._nodes[after[0]].is_relu or any(node in wanted for node in path[: path.index(after[0])]):
+            return
+        pooled = len(after) > 1 and self._nodes[after[1]].role == "max pool" and after[0] not in wanted
+        indices = pooled and any(self._nodes[one].output and self._readers.get(one) for one in self._readers[after[0]])
+        plan = self._convolutions[id(self._weights[index])]
+        plan.pools = pooled and not indices
+        plan.fuses = not plan.pools
 
-    def _narrow(self, node: int, asked: Sequence[int]) -> None:
-        """Leaves only some channels of the convolution before a node, if nothing else needs the others."""
-        nodes, way = self._graph.nodes, [node]
+    def _plan_units(self, node: int, asked: Sequence[int]) -> None:
+        """Computes only some channels of the convolution before a node, if nothing else needs the others."""
+        path = [node]
         if node != self._end or node in self._readers:
             return
-        while nodes[way[-1]].operation in _POSITION_BY_POSITION or way[-1] in self._norms:
-            before = nodes[way[-1]].edges[0].node
-            if self._only_reader(before) != way[-1]:
+        while self._is_elementwise(path[-1]):
+            before = self._nodes[path[-1]].edges[0].node
+            if self._only_reader(before) != path[-1]:
                 return
-            way.append(before)
-        weight = self._weight(way[-1])
-        if weight is None or nodes[way[-1]].arguments[8] != 1 or 2 * (count := -(-len(asked) // _BLOCK) * _BLOCK) > len(weight):
+            path.append(before)
+        weight, convolution = self._weights.get(path[-1]), self._nodes[path[-1]]
+        count = -(-len(asked) // _BLOCK) * _BLOCK
+        if weight is None or convolution.arguments[8] != 1 or 2 * count > len(weight):
             return
         some = torch.tensor([*asked, *[asked[0]] * (count - len(asked))], device=weight.device)
-        kernels, bias = self._kernels.get(id(weight), (weight, nodes[way[-1]].arguments[2]))
-        self._kernels[id(weight)] = kernels[some], None if bias is None else bias[some]
+        plan = self._convolutions[id(weight)]
+        kernels, bias = plan.kernels or (weight, convolution.arguments[2])
+        plan.kernels = kernels[some], None if bias is None else bias[some]
         self.narrow.add(node)
+
+    def _is_elementwise(self, index: int) -> bool:
+        """Whether a node is a skipped batch norm, or an activation without parameters for each channel."""
+        node = self._nodes[index]
+        plain = len(node.edges) == 1 and not any(isinstance(item, Tensor) for item in node.arguments)
+        return index in self._norms or (node.role == "activation" and plain)

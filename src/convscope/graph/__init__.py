@@ -1,1 +1,1 @@
-"""The network as a graph of tensor operations: geometry, receptive fields, multiply-accumulates, bounds."""
+"""The network as a graph of tensor operations: geometry, receptive fields, multiply-accumulate operations, bounds."""

@@ -1,9 +1,9 @@
-"""A network as a graph of tensor operations with spatial geometry, recorded on one real forward.
+"""A network as a graph of tensor operations with spatial geometry, recorded on one forward pass.
 
-The recorder watches the ATen operations below autograd while the network runs (a TorchDispatchMode). Tracing was tried first, on every
-convolutional network of torchvision: see `docs/notes/graph.md`. Recording needs no tracing, so control flow, wrappers and
-any Python in between do not matter; ATen has few, canonical operations; and as module calls are seen in the same run, every layer
-knows its operation. An operation that is not known here is `Whole`: everything depends on everything, which is never wrong.
+The recorder sees the ATen operations below autograd while the network runs (a TorchDispatchMode). Nothing is traced, so control flow,
+wrappers and any Python in between do not matter; ATen has few, canonical operations; and as module calls are seen in the same run, the
+operation behind every layer is known (`docs/notes/graph.md` compares this with tracing). In an unknown operation every output depends
+on every input (`Whole`), which is never wrong.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from convscope.graph.geometry import Geometry, Whole
-from convscope.graph.operations import MACS, Spatial, geometry_of
+from convscope.graph.geometry import Geometry, Whole, Window
+from convscope.graph.geometry_rules import Call, Spatial
+from convscope.graph.operations import Role, geometry_of, known, macs_of
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands in a recorded call for the value of a node."""
+    """A node's value among the arguments of a recorded call."""
 
     node: int
 
@@ -42,13 +43,13 @@ class Node:
     """One tensor that an operation produced.
 
     Attributes:
-        operation: ATen name, e.g. "convolution"; "input" for the picture.
+        operation: ATen name, e.g. "convolution"; "input" for the image.
         shape: With the batch axis.
-        spatial: Where y and x are among the axes; None if it has no such axes (any more).
-        edges: What it was computed from (parameters and constants are not nodes).
+        spatial: Where y and x are among the axes; None without such axes.
+        edges: The nodes it was computed from (parameters and constants are not nodes).
         macs: Multiply-accumulate operations for one image.
         function, arguments, keywords: The recorded call, with `Reference` for nodes.
-        place: Which of the operation's outputs this is.
+        output: Which of the operation's outputs this is.
     """
 
     operation: str
@@ -59,22 +60,32 @@ class Node:
     function: Callable[..., Any] | None = None
     arguments: tuple[Any, ...] = ()
     keywords: Mapping[str, Any] | None = None
-    place: int = 0
+    output: int = 0
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of its map; None without spatial axes."""
         return None if self.spatial is None else self.spatial.size(self.shape)
 
+    @property
+    def role(self) -> Role:
+        """What its operation is in a network, see :class:`~convscope.graph.operations.Operation`."""
+        return known(self.operation).role
+
+    @property
+    def is_relu(self) -> bool:
+        """Whether it is a ReLU, in place or not."""
+        return self.operation in ("relu", "relu_")
+
 
 @dataclass(frozen=True)
 class Field:
-    """What the units along one axis of a layer see of the picture.
+    """Receptive fields of a layer's positions along one axis.
 
     Attributes:
-        first, last: First and last pixel for each unit position, inclusive, not clipped to the picture.
-        whole: Whether they see all of it.
-        jump: Pixels between the fields of neighbouring units (a fraction after enlargement); 0 for the whole picture.
+        first, last: First and last pixel for each position, inclusive, not clipped to the image.
+        whole: Whether it is all of the image.
+        jump: Pixels between the fields of neighbouring positions (a fraction after upsampling); 0 for the whole image.
     """
 
     first: np.ndarray
@@ -84,7 +95,7 @@ class Field:
 
     @property
     def size(self) -> int:
-        """Pixels seen by the unit that sees most."""
+        """Pixels of the largest receptive field."""
         return int((self.last - self.first).max()) + 1
 
 
@@ -92,9 +103,9 @@ class Graph:
     """The operations of one forward, in order.
 
     Attributes:
-        nodes: What was computed; node 0 is the picture.
-        decisions: Names of operations that took a value out of the tensors (``.item()``, a condition): on another picture, what
-            follows may be something else.
+        nodes: What was computed; node 0 is the image.
+        decisions: Names of operations that took a value out of the tensors (``.item()``, a condition): for another image, the
+            operations that follow may be others.
     """
 
     def __init__(self, nodes: Sequence[Node], decisions: Sequence[str] = ()) -> None:
@@ -102,21 +113,22 @@ class Graph:
         self.decisions = tuple(decisions)
 
     def field(self, node: int, axis: int, *, clipped: bool = False) -> Field:
-        """What every position along an axis (0: y, 1: x) of a node sees of the picture (node 0).
+        """Receptive field in the image (node 0) of every position along an axis of a node.
 
-        Exact hulls by interval arithmetic backwards through every path; a path that sums over the map sees the whole picture.
+        Intervals are followed backward through every path, and their hull is taken where paths meet; behind a sum over the map the
+        field is the whole image.
 
         Args:
             node: Number of the node.
             axis: 0 for y, 1 for x.
-            clipped: Leave out what lies in the padding of the picture or of any map on the way. A unit that sees nothing but padding
-                has first > last.
+            clipped: Leave out the padding of the image and of any map on the way. A position that reads nothing but padding has
+                first > last.
         """
-        picture = self.nodes[0].size
-        here = self.nodes[node].size
-        length = 1 if here is None else here[axis]
-        if here is None or picture is None:
-            return _everything(length, (picture or (1, 1))[axis])
+        image = self.nodes[0].size
+        own = self.nodes[node].size
+        length = 1 if own is None else own[axis]
+        if own is None or image is None:
+            return _everything(length, (image or (1, 1))[axis])
         positions = np.arange(length + 1)  # one beyond the end, so that a map of one position has a jump, too
         wanted: dict[int, tuple[np.ndarray, np.ndarray]] = {node: (positions, positions)}
         for index in range(node, 0, -1):
@@ -124,20 +136,23 @@ class Graph:
                 continue
             first, last = wanted.pop(index)
             for edge in self.nodes[index].edges:
-                rule = edge.x if axis else edge.y
+                rule, size = edge.x if axis else edge.y, self.nodes[edge.node].size
                 if isinstance(rule, Whole):
-                    return _everything(length, picture[axis])
-                a, b = rule.reads(first, last)
+                    return _everything(length, image[axis])
+                if clipped and isinstance(rule, Window) and size is not None:
+                    a, b = rule.reads_inside(first, last, size[axis])
+                else:
+                    a, b = rule.reads(first, last)
                 if clipped:
-                    a, b = _inside(a, b, first > last, self.nodes[edge.node].size, axis)
+                    a, b = _inside(a, b, first > last, size, axis)
                 if edge.node in wanted:
                     a, b = _hull(*wanted[edge.node], a, b)
                 wanted[edge.node] = a, b
-        first, last = wanted.get(0, (np.zeros(length + 1, int), np.full(length + 1, -1)))  # computed from parameters alone: sees nothing
+        first, last = wanted.get(0, (np.zeros(length + 1, int), np.full(length + 1, -1)))  # computed from parameters alone
         return Field(first[:-1], last[:-1], False, float(first[-1] - first[0]) / length)
 
     def readers(self) -> dict[int, list[int]]:
-        """The nodes that are computed from each node, in order."""
+        """For each node, the nodes computed from it, in order."""
         found: dict[int, list[int]] = {}
         for index, node in enumerate(self.nodes):
             for edge in node.edges:
@@ -154,14 +169,14 @@ def _everything(length: int, pixels: int) -> Field:
 
 
 def _inside(a: np.ndarray, b: np.ndarray, empty: np.ndarray, size: tuple[int, int] | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals cut to a map; empty ones, and those wholly outside, become (0, -1)."""
+    """Intervals clipped to a map; empty ones, and those wholly outside, become (0, -1)."""
     a, b = np.maximum(a, 0), b if size is None else np.minimum(b, size[axis] - 1)
     empty = empty | (a > b)
     return np.where(empty, 0, a), np.where(empty, -1, b)
 
 
 def _hull(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Union of intervals, where an empty one (first > last) adds nothing."""
+    """Hull of two intervals each; an empty one (first > last) adds nothing."""
     first = np.where(a > b, c, np.where(c > d, a, np.minimum(a, c)))
     last = np.where(a > b, d, np.where(c > d, b, np.maximum(b, d)))
     return first, last
@@ -183,7 +198,7 @@ class Recorder(TorchDispatchMode):
         self._sharing: dict[int, list[Tensor]] = {images.untyped_storage().data_ptr(): [images]}
 
     def node_of(self, value: Tensor) -> int | None:
-        """The node whose value a tensor is; None if it was not computed from the picture."""
+        """The node whose value a tensor is; None if it was not computed from the image."""
         return self._numbers.get(id(value))
 
     def graph(self) -> Graph:
@@ -205,16 +220,16 @@ class Recorder(TorchDispatchMode):
         outputs = [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
         if not outputs:
             self._decisions.append(name)
-        for place, output in enumerate(outputs):
-            spatial, rules = geometry_of(name, args, kwargs, [(self.nodes[number], value) for number, value in inputs], output, place)
+        for which, output in enumerate(outputs):
+            call = Call(args, kwargs, [(self.nodes[number], value) for number, value in inputs], output)
+            spatial, rules = geometry_of(name, call, which)
             edges = tuple(Edge(number, *rule) for (number, _), rule in zip(inputs, rules, strict=True))
-            count = MACS.get(name, lambda *_: 0)(args, output) if place == 0 else 0
-            macs = count // max(1, self.nodes[0].shape[0])
-            self._keep(output, Node(name, tuple(output.shape), spatial, edges, macs, func, arguments, keywords, place))
+            macs = 0 if which else macs_of(name, args, output) // max(1, self.nodes[0].shape[0])
+            self._store(output, Node(name, tuple(output.shape), spatial, edges, macs, func, arguments, keywords, which))
         if name.endswith("_") and outputs:
             self._overwritten(outputs[0])
 
-    def _keep(self, value: Tensor, node: Node) -> None:
+    def _store(self, value: Tensor, node: Node) -> None:
         self.nodes.append(node)
         self._numbers[id(value)] = len(self.nodes) - 1
         self._alive.append(value)
@@ -223,7 +238,7 @@ class Recorder(TorchDispatchMode):
             sharing.append(value)
 
     def _overwritten(self, value: Tensor) -> None:
-        """Other tensors on the same memory changed with it: from here on they depend on everything about it."""
+        """Tensors on the same memory changed with it: from here on they depend on all of it."""
         changed = self._numbers[id(value)]
         for other in list(self._sharing.get(value.untyped_storage().data_ptr(), [])):
             if other is not value:

@@ -1,300 +1,75 @@
-"""What is known of single ATen operations: how their output's y and x hang together with their inputs', and what they cost."""
+"""The registry of tensor operations: one entry per ATen operation with everything that is known of it.
+
+A new operation is one entry in `OPERATIONS` (and its name in ``tests/graph/test_operations.py``). An operation that is not listed is
+always exact and never wrong: every output depends on every input (`Whole`), nothing bounds it, and nothing is fused with it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from convscope.graph.geometry import SAME, Geometry, Repeat, Transposed, Whole, Window
+from convscope.graph import bound_rules as bound
+from convscope.graph import geometry_rules as geometry
+from convscope.graph.geometry import Whole
+
+Role = Literal[
+    "convolution",
+    "dense",
+    "product",
+    "batch norm",
+    "norm",
+    "activation",
+    "gate",
+    "max pool",
+    "average pool",
+    "adaptive pool",
+    "arithmetic",
+    "reduce",
+    "join",
+    "part",
+    "pad",
+    "resize",
+    "copy",
+    "view",
+    "unknown",
+]
 
 
 @dataclass(frozen=True)
-class Spatial:
-    """Where y and x are among a tensor's axes.
+class Operation:
+    """What is known of an ATen operation and of its in-place form.
 
     Attributes:
-        y, x: Axis numbers; for `rows`, the axes before merging.
-        rows: (n, h, w) if all three are merged into axis 0, as dense layers on channels-last maps do; else None.
+        role: What it is in a network. "dense" multiplies by a matrix of weights, "product" by another value; "norm" is any but a batch
+            norm; a "gate" is a nonlinearity that is no convolution's activation (softmax, attention); "copy" passes values on unchanged.
+        geometry: How y and x of its output depend on its inputs; None: on everything.
+        bound: Bounds of its output from bounds of its inputs; None: unknown.
+        macs: Multiply-accumulate operations of a call, (arguments, output) -> count for the whole batch; None: free, as is customary.
+        outputs: Whether `geometry` holds for all of its outputs, not the first alone.
+        view: Whether the result is all of its input in the same memory.
+        shaped: Whether an argument is the shape of the result.
+        functions: Python functions of torch that compute it, for edits of a network; None: those of its own name.
     """
 
-    y: int
-    x: int
-    rows: tuple[int, int, int] | None = None
-
-    def size(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Height and width in a tensor of this shape."""
-        return self.rows[1:] if self.rows else (shape[self.y], shape[self.x])
-
-
-class Known(Protocol):
-    """What the rules need to know of an input's node."""
+    role: Role
+    geometry: geometry.Rule | None = None
+    bound: bound.Rule | None = None
+    macs: Callable[[Sequence[Any], Tensor], int] | None = None
+    outputs: bool = False
+    view: bool = False
+    shaped: bool = False
+    functions: tuple[str, ...] | None = None
 
     @property
-    def spatial(self) -> Spatial | None: ...
-
-
-Inputs = Sequence[tuple[Known, Tensor]]
-Rules = list[tuple[Geometry, Geometry]]
-Answer = tuple[Spatial | None, Rules] | None
-"""The output's spatial axes and a rule pair for each input; None: not known."""
-
-POINTWISE = frozenset(
-    (
-        "relu relu_ hardtanh hardtanh_ hardswish hardswish_ hardsigmoid hardsigmoid_ silu silu_ gelu gelu_ sigmoid sigmoid_ tanh tanh_ "
-        "clamp clamp_ clamp_min clamp_min_ clamp_max leaky_relu leaky_relu_ elu elu_ mish mish_ softplus exp log neg abs sqrt rsqrt "
-        "square pow erf threshold threshold_ prelu _prelu_kernel native_dropout dropout clone detach alias _to_copy to contiguous copy_ "
-        "lift_fresh _native_batch_norm_legit_no_training add add_ sub sub_ rsub mul mul_ div div_ maximum minimum where lt gt le ge eq"
-    ).split()
-)
-
-
-def geometry_of(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor, place: int
-) -> tuple[Spatial | None, Rules]:
-    """Spatial axes of an operation's output, and a rule for y and x towards each input.
-
-    Args:
-        name: ATen name.
-        args, kwargs: Its arguments.
-        inputs: The inputs that depend on the picture, in order: (node, value).
-        output: The value produced.
-        place: Which of the outputs it is.
-
-    Returns:
-        (spatial, rules). Unknown operations are `Whole` towards every input.
-    """
-    rule = _RULES.get(name, _pointwise if name in POINTWISE else None)
-    answer = rule(args, kwargs, inputs, output) if rule is not None and (place == 0 or name in ("split", "chunk", "unbind")) else None
-    if name in ("split", "split_with_sizes", "chunk") and rule is not None:
-        answer = rule(args, kwargs, inputs, output)
-    if answer is not None:
-        return answer
-    return Spatial(2, 3) if output.ndim == 4 else None, [(Whole(), Whole())] * len(inputs)
-
-
-def _pointwise(_args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """Element-wise operations and joins; an input of length 1 along an axis is spread over it."""
-    leading = next((node.spatial for node, value in inputs if node.spatial is not None and value.shape == output.shape), None)
-    if leading is None:
-        return None
-    rules: Rules = []
-    for node, value in inputs:
-        if value.ndim != output.ndim or node.spatial is None or node.spatial != leading:
-            rules.append((Whole(), Whole()))
-            continue
-        sizes = zip(node.spatial.size(value.shape), leading.size(output.shape), strict=True)
-        y, x = (SAME if have == want else Whole() for have, want in sizes)
-        rules.append((y, x))
-    return leading, rules
-
-
-def _batch_norm(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """With running statistics a scaling of channels; with the batch's own (instance norm is that, too) everything depends on everything."""
-    if len(args) < 6 or args[5] is not False:
-        return None
-    return _pointwise(args, kwargs, inputs, output)
-
-
-def _convolution(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    source, weight, _bias, stride, padding, dilation, transposed, _output_padding, *_ = args
-    if len(inputs) != 1 or inputs[0][1] is not source or output.ndim != 4 or inputs[0][0].spatial != Spatial(2, 3):
-        return None
-    kind = Transposed if transposed else Window
-    y, x = (kind(weight.shape[2 + i], _pick(stride, i), _pick(padding, i), _pick(dilation, i)) for i in (0, 1))
-    return Spatial(2, 3), [(y, x)]
-
-
-def _pool(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor, dilates: bool) -> Answer:
-    if output.ndim != 4 or inputs[0][0].spatial != Spatial(2, 3):
-        return None
-    given = dict(enumerate(args))
-    kernel = given.get(1, kwargs.get("kernel_size"))
-    stride = given.get(2, kwargs.get("stride")) or kernel
-    padding = given.get(3, kwargs.get("padding", 0))
-    dilation = given.get(4, kwargs.get("dilation", 1)) if dilates else 1
-    y, x = (Window(_pick(kernel, i), _pick(stride, i), _pick(padding, i), _pick(dilation, i)) for i in (0, 1))
-    return Spatial(2, 3), [(y, x)]
-
-
-def _adaptive_pool(_args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """Exact where the bins are equal; unequal bins count as whole."""
-    node, value = inputs[0]
-    if output.ndim != 4 or node.spatial != Spatial(2, 3):
-        return None
-
-    def rule(axis: int) -> Geometry:
-        have, want = value.shape[axis], output.shape[axis]
-        return Window(have // want, have // want) if have % want == 0 and want > 1 else SAME if have == want == 1 else Whole()
-
-    return Spatial(2, 3), [(rule(2), rule(3))]
-
-
-def _concatenation(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    spatial = inputs[0][0].spatial
-    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
-    if spatial is None or spatial.rows or axis in (spatial.y, spatial.x) or any(node.spatial != spatial for node, _ in inputs):
-        return None
-    return spatial, [(SAME, SAME)] * len(inputs)
-
-
-def _reduction(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """Means and sums over axes other than y and x keep the map; over y or x, they are whole on that axis."""
-    node, value = inputs[0]
-    axes = args[1] if len(args) > 1 else kwargs.get("dim")
-    keeps = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-    if node.spatial is None or node.spatial.rows or axes is None or not keeps or output.ndim != value.ndim:
-        return None
-    reduced = {axis % value.ndim for axis in ([axes] if isinstance(axes, int) else axes)}
-    y, x = (Whole() if axis in reduced else SAME for axis in (node.spatial.y, node.spatial.x))
-    return node.spatial, [(y, x)]
-
-
-def _slice(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """Slices and parts: along channels the map stays; along y or x it is cropped."""
-    node, value = inputs[0]
-    if node.spatial is None or node.spatial.rows or output.ndim != value.ndim:
-        return None
-    axis = (args[1] if len(args) > 1 else 0) % value.ndim
-    start, step = (args[2] if len(args) > 2 else 0) or 0, args[4] if len(args) > 4 else 1
-    start = start + value.shape[axis] if start < 0 else start
-    y, x = (Window(1, step, -start) if axis == own else SAME for own in (node.spatial.y, node.spatial.x))
-    return node.spatial, [(y, x)]
-
-
-def _selection(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, _output: Tensor) -> Answer:
-    """One index of an axis other than y and x, which disappears."""
-    node, value = inputs[0]
-    axis = args[1] % value.ndim
-    if node.spatial is None or node.spatial.rows or axis in (node.spatial.y, node.spatial.x):
-        return None
-    return Spatial(*(own - (own > axis) for own in (node.spatial.y, node.spatial.x))), [(SAME, SAME)]
-
-
-def _parts(args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    spatial = inputs[0][0].spatial
-    axis = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % output.ndim
-    if spatial is None or spatial.rows or axis in (spatial.y, spatial.x):
-        return None
-    return spatial, [(SAME, SAME)]
-
-
-def _padding(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    if output.ndim != 4 or inputs[0][0].spatial != Spatial(2, 3):
-        return None
-    pads = [*args[1], 0, 0, 0, 0]
-    return Spatial(2, 3), [(Window(padding=pads[2]), Window(padding=pads[0]))]
-
-
-def _permutation(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, _output: Tensor) -> Answer:
-    node, value = inputs[0]
-    if node.spatial is None or node.spatial.rows:
-        return None
-    order = [axis % value.ndim for axis in args[1]]
-    return Spatial(order.index(node.spatial.y), order.index(node.spatial.x)), [(SAME, SAME)]
-
-
-def _transposition(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    order = list(range(output.ndim))
-    one, other = args[1] % output.ndim, args[2] % output.ndim
-    order[one], order[other] = order[other], order[one]
-    return _permutation([args[0], order], {}, inputs, output)
-
-
-def _view(_args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """Reshapes that leave y and x whole axes, or merge (n, h, w) into rows and back."""
-    node, value = inputs[0]
-    spatial = node.spatial
-    if spatial is None:
-        return None
-    if spatial.rows:
-        if tuple(output.shape[:3]) == spatial.rows:
-            return Spatial(1, 2), [(SAME, SAME)]
-        return (spatial, [(SAME, SAME)]) if output.shape[0] == value.shape[0] and output.ndim == 2 else None
-    if (spatial.y, spatial.x) == (1, 2) and output.ndim == 2 and output.shape[0] == math.prod(value.shape[:3]):
-        n, h, w = value.shape[:3]
-        return Spatial(1, 2, (n, h, w)), [(SAME, SAME)]
-    places = [_kept(value.shape, output.shape, axis) for axis in (spatial.y, spatial.x)]
-    if places[0] is None or places[1] is None or places[0] == places[1]:
-        return None
-    return Spatial(places[0], places[1]), [(SAME, SAME)]
-
-
-def _kept(before: Sequence[int], after: Sequence[int], axis: int) -> int | None:
-    """The axis of a reshaped tensor that is axis `axis` of the original: same length, same number of elements in front of it."""
-    front = math.prod(before[:axis])
-    return next((k for k in range(len(after)) if math.prod(after[:k]) == front and after[k] == before[axis]), None)
-
-
-def _dense(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    """A dense layer on rows (one row per position) leaves positions alone."""
-    node, value = inputs[0]
-    if len(inputs) != 1 or node.spatial is None or node.spatial.rows is None or output.shape[0] != value.shape[0]:
-        return None
-    left = args[0] if len(args) == 2 else args[1]
-    return (node.spatial, [(SAME, SAME)]) if left is value else None
-
-
-def _layer_norm(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    spatial = inputs[0][0].spatial
-    if len(inputs) != 1 or spatial is None or spatial.rows or max(spatial.y, spatial.x) >= output.ndim - len(args[1]):
-        return None
-    return spatial, [(SAME, SAME)]
-
-
-def _enlargement(_args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    node, value = inputs[0]
-    if node.spatial != Spatial(2, 3) or any(output.shape[axis] % value.shape[axis] for axis in (2, 3)):
-        return None
-    return Spatial(2, 3), [(Repeat(output.shape[2] // value.shape[2]), Repeat(output.shape[3] // value.shape[3]))]
-
-
-def _squeezed(args: Sequence[Any], _kwargs: Mapping[str, Any], inputs: Inputs, output: Tensor) -> Answer:
-    return _view(args, {}, inputs, output)
-
-
-def _pick(value: Any, index: int) -> int:
-    return int(value if isinstance(value, int) else value[index if len(value) > 1 else 0])
-
-
-_RULES: dict[str, Callable[[Sequence[Any], Mapping[str, Any], Inputs, Tensor], Answer]] = {
-    "convolution": _convolution,
-    "native_batch_norm": _batch_norm,
-    "_native_batch_norm_legit": _batch_norm,
-    "cudnn_batch_norm": _batch_norm,
-    "miopen_batch_norm": _batch_norm,
-    "max_pool2d_with_indices": lambda a, k, i, o: _pool(a, k, i, o, dilates=True),
-    "max_pool2d": lambda a, k, i, o: _pool(a, k, i, o, dilates=True),
-    "avg_pool2d": lambda a, k, i, o: _pool(a, k, i, o, dilates=False),
-    "_adaptive_avg_pool2d": _adaptive_pool,
-    "adaptive_avg_pool2d": _adaptive_pool,
-    "adaptive_max_pool2d": _adaptive_pool,
-    "cat": _concatenation,
-    "mean": _reduction,
-    "sum": _reduction,
-    "amax": _reduction,
-    "slice": _slice,
-    "select": _selection,
-    "split": _parts,
-    "split_with_sizes": _parts,
-    "chunk": _parts,
-    "constant_pad_nd": _padding,
-    "permute": _permutation,
-    "transpose": _transposition,
-    "view": _view,
-    "_unsafe_view": _view,
-    "reshape": _view,
-    "expand": _pointwise,
-    "unsqueeze": _squeezed,
-    "squeeze": _squeezed,
-    "addmm": _dense,
-    "mm": _dense,
-    "native_layer_norm": _layer_norm,
-    "upsample_nearest2d": _enlargement,
-}
+    def fresh(self) -> bool:
+        """Whether the result is certain to share no memory with anything else."""
+        return self.role not in ("unknown", "adaptive pool", "part", "copy", "view") and not self.view
 
 
 def _convolution_macs(args: Sequence[Any], output: Tensor) -> int:
@@ -302,11 +77,165 @@ def _convolution_macs(args: Sequence[Any], output: Tensor) -> int:
     return (source if transposed else output).numel() * weight[0].numel()
 
 
-MACS: dict[str, Callable[[Sequence[Any], Tensor], int]] = {
-    "convolution": _convolution_macs,
-    "addmm": lambda args, output: output.numel() * args[1].shape[-1],
-    "mm": lambda args, output: output.numel() * args[0].shape[-1],
-    "bmm": lambda args, output: output.numel() * args[0].shape[-1],
-    "baddbmm": lambda args, output: output.numel() * args[1].shape[-1],
+def _product_macs(args: Sequence[Any], output: Tensor) -> int:
+    return output.numel() * args[0].shape[-1]
+
+
+def _added_product_macs(args: Sequence[Any], output: Tensor) -> int:
+    return output.numel() * args[1].shape[-1]
+
+
+def _pointwise(role: Role, rule: bound.Rule | None = None, **more: Any) -> Operation:
+    return Operation(role, geometry.elementwise, rule, **more)
+
+
+def _view(rule: geometry.Rule, bounded: bound.Rule | None = None, **more: Any) -> Operation:
+    return Operation("view", rule, bounded, view=True, **more)
+
+
+_BATCH_NORM = Operation("batch norm", geometry.batch_norm, bound.batch_norm)
+_MAX_POOL = Operation("max pool", geometry.max_pool, bound.within)
+_ADAPTIVE = Operation("adaptive pool", geometry.adaptive_pool, bound.within)
+_NEAREST = Operation("resize", geometry.nearest, bound.within)
+_SPLIT = Operation("part", geometry.splitting, outputs=True)
+
+OPERATIONS: dict[str, Operation] = {
+    # products with weights, and of two values
+    "convolution": Operation("convolution", geometry.convolution, bound.convolution, _convolution_macs),
+    "addmm": Operation("dense", geometry.dense, bound.dense, _added_product_macs),
+    "mm": Operation("dense", geometry.dense, bound.dense, _product_macs),
+    "bmm": Operation("product", macs=_product_macs),
+    "baddbmm": Operation("product", macs=_added_product_macs),
+    # norms
+    "native_batch_norm": _BATCH_NORM,
+    "_native_batch_norm_legit": _BATCH_NORM,
+    "cudnn_batch_norm": _BATCH_NORM,
+    "miopen_batch_norm": _BATCH_NORM,
+    "_native_batch_norm_legit_no_training": Operation("batch norm", geometry.elementwise, bound.fixed_batch_norm),
+    "native_layer_norm": Operation("norm", geometry.layer_norm),
+    "native_group_norm": Operation("norm"),
+    # activations
+    "relu": _pointwise("activation", bound.clipping),
+    "clamp": _pointwise("activation", bound.clipping, functions=("clamp", "clip")),
+    "clamp_min": _pointwise("activation", bound.clipping),
+    "hardtanh": _pointwise("activation", bound.clipping, functions=("hardtanh", "relu6")),
+    "leaky_relu": _pointwise("activation", bound.leaky),
+    "elu": _pointwise("activation", bound.leaky, functions=("elu", "selu")),
+    "celu": _pointwise("activation", bound.leaky),
+    "prelu": _pointwise("activation"),
+    "_prelu_kernel": _pointwise("activation", functions=("prelu",)),
+    "rrelu_with_noise": _pointwise("activation", functions=("rrelu",)),
+    "threshold": _pointwise("activation"),
+    "softplus": _pointwise("activation", bound.rising),
+    "sigmoid": _pointwise("activation", bound.rising, functions=("sigmoid", "expit")),
+    "hardsigmoid": _pointwise("activation", bound.rising),
+    "tanh": _pointwise("activation", bound.rising, functions=("tanh", "tanhshrink")),
+    "silu": _pointwise("activation", bound.falling_then_rising(-0.2785)),
+    "gelu": _pointwise("activation", bound.falling_then_rising(-0.1701)),
+    "hardswish": _pointwise("activation", bound.falling_then_rising(-0.3751)),
+    "mish": _pointwise("activation", bound.falling_then_rising(-0.3089)),
+    # other nonlinearities
+    "softshrink": _pointwise("gate"),
+    "hardshrink": _pointwise("gate"),
+    "log_sigmoid_forward": _pointwise("gate", functions=("logsigmoid",)),
+    "glu": Operation("gate"),
+    "_softmax": Operation("gate", geometry.along_axis, functions=("softmax", "softmin", "gumbel_softmax")),
+    "_log_softmax": Operation("gate", geometry.along_axis, functions=("log_softmax",)),
+    "_scaled_dot_product_flash_attention_for_cpu": Operation("gate", functions=("scaled_dot_product_attention",)),
+    "_native_multi_head_attention": Operation("gate", functions=("multi_head_attention_forward",)),
+    # arithmetic
+    "add": _pointwise("arithmetic", bound.addition),
+    "sub": _pointwise("arithmetic", bound.subtraction),
+    "mul": _pointwise("arithmetic", bound.multiplication),
+    "div": _pointwise("arithmetic", bound.division),
+    "clamp_max": _pointwise("arithmetic", bound.clipping),
+    "exp": _pointwise("arithmetic", bound.rising),
+    **dict.fromkeys("rsub maximum minimum where addcmul log neg abs sqrt rsqrt square pow erf".split(), _pointwise("arithmetic")),
+    **dict.fromkeys("lt gt le ge eq ne masked_fill copy".split(), _pointwise("arithmetic")),
+    # pooling and reduction
+    "max_pool2d": _MAX_POOL,
+    "max_pool2d_with_indices": _MAX_POOL,
+    "avg_pool2d": Operation("average pool", geometry.average_pool, bound.average_pool),
+    "adaptive_avg_pool2d": _ADAPTIVE,
+    "_adaptive_avg_pool2d": _ADAPTIVE,
+    "adaptive_max_pool2d": _ADAPTIVE,
+    "mean": Operation("reduce", geometry.reduction, bound.within_positions),
+    "amax": Operation("reduce", geometry.reduction, bound.within_positions),
+    "sum": Operation("reduce", geometry.reduction),
+    # joining, parts, borders, sizes
+    "cat": Operation("join", geometry.concatenation, bound.concatenation),
+    "slice": Operation("part", geometry.slicing),
+    "select": Operation("part", geometry.selection),
+    "split": _SPLIT,
+    "split_with_sizes": _SPLIT,
+    "chunk": _SPLIT,
+    "constant_pad_nd": Operation("pad", geometry.padding, bound.padding),
+    "reflection_pad2d": Operation("pad", bound=bound.within),
+    "replication_pad2d": Operation("pad", bound=bound.within),
+    "upsample_nearest2d": _NEAREST,
+    "_upsample_nearest_exact2d": _NEAREST,
+    "upsample_bilinear2d": Operation("resize", geometry.bilinear, bound.within),
+    "upsample_bicubic2d": Operation("resize", geometry.bicubic),
+    "pixel_shuffle": Operation("resize", geometry.pixel_shuffle),
+    "pixel_unshuffle": Operation("resize", geometry.pixel_unshuffle),
+    # the same values, elsewhere or otherwise
+    "clone": _pointwise("copy", bound.within),
+    "_to_copy": _pointwise("copy"),
+    "to": _pointwise("copy"),
+    "dropout": _pointwise("copy", bound.dropout),
+    "native_dropout": _pointwise("copy", bound.dropout),
+    **dict.fromkeys("alias detach contiguous".split(), _pointwise("copy", bound.within, view=True)),
+    "lift_fresh": _pointwise("copy", bound.within),
+    "view": _view(geometry.reshaping, bound.reshaping, shaped=True),
+    "_unsafe_view": _view(geometry.reshaping, bound.reshaping, shaped=True),
+    "reshape": _view(geometry.reshaping, bound.reshaping, shaped=True),
+    "expand": _view(geometry.elementwise, shaped=True),
+    "permute": _view(geometry.permutation),
+    "transpose": _view(geometry.transposition),
+    "squeeze": _view(geometry.reshaping, bound.reshaping),
+    "unsqueeze": _view(geometry.reshaping, bound.reshaping),
 }
-"""Multiply-accumulate operations of a call, for its whole batch; other operations count as free, as is customary."""
+
+_UNKNOWN = Operation("unknown")
+
+
+def known(name: str) -> Operation:
+    """What is known of an operation by its ATen name; of the in-place form of an elementwise one (``relu_``) the same."""
+    found = OPERATIONS.get(name.removesuffix("_"), _UNKNOWN)
+    return found if name in OPERATIONS or found.geometry is geometry.elementwise else _UNKNOWN
+
+
+def geometry_of(name: str, call: geometry.Call, output: int) -> tuple[geometry.Spatial | None, geometry.Edges]:
+    """Spatial axes of an operation's output, and a rule for y and x towards each input; unknown ones are `Whole` towards all.
+
+    Args:
+        name: ATen name.
+        call: The call.
+        output: Which of its outputs is meant.
+    """
+    operation = known(name)
+    answer = operation.geometry(call) if operation.geometry is not None and (output == 0 or operation.outputs) else None
+    if answer is not None:
+        return answer
+    return geometry.Spatial(2, 3) if call.output.ndim == 4 else None, [(Whole(), Whole())] * len(call.inputs)
+
+
+def macs_of(name: str, arguments: Sequence[Any], output: Tensor) -> int:
+    """Multiply-accumulate operations of a call, for its whole batch."""
+    count = known(name).macs
+    return 0 if count is None else count(arguments, output)
+
+
+def nonlinear_functions() -> set[str]:
+    """Names of all Python functions that compute an activation or another nonlinearity."""
+    return {function for name, one in OPERATIONS.items() if one.role in ("activation", "gate") for function in one.functions or (name,)}
+
+
+def spellings(name: str) -> set[Callable[..., Any]]:
+    """The functions and methods of torch of that name, in place or not: an edit of them sees modules and functional calls alike."""
+    homes = F, torch, torch.special, Tensor
+    return {getattr(home, spelled) for home in homes for spelled in (name, f"{name}_") if hasattr(home, spelled)}
+
+
+RELUS = spellings("relu")
+"""Every spelling of ReLU."""

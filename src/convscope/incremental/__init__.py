@@ -1,1 +1,1 @@
-"""Incremental inference: after a local change of the image, only what it reaches is computed again, exactly."""
+"""Incremental inference: after a local change of the image, only the positions that depend on it are computed again, exactly."""

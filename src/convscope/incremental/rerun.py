@@ -1,18 +1,18 @@
-"""Exact incremental inference: where a picture changes inside a box, only what the box reaches is computed again.
+"""Exact incremental inference: after a change of the image inside a box, only the positions that depend on the box are computed again.
 
-Every changed value is held as a frame: a window of one size for a whole batch, at its own place for each picture, outside of which the
-value is the kept one. An operation reads its windows out of the kept value, lays the changed ones over them, and runs without padding on
-a source that was padded once. From the first operation that sums over the map on, whole maps are computed. Nothing is approximate.
+Every changed value is stored as crops: windows of one size for a whole batch, at each image's own position; outside of them the value is
+the cached one. An operation crops its windows from the cached value, pastes the recomputed crops onto them, and runs without padding on a
+source that was padded once. From the first operation on that sums over the map, whole maps are computed. Nothing is approximate.
 
-In bfloat16, products with weights are run on the change alone, without bias, and added to the kept float32 value: what is rounded is the
-change and never the value, so that small changes keep their order.
+In bfloat16, products with weights are run on the change alone, without bias, and added to the cached float32 value: the change is
+rounded, never the value, so that small changes keep their order.
 
 Source: Nakandala, Kumar, Papakonstantinou 2019 (Krypton, SIGMOD), with tight windows for each axis and through joins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,24 +23,24 @@ from torch.nn import functional as F
 
 from convscope.graph.geometry import Window
 from convscope.graph.graph import Graph
-from convscope.incremental.frames import Corner, Frame, Places, alone, cut, laid_over
+from convscope.incremental.crops import Crops, Offsets, Windows, crop, paste, paste_on_zeros
 from convscope.incremental.planner import Batch, Planner
-from convscope.incremental.replay import NotRepeatable, Replay, batched, beyond, local, slides
+from convscope.incremental.replay import NotRepeatable, Replay, batched, local, padding_value, slides
 from convscope.scope.precision import computing_in
 from convscope.scope.scope import Scope
 
 __all__ = ["NotRepeatable", "Rerun", "rerun"]
 
-Values = Mapping[int, Frame | Tensor]
-Corners = Mapping[int | None, Corner]
+Values = Mapping[int, Crops | Tensor]
+AllOffsets = Mapping[int | None, Offsets]
 
 
-def rerun(scope: Scope, picture: Tensor, layer: str, *, precision: str = "float32") -> Rerun:
-    """A scope's network on one picture, ready to be run again on changes of it.
+def rerun(scope: Scope, image: Tensor, layer: str, *, precision: str = "float32") -> Rerun:
+    """Incremental inference of a scope's network on changes of one image.
 
     Args:
         scope: The network.
-        picture: (1 3 h w) in pixel space, of any size.
+        image: (1 3 h w) in pixel space, of any size.
         layer: The layer whose value is wanted.
         precision: "float32" (or the network's own wider type), or "bfloat16".
 
@@ -48,59 +48,59 @@ def rerun(scope: Scope, picture: Tensor, layer: str, *, precision: str = "float3
         NotRepeatable: The network cannot be run again from the record of its operations.
         LayerNotFound: Unknown layer.
     """
-    size = (picture.shape[-2], picture.shape[-1])
+    size = (image.shape[-2], image.shape[-1])
     if size != (scope.inputs.height, scope.inputs.width):
         scope = Scope(scope.model, replace(scope.inputs, size=size), name=scope.name)
     last = scope.layers[layer].node
     if last is None:
-        raise NotRepeatable(f"layer {layer} does not depend on the picture")
-    return Rerun(scope.graph, scope.inputs.normalize(picture.to(scope.device, scope.dtype)), last, precision=precision)
+        raise NotRepeatable(f"layer {layer} does not depend on the image")
+    return Rerun(scope.graph, scope.inputs.normalize(image.to(scope.device, scope.dtype)), last, precision=precision)
 
 
 class Rerun:
-    """A network on one picture, ready to be run again on changes of it.
+    """Incremental inference of a network on changes of one image.
 
     Args:
-        graph: The operations of one forward on a single picture of this size.
-        picture: What the network was fed, (1 3 h w), normalized.
+        graph: The operations of one forward on a single image of this size.
+        image: The network's input, (1 3 h w), normalized.
         last: The node whose value is wanted.
-        precision: "float32" stands for the picture's own type; in "bfloat16" changes are multiplied in bfloat16.
+        precision: "float32" means the image's own type; in "bfloat16" changes are multiplied in bfloat16.
 
     Attributes:
-        base: The value of `last` for the unchanged picture, (1 ...).
-        planner: What changes with which boxes, and how to run them together.
+        base: The value of `last` for the unchanged image, (1 ...).
+        planner: Which windows change with which boxes, and how to batch them.
 
     Raises:
         NotRepeatable: The record holds something that cannot be repeated, such as a decision on a value.
     """
 
-    def __init__(self, graph: Graph, picture: Tensor, last: int, *, precision: str = "float32") -> None:
+    def __init__(self, graph: Graph, image: Tensor, last: int, *, precision: str = "float32") -> None:
         self.last = last
         self.precision = precision
         self._replay = Replay(graph, last, precision=precision)
         self.nodes, self._readers = self._replay.nodes, self._replay.readers
-        self.planner = Planner(self.nodes, self._replay.joined, device=picture.device.type)
-        self._neck = next((index for index in self.nodes if self._narrow(index)), last)
-        self._kept: dict[int, Tensor] = {0: picture.contiguous(memory_format=torch.channels_last)}
+        self.planner = Planner(self.nodes, self._replay.folded, device=image.device.type)
+        self._bottleneck = next((index for index in self.nodes if self._is_bottleneck(index)), last)
+        self._cached: dict[int, Tensor] = {0: image.contiguous(memory_format=torch.channels_last)}
         self._padded: dict[tuple[int, tuple[int, ...], float], Tensor] = {}
-        with torch.no_grad(), computing_in("float32", picture.device):
+        with torch.no_grad(), computing_in("float32", image.device):
             for index, node in self.nodes.items():
                 if index:
-                    shared = any(self._cut_from(edge.node) for edge in node.edges)
-                    self._kept[index] = self._replay.whole(index, self._kept.__getitem__, node.shape, overwrites=not shared)
-                    self._forget(self._kept, index, spare=self._cut_from)
-            for index, node in self.nodes.items():  # now, so that nothing that stays is allocated between what comes and goes
+                    shared = any(self._cropped_later(edge.node) for edge in node.edges)
+                    self._cached[index] = self._replay.run(index, self._cached.__getitem__, node.shape, overwrites=not shared)
+                    self._free(self._cached, index, keep=self._cropped_later)
+            for index, node in self.nodes.items():  # now, so that lasting memory is not allocated between temporary memory
                 windows = all(isinstance(rule, Window) for edge in node.edges for rule in (edge.y, edge.x))
                 if index and slides(node) and local(node) and windows and index not in self._replay.linear:
                     self._pad(index)
-        self.base = self._kept[last]
+        self.base = self._cached[last]
 
     def run(self, batch: Batch, source: Tensor) -> Tensor:
-        """The last node's value for pictures that differ from the kept one inside their boxes.
+        """The last node's value for images that differ from the cached one inside their boxes.
 
         Args:
             batch: One of the planner's.
-            source: The picture that the changed pixels are taken from, (1 3 h w), normalized.
+            source: The image that the changed pixels are taken from, (1 3 h w), normalized.
 
         Returns:
             (batch ...).
@@ -108,144 +108,145 @@ class Rerun:
         return self.finish(self.begin(batch, source))
 
     def begin(self, batch: Batch, source: Tensor) -> Tensor:
-        """The first half of :meth:`run`: the maps. What remains, :meth:`finish`, may be done for several batches at once."""
+        """The first half of :meth:`run`: the maps. The second, :meth:`finish`, may be run for several batches at once."""
         plan, count = batch.plan, len(batch.boxes)
         with torch.no_grad(), computing_in("float32", self.base.device):
-            corners = self._corners(plan, count)
-            values: dict[int, Frame | Tensor] = {0: self._patched(batch.boxes, source, plan[0], corners)}
+            offsets = self._offsets(plan, count)
+            values: dict[int, Crops | Tensor] = {0: self._changed_image(batch.boxes, source, plan[0], offsets)}
             for index in self.nodes:
-                if 0 < index <= self._neck:
-                    values[index] = self._step(index, plan[index], corners, values, count)
-                    self._forget(values, index)
-            return self._whole(self._neck, values[self._neck], corners)
+                if 0 < index <= self._bottleneck:
+                    values[index] = self._step(index, plan[index], offsets, values, count)
+                    self._free(values, index)
+            return self._whole(self._bottleneck, values[self._bottleneck], offsets)
 
     def finish(self, begun: Tensor) -> Tensor:
-        """The second half of :meth:`run`: dense layers, which are read from memory once for however many pictures."""
-        values: dict[int, Frame | Tensor] = {self._neck: begun}
+        """The second half of :meth:`run`: dense layers, whose weights are read from memory once for any number of images."""
+        values: dict[int, Crops | Tensor] = {self._bottleneck: begun}
         with torch.no_grad(), computing_in("float32", self.base.device):
             for index in self.nodes:
-                if index > self._neck:
+                if index > self._bottleneck:
                     values[index] = self._step(index, None, {}, values, len(begun))
-                    self._forget(values, index)
+                    self._free(values, index)
         return self._whole(self.last, values[self.last], {})
 
     @property
-    def kept(self) -> int:
-        """Numbers that are kept of the picture."""
-        return sum(value.numel() for value in {id(value): value for value in [*self._kept.values(), *self._padded.values()]}.values())
+    def cached(self) -> int:
+        """Number of cached values."""
+        return sum(value.numel() for value in {id(value): value for value in [*self._cached.values(), *self._padded.values()]}.values())
 
-    def _forget(self, values: dict[int, Any], index: int, spare: Any = lambda _index: False) -> None:
+    def _free(self, values: dict[int, Any], index: int, keep: Callable[[int], bool] = lambda _index: False) -> None:
+        """Drops the inputs of a node that nothing reads later."""
         for edge in self.nodes[index].edges:
-            if self._readers[edge.node][-1] == index and not spare(edge.node):
+            if self._readers[edge.node][-1] == index and not keep(edge.node):
                 values.pop(edge.node, None)
 
-    def _corners(self, plan: Mapping[int, Places | None], batch: int) -> dict[int | None, Corner]:
-        """The windows' first rows and columns on the device, brought there in one go; None: of whole maps."""
-        planned = {index: places for index, places in plan.items() if places is not None}
-        table = np.stack([np.zeros((2, batch), int), *([places.y, places.x] for places in planned.values())])
-        there = torch.from_numpy(table).to(self.base.device)
-        return {index: (there[row, 0], there[row, 1]) for row, index in enumerate([None, *planned])}
+    def _offsets(self, plan: Mapping[int, Windows | None], batch: int) -> dict[int | None, Offsets]:
+        """First rows and columns of all windows on the device, transferred at once; None: of whole maps."""
+        planned = {index: windows for index, windows in plan.items() if windows is not None}
+        table = np.stack([np.zeros((2, batch), int), *([windows.y, windows.x] for windows in planned.values())])
+        on_device = torch.from_numpy(table).to(self.base.device)
+        return {index: (on_device[row, 0], on_device[row, 1]) for row, index in enumerate([None, *planned])}
 
-    def _patched(self, boxes: np.ndarray, source: Tensor, places: Places | None, corners: Corners) -> Frame | Tensor:
-        """What is in the windows of the changed pictures."""
-        picture, batch = self._kept[0], len(boxes)
-        where, corner = places or self._everything(0, batch), corners[None if places is None else 0]
-        inside = torch.from_numpy(boxes).to(picture.device)
-        rows = corner[0][:, None] + torch.arange(where.height, device=picture.device)
-        columns = corner[1][:, None] + torch.arange(where.width, device=picture.device)
+    def _changed_image(self, boxes: np.ndarray, source: Tensor, planned: Windows | None, offsets: AllOffsets) -> Crops | Tensor:
+        """Crops of the changed images."""
+        image, batch = self._cached[0], len(boxes)
+        windows, own = planned or self._full_map(0, batch), offsets[None if planned is None else 0]
+        inside = torch.from_numpy(boxes).to(image.device)
+        rows = own[0][:, None] + torch.arange(windows.height, device=image.device)
+        columns = own[1][:, None] + torch.arange(windows.width, device=image.device)
         in_rows = (rows >= inside[:, 0:1]) & (rows < inside[:, 2:3])
         in_columns = (columns >= inside[:, 1:2]) & (columns < inside[:, 3:4])
-        old, new = (cut(image, self.nodes[0].spatial, where, corner) for image in (picture, source.to(picture)))
+        old, new = (crop(value, self.nodes[0].spatial, windows, own) for value in (image, source.to(image)))
         value = torch.where(in_rows[:, None, :, None] & in_columns[:, None, None, :], new, old)
         value = value.contiguous(memory_format=torch.channels_last)
-        return value if places is None else Frame(value, places, corner)
+        return value if planned is None else Crops(value, windows, own)
 
-    def _step(self, index: int, places: Places | None, corners: Corners, values: Values, batch: int) -> Frame | Tensor:
+    def _step(self, index: int, windows: Windows | None, offsets: AllOffsets, values: Values, batch: int) -> Crops | Tensor:
         """The value of a node for a batch."""
         node = self.nodes[index]
-        if places is None:
+        if windows is None:
             if index in self._replay.linear:
-                return self._changed_whole(index, corners, values)
-            return self._replay.whole(index, lambda source: self._whole(source, values[source], corners), batched(node, batch, None))
-        corner = corners[index]
+                return self._by_change_whole(index, offsets, values)
+            return self._replay.run(index, lambda source: self._whole(source, values[source], offsets), batched(node, batch, None))
+        own = offsets[index]
         if index in self._replay.linear:
-            return Frame(self._changed(index, places, corner, values), places, corner)
+            return Crops(self._by_change(index, windows, own, values), windows, own)
         if slides(node):
-            needs, there, shift = self._reads(index, places, corner)
+            needs, start, padding = self._reads(index, windows, own)
             source = node.edges[0].node
-            read = laid_over(self._pad(index), self.nodes[source].spatial, _framed(values[source]), needs, there, shift)
-            return Frame(self._replay.slid(index, read), places, corner)
+            read = paste(self._pad(index), self.nodes[source].spatial, _crops(values[source]), needs, start, padding)
+            return Crops(self._replay.run_on_crops(index, read), windows, own)
 
-        def window(source: int) -> Tensor:
-            frame = _framed(values[source])
-            if frame.places.same(places):
-                return frame.value
-            return laid_over(self._kept[source], self.nodes[source].spatial, frame, places, corner)
+        def cropped(source: int) -> Tensor:
+            crops = _crops(values[source])
+            if crops.windows.same(windows):
+                return crops.value
+            return paste(self._cached[source], self.nodes[source].spatial, crops, windows, own)
 
-        return Frame(self._replay.whole(index, window, batched(node, batch, places)), places, corner)
+        return Crops(self._replay.run(index, cropped, batched(node, batch, windows)), windows, own)
 
-    def _changed(self, index: int, places: Places, corner: Corner, values: Values) -> Tensor:
-        """A product with weights in windows, by the change of its input."""
+    def _by_change(self, index: int, windows: Windows, own: Offsets, values: Values) -> Tensor:
+        """A product with weights on crops, by the change of its input."""
         source = self.nodes[index].edges[0].node
-        frame, spatial = _framed(values[source]), self.nodes[source].spatial
-        change = (frame.value - cut(self._kept[source], spatial, frame.places, frame.corner)).bfloat16()
-        needs, there, _ = self._reads(index, places, corner)
-        read = change if frame.places.same(needs) else alone(spatial, replace(frame, value=change), needs, there)
-        return cut(self._kept[index], self.nodes[index].spatial, places, corner).add_(self._replay.changed(index, read, padded=True))
+        crops, spatial = _crops(values[source]), self.nodes[source].spatial
+        change = (crops.value - crop(self._cached[source], spatial, crops.windows, crops.offsets)).bfloat16()
+        needs, start, _ = self._reads(index, windows, own)
+        read = change if crops.windows.same(needs) else paste_on_zeros(spatial, replace(crops, value=change), needs, start)
+        return crop(self._cached[index], self.nodes[index].spatial, windows, own).add_(self._replay.change(index, read, padded=True))
 
-    def _changed_whole(self, index: int, corners: Corners, values: Values) -> Tensor:
+    def _by_change_whole(self, index: int, offsets: AllOffsets, values: Values) -> Tensor:
         """A product with weights on whole maps, by the change of its input."""
         source = self.nodes[index].edges[0].node
-        before, after = self._kept[source], self._kept[index]
-        change = (self._whole(source, values[source], corners).unflatten(0, (-1, len(before))) - before).flatten(0, 1)
-        return (self._replay.changed(index, change, padded=False).unflatten(0, (-1, len(after))) + after).flatten(0, 1)
+        before, after = self._cached[source], self._cached[index]
+        change = (self._whole(source, values[source], offsets).unflatten(0, (-1, len(before))) - before).flatten(0, 1)
+        return (self._replay.change(index, change, padded=False).unflatten(0, (-1, len(after))) + after).flatten(0, 1)
 
-    def _reads(self, index: int, places: Places, corner: Corner) -> tuple[Places, Corner, tuple[int, int]]:
-        """The windows that an operation with one input reads, their corners, and the padding in front of its input."""
+    def _reads(self, index: int, windows: Windows, own: Offsets) -> tuple[Windows, Offsets, tuple[int, int]]:
+        """The windows that an operation with one input reads, their offsets, and the padding before its input."""
         (edge,) = self.nodes[index].edges
         y, x = edge.y, edge.x
         if not isinstance(y, Window) or not isinstance(x, Window):
-            raise RuntimeError("only sliding windows are run in windows")
-        needs = Places(
-            places.y * y.stride - y.padding,
-            places.x * x.stride - x.padding,
-            (places.height - 1) * y.stride + y.span,
-            (places.width - 1) * x.stride + x.span,
+            raise RuntimeError("only sliding windows are run on crops")
+        needs = Windows(
+            windows.y * y.stride - y.padding,
+            windows.x * x.stride - x.padding,
+            (windows.height - 1) * y.stride + y.span,
+            (windows.width - 1) * x.stride + x.span,
         )
-        return needs, (corner[0] * y.stride - y.padding, corner[1] * x.stride - x.padding), (y.padding, x.padding)
+        return needs, (own[0] * y.stride - y.padding, own[1] * x.stride - x.padding), (y.padding, x.padding)
 
     def _pad(self, index: int) -> Tensor:
-        """The kept input of a sliding operation with as much around it as its windows may reach."""
+        """The cached input of a sliding operation, padded as far as its windows read."""
         node, (edge,) = self.nodes[index], self.nodes[index].edges
         if not isinstance(edge.y, Window) or not isinstance(edge.x, Window):
-            raise RuntimeError("only sliding windows are run in windows")
+            raise RuntimeError("only sliding windows are run on crops")
         size, own = self.nodes[edge.node].size or (1, 1), node.size or (1, 1)
         ends = [max(0, rule.reads(own[axis] - 1, own[axis] - 1)[1] - size[axis] + 1) for axis, rule in enumerate((edge.y, edge.x))]
-        key = edge.node, (edge.x.padding, ends[1], edge.y.padding, ends[0]), beyond(node)
+        key = edge.node, (edge.x.padding, ends[1], edge.y.padding, ends[0]), padding_value(node)
         if key not in self._padded:
-            kept = self._kept[edge.node]
-            padded = F.pad(kept, key[1], value=key[2]) if any(key[1]) else kept
+            cached = self._cached[edge.node]
+            padded = F.pad(cached, key[1], value=key[2]) if any(key[1]) else cached
             self._padded[key] = padded.contiguous(memory_format=torch.channels_last)
         return self._padded[key]
 
-    def _everything(self, index: int, batch: int) -> Places:
-        return Places(np.zeros(batch, int), np.zeros(batch, int), *(self.nodes[index].size or (1, 1)))
+    def _full_map(self, index: int, batch: int) -> Windows:
+        return Windows(np.zeros(batch, int), np.zeros(batch, int), *(self.nodes[index].size or (1, 1)))
 
-    def _whole(self, index: int, value: Frame | Tensor, corners: Corners) -> Tensor:
-        """All of a node's value: the kept one with the windows laid over it."""
+    def _whole(self, index: int, value: Crops | Tensor, offsets: AllOffsets) -> Tensor:
+        """All of a node's value: the cached one with the crops pasted onto it."""
         if isinstance(value, Tensor):
             return value
-        return laid_over(self._kept[index], self.nodes[index].spatial, value, self._everything(index, len(value.places.y)), corners[None])
+        return paste(self._cached[index], self.nodes[index].spatial, value, self._full_map(index, len(value.windows.y)), offsets[None])
 
-    def _cut_from(self, index: int) -> bool:
-        """Whether windows are ever cut from the kept value of a node, as they are not where one operation takes its windows as they are."""
+    def _cropped_later(self, index: int) -> bool:
+        """Whether a later operation crops this cached value. If not, it can be freed."""
         readers = self._readers.get(index, [])
-        same = [edge.node for edge in self.nodes[index].edges if index in self._replay.joined]
+        same = [edge.node for edge in self.nodes[index].edges if index in self._replay.folded]
         linear = not self._replay.linear.isdisjoint([index, *readers, *same])
-        plain = all(len(node.edges) == 1 and local(node) and not slides(node) for node in map(self.nodes.__getitem__, readers))
-        return index in (0, self.last) or linear or not plain
+        in_position = all(len(node.edges) == 1 and local(node) and not slides(node) for node in map(self.nodes.__getitem__, readers))
+        return index in (0, self.last) or linear or not in_position
 
-    def _narrow(self, index: int) -> bool:
+    def _is_bottleneck(self, index: int) -> bool:
         """Whether a node is a vector that everything after it is computed from."""
         node = self.nodes[index]
         later = (self.nodes[other] for other in self.nodes if other > index)
@@ -257,7 +258,7 @@ class Rerun:
         )
 
 
-def _framed(value: Frame | Tensor) -> Frame:
+def _crops(value: Crops | Tensor) -> Crops:
     if isinstance(value, Tensor):
-        raise RuntimeError("a whole map is never asked for in windows")
+        raise RuntimeError("a whole map is never read as crops")
     return value

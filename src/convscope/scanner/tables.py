@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from convscope.graph.activations import ACTIVATIONS
 from convscope.graph.bounds import Bounds
 from convscope.scanner import parts
 from convscope.scanner.files import OutputFolder
@@ -97,7 +96,7 @@ def _layers(scope: Scope, names: Sequence[str]) -> pa.Table:
 
 def _is_rectified(scope: Scope, layer: Layer) -> bool:
     """Whether a layer's value is the output of an activation function."""
-    return layer.node is not None and not layer.of_input and scope.graph.nodes[layer.node].operation.removesuffix("_") in ACTIVATIONS
+    return layer.node is not None and not layer.of_input and scope.graph.nodes[layer.node].role == "activation"
 
 
 def _field(scope: Scope, layer: Layer, axis: int, length: int) -> tuple[list[int], list[int]]:

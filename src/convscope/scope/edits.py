@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from convscope.errors import BadInput
+from convscope.graph.operations import RELUS, nonlinear_functions, spellings
 
-RELUS: tuple[Callable[..., Tensor], ...] = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-"""Every spelling of ReLU. nn.ReLU calls F.relu, so an edit of these sees modules and functional calls alike."""
 RULES = ("deconvnet", "guided", "gradient")
 """What a ReLU may do to what comes back to it, see :func:`relu_rule`."""
 _RECTIFIERS = {
@@ -27,10 +26,7 @@ _RECTIFIERS = {
     "clamp_min": ("input", "min"),
 }
 """Functions that can be a ReLU, with or without an upper bound, and their parameters."""
-_UNRULED = """
-    gelu silu mish hardswish hardsigmoid sigmoid expit tanh leaky_relu elu selu celu prelu rrelu softplus softsign logsigmoid tanhshrink
-    softshrink hardshrink threshold glu softmax log_softmax softmin gumbel_softmax scaled_dot_product_attention multi_head_attention_forward
-"""
+_UNRULED = (nonlinear_functions() | {"softsign"}) - _RECTIFIERS.keys()  # torch computes softsign from other operations
 """Nonlinearities and gates for which the rules of deconvnet and guided backpropagation say nothing."""
 
 
@@ -151,15 +147,9 @@ def relu_rule(rule: str) -> AbstractContextManager[Any]:
         raise BadInput(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if rule == "gradient":
         return nullcontext()
-    rectifying = {func: partial(_rectify, rule, func, name) for name in _RECTIFIERS for func in _spellings(name)}
-    refusing = {func: partial(_refuse, rule, func, name) for name in _UNRULED.split() for func in _spellings(name)}
+    rectifying = {func: partial(_rectify, rule, func, name) for name in _RECTIFIERS for func in spellings(name)}
+    refusing = {func: partial(_refuse, rule, func, name) for name in _UNRULED for func in spellings(name)}
     return replaced_functions(rectifying | refusing)
-
-
-def _spellings(name: str) -> set[Callable[..., Any]]:
-    """The functions and methods of that name, in place or not."""
-    homes = F, torch, torch.special, Tensor
-    return {getattr(home, spelled) for home in homes for spelled in (name, f"{name}_") if hasattr(home, spelled)}
 
 
 def _rectify(rule: str, func: Callable[..., Any], name: str, *args: Any, **named: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached, UnitNotFound
-from convscope.graph.activations import rectified
+from convscope.graph.activations import path_to_activation
 from convscope.graph.graph import Graph, Node, Recorder
 from convscope.names import near_names
 
@@ -136,7 +136,7 @@ class Layers(Mapping[str, Layer]):
         bottleneck, say), the layer of the last value before: the norm, or the convolution itself. Those have values below zero.
         """
         shown = {layer.node: layer for layer in reversed(list(self.values()))}
-        ways = (rectified(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
+        ways = (path_to_activation(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
         found = (next(shown[node] for node in reversed(way) if node in shown) for way in ways)
         return [layer.name for layer in sorted(dict.fromkeys(found), key=lambda layer: layer.position)]
 
