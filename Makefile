@@ -30,10 +30,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/pyright
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --durations=20 -m "not slow and not gpu"
 
 test-slow: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/installed-dev
 	$(PIP) install -c constraints.txt -e ".[bench]"
