@@ -249,7 +249,7 @@ def test_public_names() -> None:
         assert inspect.isfunction(value) or inspect.isclass(value) or inspect.ismodule(value) or isinstance(value, str)
         if not isinstance(value, str):
             assert value.__doc__, f"convscope.{name} has no docstring"
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No convscope attribute nothing"):
         _ = convscope.nothing
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from alarms import MAPS, activations, survey_of
 from sklearn import metrics
 
 import convscope as cs
+from alarms import MAPS, activations, survey_of
 from convscope.analyses.baselines import margins
 from convscope.analyses.detector_evaluation import detector_scores, own_decisions
 from convscope.analyses.thresholds import Counter, Rule

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alarms import MAPS, activations, survey_of
 from sklearn import metrics
 
 import convscope as cs
+from alarms import MAPS, activations, survey_of
 from convscope import render
 from convscope.analyses.detector_evaluation import DECISIONS, detector_scores
 from convscope.errors import BadInput
