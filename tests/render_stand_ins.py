@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from convscope.results.deconvnet import Deconvnet
 from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.hypothesis import Hypothesis
 from convscope.results.spectrum import Spectrum
@@ -30,6 +31,22 @@ def feature_visualization(count: int = 6, size: int = 64) -> FeatureVisualizatio
         status=status,
         reasons=tuple("zero gradient at every start" if each == "stuck" else "" for each in status),
         manifest={"technique": "feature_visualization", "network": "squeezenet1_0", "parameters": {"seed": 0, "recipe": "crops"}},
+    )
+
+
+def deconvnet(count: int = 1, units: int = 2, size: int = 24) -> Deconvnet:
+    draws = np.random.default_rng(2)
+    return Deconvnet(
+        projection=draws.normal(size=(count, units, 3, size, size)).astype(np.float32),
+        values=draws.random((count, units)),
+        positions=np.zeros((count, units, 2), np.int64),
+        boxes=np.tile(np.array([0, 0, 7, 7]), (count, units, 1)),
+        images=np.stack([pattern(image, size) for image in range(count)]),
+        layer="features.12",
+        units=tuple(range(units)),
+        labels=("",) * units,
+        names=tuple(f"photo_{image}.jpg" for image in range(count)),
+        manifest={"network": "vgg16_bn"},
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import convscope as cs
+import fresh
 import hand_built
 from convscope.results.base import Result
 from convscope.scope import Inputs, Scope
@@ -37,6 +38,22 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
 }
 """How each technique is called on a small network, and how many forwards that may take beyond the one that records the layers."""
 
+METHODS = {
+    "feature_visualization": "result.view().note",
+    "spectrum": "(result.spikes(3), result.rank(2))",
+    "hypothesis": "result.view().title",
+    "receptive_field": "result.box(2, 3)",
+    "activation_grid": "(result.grid('5', 1), result.dead_units('5'))",
+    "weight_grid": "result.collated()",
+    "map_overlay": "(result.masks(1), result.masked())",
+    "occlusion": "result.view().subtitle",
+    "deconvnet": "result.view().subtitle",
+    "inversion": "result.evaluations",
+    "style_transfer": "result.remaining()",
+    "style_similarity": "result.nearest('gram')",
+}
+"""What each result can say beyond its fields, for a result that was loaded in another process to be held against."""
+
 
 def scope_on(model: nn.Module) -> Scope:
     return Scope(model, Inputs(size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), precision="float32", name="small")
@@ -59,6 +76,14 @@ def test_the_matrix_has_every_technique() -> None:
     folder = Path(cs.__file__).parent / "techniques"
     support = {"__init__", "fills", "style_layers"}
     assert set(CALLS) == {path.stem for path in folder.glob("*.py")} - support
+
+
+def test_a_fresh_process_loads_the_class_of_every_technique(tmp_path: Path) -> None:
+    results = {name: call(scope_on(hand_built.small())) for name, (call, _) in CALLS.items()}
+    folders = {name: result.save(tmp_path / name, figure=False) for name, result in results.items()}
+    for name, (cls, summary, value) in fresh.load_in_a_fresh_process(folders, METHODS).items():
+        assert cls == f"convscope.results.{name}.{type(results[name]).__name__}" and summary == results[name].summary()
+        assert same(eval(METHODS[name], {"result": results[name]}), value), name
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -13,6 +13,7 @@ import pytest
 import convscope as cs
 from convscope.receipts import read_receipt
 from convscope.results.base import Result
+from fresh import load_in_a_fresh_process
 from made import drawn, made
 
 MAPS = {"ant": [0, 1], "bee": [2]}
@@ -25,6 +26,17 @@ CALLS: dict[str, Callable[[cs.Survey], Result]] = {
     "detector_evaluation": lambda s: cs.detector_evaluation(cs.detector(s, "layer", MAPS, draws=20), s),
     "filter_health": lambda s: cs.filter_health(s),
 }
+
+METHODS = {
+    "exemplars": "result.view().subtitle",
+    "class_maps": "result.view().note",
+    "class_profile": "(result.responds(2), result.best('ant'))",
+    "activation_sums": "result.beside(result).sums",
+    "detector": "result.provenance()['libraries']",
+    "detector_evaluation": "result.view().note",
+    "filter_health": "(result.alive_below, tuple(result.of('layer').items()))",
+}
+"""What each result can say beyond its fields, for a result that was loaded in another process to be held against."""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +88,14 @@ class TestReader:
         with pytest.raises(cs.ConvscopeError, match="holds summaries only") as raised:
             CALLS[name](short)
         assert "\n" not in str(raised.value)
+
+
+def test_a_fresh_process_loads_the_class_of_every_reader(survey: cs.Survey, tmp_path: Path) -> None:
+    results = {name: call(survey) for name, call in CALLS.items()}
+    folders = {name: result.save(tmp_path / name, figure=False) for name, result in results.items()}
+    for name, (cls, summary, value) in load_in_a_fresh_process(folders, METHODS).items():
+        assert cls == f"convscope.results.{name}.{type(results[name]).__name__}" and summary == results[name].summary()
+        assert same(eval(METHODS[name], {"result": results[name]}), value), name
 
 
 def test_reading_and_saving_load_no_torch(survey: cs.Survey, tmp_path: Path) -> None:

@@ -105,6 +105,22 @@ print(type(result).__name__, result.technique, result.names, result.maps.sum(), 
     assert done.stdout.strip() == "StoredProbe stored_probe ('a.jpg', 'dög 犬.jpg') 276.0 [1, 2] False"
 
 
+def test_saving_without_a_figure_draws_nothing_and_loads_no_matplotlib(tmp_path: Path):
+    code = f"""
+import sys
+from render_stand_ins import deconvnet, spectrum
+from convscope.results.folder import load
+for name, result in (("spectrum", spectrum(2)), ("deconvnet", deconvnet())):
+    folder = result.save({str(tmp_path)!r} + "/" + name, figure=False)
+    assert not (folder / "figure.png").exists()
+    assert type(load(folder)) is type(result)
+print(*(name for name in ("matplotlib", "torch") if name in sys.modules))
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]), "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env, timeout=60, encoding="utf-8")
+    assert done.stdout.strip() == ""
+
+
 def test_a_class_that_has_changed_since_is_passed_over(tmp_path: Path):
     def grown() -> type[Result]:
         @dataclass(frozen=True, eq=False, repr=False)
