@@ -62,7 +62,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_are_bit_equal(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("convscope.results.folder._picture", lambda _: None)
+    monkeypatch.setattr("convscope.results.folder._figure_png", lambda _: None)
     raw = np.random.default_rng(0).integers(0, 256, 2 * 3 * 4 * np.dtype(dtype).itemsize, dtype=np.uint8)
     maps = (raw % 2 if dtype == "bool" else raw).view(dtype).reshape(2, 3, 4)
     back = load(save(probe(maps=maps), tmp_path / "a"))
@@ -72,7 +72,7 @@ def test_arrays_are_bit_equal(tmp_path: Path, dtype: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("change", [np.asfortranarray, lambda a: a[:, ::-1, ::2], lambda a: a.astype(">f8"), lambda a: a[:0]])
 def test_memory_layout_does_not_matter(tmp_path: Path, change: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("convscope.results.folder._picture", lambda _: None)
+    monkeypatch.setattr("convscope.results.folder._figure_png", lambda _: None)
     maps = change(np.random.default_rng(0).random((2, 3, 4)))
     maps.setflags(write=False)  # so that the result keeps this very layout
     np.testing.assert_array_equal(load(save(probe(maps=maps), tmp_path / "a")).maps, maps)
@@ -103,6 +103,24 @@ print(type(result).__name__, result.technique, result.names, result.maps.sum(), 
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env, timeout=60, encoding="utf-8")
     assert done.stdout.strip() == "StoredProbe stored_probe ('a.jpg', 'dög 犬.jpg') 276.0 [1, 2] False"
+
+
+@pytest.mark.parametrize("name", ["Torch", "Os", "Scope", "convscope.zoo", "../evil", "Scan"])
+def test_a_stored_name_imports_nothing_but_files_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    from convscope.results import classes
+
+    folder = save(probe(), tmp_path / "a", figure=False)
+    head = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(head | {"class": name, "module": "os"}))
+    imported: list[str] = []
+    real = classes.importlib.import_module
+    monkeypatch.setattr(classes.importlib, "import_module", lambda module: imported.append(module) or real(module))
+    if name.isidentifier():
+        assert type(load(folder)).__name__ == name
+    else:
+        with pytest.raises(StoreConflict, match="is not the name of a class"):
+            load(folder)
+    assert set(imported) <= {"convscope.results"}
 
 
 def test_saving_without_a_figure_draws_nothing_and_loads_no_matplotlib(tmp_path: Path):
@@ -245,7 +263,7 @@ DAMAGE: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)
 def test_damage_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any, message: str):
-    monkeypatch.setattr("convscope.results.folder._picture", lambda _: None)
+    monkeypatch.setattr("convscope.results.folder._figure_png", lambda _: None)
     folder = save(probe(), tmp_path / "a")
     damage(folder)
     with pytest.raises(StoreConflict, match=message) as caught:

@@ -1,7 +1,6 @@
-"""What every technique returns, and the border between torch and NumPy.
+"""Base class of all results: frozen NumPy arrays with declared axes and kinds, and a manifest.
 
-A result is data only: frozen arrays that say what their axes and kinds are, and a manifest that says how they came about.
-Views and stores read that, so a new technique shows and saves itself. Building a result is the one place where tensors become
+A new technique declares its fields and can be shown, saved and loaded. Constructing a result is the one place where tensors become
 arrays: detached, on the CPU, bfloat16 widened to float32, read-only.
 """
 
@@ -25,16 +24,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Shown = TypeVar("Shown", str, bytes)
+_MOST_SKIPPED = 5
 
 Kind = Literal["image", "heat", "signed", "series", "values", "boxes"]
-"""How an array wants to be seen: RGB pictures in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers,
-pixel boxes (y0 x0 y1 x1, end exclusive)."""
+"""How to display an array: RGB images in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers, pixel boxes
+(y0 x0 y1 x1, end exclusive)."""
 
 
 class Array:
-    """Type of an array field: its constructor argument is a tensor, an array or a nested list; its value is always an array.
+    """Type of an array field: the constructor takes a tensor, an array or a nested list; the value is always an ``np.ndarray``.
 
-    For type checkers alone. They read a field whose type is a descriptor this way; at run time it holds a plain ``np.ndarray``.
+    For type checkers only, which read a field whose type is a descriptor this way. Nothing of it exists at run time.
     """
 
     if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def axes(names: str, kind: Kind = "values", *, unit: str = "") -> Any:
     Args:
         names: The axes in order, separated by spaces, e.g. ``"unit rgb h w"``. Fields that share a name share its length, except
             for the spatial names ``h w y x``, which may differ from field to field.
-        kind: How the array wants to be seen.
+        kind: How to display the array.
         unit: The physical unit of the values, printed on colour bars and axes.
     """
     return dataclasses.field(metadata={"axes": tuple(names.split()), "kind": kind, "unit": unit})
@@ -61,7 +61,7 @@ def axes(names: str, kind: Kind = "values", *, unit: str = "") -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayField:
-    """An array of a result together with what was declared about it."""
+    """An array of a result with its declaration."""
 
     name: str
     array: np.ndarray
@@ -75,7 +75,7 @@ class Result:
     """Base of all results. Subclasses are frozen dataclasses whose array fields are declared with :func:`axes`.
 
     Attributes:
-        manifest: How the result came about: technique, every parameter, seed, network, weights hash, versions, device, precision.
+        manifest: Provenance: technique, every parameter, seed, network, weights hash, versions, device, precision.
     """
 
     technique: ClassVar[str] = "result"
@@ -122,11 +122,11 @@ class Result:
         return dataclasses.replace(self, manifest=dict(manifest))
 
     def summary(self) -> str:
-        """The finding in a few lines of text, for the command line."""
+        """The finding in a few lines of text, as the command line prints it."""
         return repr(self)
 
     def view(self) -> View:
-        """What is shown of the result; by default every field as its kind says."""
+        """The panels that are shown of the result; by default every field as its kind says."""
         return default_view(self)
 
     def figure(self) -> Figure:
@@ -138,7 +138,7 @@ class Result:
 
         Args:
             folder: Created with the folders above it; may exist if empty.
-            figure: Whether to draw and write ``figure.png``, too.
+            figure: Whether to draw ``figure.png`` as well; without it, matplotlib is not loaded.
 
         Raises:
             StoreConflict: The folder already holds something.
@@ -154,7 +154,7 @@ class Result:
         return self._shown(lambda: render.html(self.view(), self.manifest))
 
     def _shown(self, shown: Callable[[], Shown]) -> Shown | None:
-        """`shown()`; None with a warning where it fails, since a display must not take the session down and repr() still works."""
+        """`shown()`, or None with a warning if it fails: an error here would hide the whole result in a notebook."""
         try:
             return shown()
         except Exception as error:
@@ -183,9 +183,6 @@ class ImageResult(Result):
         named = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:_MOST_SKIPPED])
         more = f"; and {len(self.skipped) - _MOST_SKIPPED} more" if len(self.skipped) > _MOST_SKIPPED else ""
         return f"{text}{between}{len(self.skipped)} image{'s' if len(self.skipped) > 1 else ''} skipped: {named}{more}."
-
-
-_MOST_SKIPPED = 5
 
 
 def to_array(value: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The class of a stored result: convscope's own, or one defined in this process, else one with the same name and fields."""
+"""Class of a stored result: the one of that name in this package or process, else a new one with the same name and fields."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _restored: dict[Any, type[Result]] = {}
 def result_class(name: str, module: str, fields: Sequence[dict[str, Any]], extras: Sequence[str]) -> type[Result]:
     """The class that can hold a stored result.
 
-    A class of that name that has gained or lost fields since is passed over: its result would not be the one that was stored.
-    Where several fit, the one of the same module is taken, and of these the one defined last (notebooks run their cells again).
+    A class that has gained or lost fields since is not used. Where several fit, the one of the same module is taken, and of these the
+    one defined last (notebooks run their cells again).
 
     Args:
         name: Name of the class that was saved.
@@ -38,7 +38,7 @@ def result_class(name: str, module: str, fields: Sequence[dict[str, Any]], extra
 
 
 def _import_own(name: str) -> None:
-    """Loads the file of this package that defines the class of that name, if one does: a stored name chooses among these only."""
+    """Imports the file of this package that defines the class of that name, if there is one; a stored name can import nothing else."""
     for module in pkgutil.iter_modules(importlib.import_module(__package__ or "").__path__):
         if module.name.replace("_", "") == name.lower():
             importlib.import_module(f"{__package__}.{module.name}")
@@ -67,6 +67,6 @@ def _restore(name: str, fields: Sequence[dict[str, Any]], extras: Sequence[str])
         arrays = [(field["name"], np.ndarray, axes(" ".join(field["axes"]), field["kind"], unit=field["unit"])) for field in fields]
         plain = [(extra, Any) for extra in extras]
         options: dict[str, Any] = {"frozen": True, "eq": False, "repr": False}
-        namespace = {"__doc__": f"A stored {name}, read without the code that made it: fields only, no methods."}
+        namespace = {"__doc__": f"A stored {name} whose class is not defined here: fields only, no methods."}
         _restored[signature] = dataclasses.make_dataclass(name, [*arrays, *plain], bases=(Result,), namespace=namespace, **options)
     return _restored[signature]

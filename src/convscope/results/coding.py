@@ -1,6 +1,6 @@
-"""Plain fields of results as JSON and back, exactly: tuples stay tuples, NaN stays NaN, arrays move to the array file.
+"""JSON encoding of a result's plain fields, and back, exactly: tuples stay tuples, NaN stays NaN, arrays go to the array file.
 
-A tuple is a JSON list, because that is what results hold; what JSON has no word for is a table with one key that begins with ``$``.
+Tuples are stored as JSON lists. What JSON cannot represent is an object with one key that begins with ``$``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def encode(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
     """The value as JSON.
 
     Args:
-        value: None, bool, int, float, str, NumPy scalar or array, or tuples, lists and tables (string keys) of those.
+        value: None, bool, int, float, str, NumPy scalar or array, or tuples, lists and mappings (string keys) of those.
         where: The name of the field, for error messages and for the names of arrays.
-        arrays: Arrays inside the value are put in here.
+        arrays: Receives the arrays inside the value.
 
     Raises:
         BadInput: The value holds something else.
@@ -48,7 +48,7 @@ def encode(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The value that :func:`encode` was given; raises KeyError, TypeError or ValueError where the JSON is not its."""
+    """The value that :func:`encode` was given; raises KeyError, TypeError or ValueError for other JSON."""
     match value:
         case list():
             return tuple(decode(each, arrays) for each in value)
@@ -70,7 +70,7 @@ def decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 def _key(key: Any, where: str) -> str:
     if not isinstance(key, str):
-        raise BadInput(f"the field {where} is a table with a key of type {type(key).__name__}; stored results have text keys only")
+        raise BadInput(f"the field {where} is a mapping with a key of type {type(key).__name__}; stored results have text keys only")
     return key
 
 

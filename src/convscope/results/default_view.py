@@ -1,4 +1,4 @@
-"""The view of a result that has no view of its own: every field as its kind wants to be seen."""
+"""Default view of a result: every array field displayed by its declared kind, plain fields in tables."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MOST_TILES, _MOST_ROWS, _MOST_PLOTS, _LONGEST = 1000, 20, 8, 16384
 
 
 def default_view(result: Result) -> View:
-    """Pictures and maps as contact sheets, series as bars, everything else in tables."""
+    """Images and maps as contact sheets, series as bars, everything else in tables."""
     panels: list[Panel] = []
     notes: list[str] = []
     for field in result.arrays():
         if field.array.size == 0:
             notes.append(f"{field.name} is empty: shape {field.array.shape}.")
         elif field.kind == "image" and field.array.ndim >= 3 and field.axes[-3] == "rgb":
-            panels.append(_pictures(result, field, notes))
+            panels.append(_images(result, field, notes))
         elif field.kind in ("heat", "signed") and field.array.ndim >= 2:
             panels.append(_maps(result, field, notes))
         elif field.kind == "series" and field.array.ndim >= 1:
@@ -44,16 +44,16 @@ def _leading(result: Result, field: ArrayField, inner: int, notes: list[str]) ->
         notes.append(f"{field.name}: the first {_MOST_TILES} of {count} are shown.")
     every = itertools.product(*(range(length) for length in lengths))
     for index in itertools.islice(every, _MOST_TILES):
-        yield index, ", ".join(name[place] for name, place in zip(names, index, strict=True))
+        yield index, ", ".join(name[at] for name, at in zip(names, index, strict=True))
 
 
 def _columns(field: ArrayField, inner: int) -> int | None:
-    """With two leading axes, a row per index of the first, as long as that stays on a screen."""
+    """Tiles in a row: with two leading axes of moderate length, a row per index of the first; None lets the layout choose."""
     lengths = field.array.shape[: field.array.ndim - inner]
     return lengths[1] if len(lengths) == 2 and lengths[0] > 1 and 2 <= lengths[1] <= 16 else None
 
 
-def _pictures(result: Result, field: ArrayField, notes: list[str]) -> Panel:
+def _images(result: Result, field: ArrayField, notes: list[str]) -> Panel:
     tiles = tuple(Image(field.array[index], name) for index, name in _leading(result, field, 3, notes))
     return Group(tiles, _columns(field, 3), field.name)
 
@@ -81,7 +81,7 @@ def _series(result: Result, field: ArrayField, notes: list[str]) -> Panel:
 
 
 def _tables(result: Result) -> Iterator[Panel]:
-    """Numbers along one axis share a table; what has more axes is summarized; plain fields come last."""
+    """Tables of everything else: arrays along one axis share a table, arrays of more axes are summarized, plain fields come last."""
     rest = [field for field in result.arrays() if field.array.size and not _drawn(field)]
     for axis in dict.fromkeys(field.axes[0] for field in rest if field.array.ndim == 1):
         columns = [field for field in rest if field.axes == (axis,)]

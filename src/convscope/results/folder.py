@@ -1,4 +1,7 @@
-"""A result as a folder: ``arrays.safetensors``, ``figure.png`` and, written last, ``manifest.json``. No manifest, no result."""
+"""Results saved as folders: ``arrays.safetensors``, ``figure.png`` and, written last, ``manifest.json``.
+
+A folder without a manifest holds no finished result.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ _DTYPES = "biuf"
 def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
     """Writes a result into a folder, all or nothing.
 
-    Everything goes into a hidden folder beside it, which is renamed when it is complete: a crash leaves no half result under the
-    name. A figure that cannot be drawn is left out with a warning, since the numbers may have taken hours.
+    Everything is written into a hidden folder beside it, which is renamed when it is complete: a crash leaves no unfinished result. A
+    figure that cannot be drawn is left out with a warning, since the arrays may have taken hours.
 
     Args:
-        result: Any result; its plain fields may hold numbers, text, arrays, and tuples, lists and tables of those.
-        folder: Where to; created together with the folders above it, may exist if empty.
-        figure: Whether to draw and write ``figure.png``, too.
+        result: Any result; its plain fields may hold numbers, text, arrays, and tuples, lists and mappings of those.
+        folder: Created together with the folders above it; may exist if empty.
+        figure: Whether to draw ``figure.png`` as well; without it, matplotlib is not loaded.
 
     Returns:
         The folder.
@@ -64,8 +67,8 @@ def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
 def load(folder: str | Path) -> Result:
     """Reads what :func:`save` wrote: the same arrays bit for bit, and equal plain fields.
 
-    The result is of its own class if that is defined in this process, else of a class with the same name and fields (so that
-    results can be read and shown without the code, and the libraries, that made them).
+    Results of this library have their own class. A result class defined elsewhere is used if this process has defined it; otherwise
+    the result gets a class with the same name and fields.
 
     Raises:
         StoreConflict: There is no such folder, it is unfinished or damaged, or a newer version of convscope wrote it.
@@ -120,15 +123,15 @@ def _write(result: Result, folder: Path, arrays: Mapping[str, np.ndarray], head:
     data = pack({name: _native(array) for name, array in arrays.items()})
     write_synced(folder / _ARRAYS, data)
     head["arrays"] = {"file": _ARRAYS, "sha256": hashlib.sha256(data).hexdigest()}
-    picture = _picture(result) if figure else None
-    if picture is not None:
-        write_synced(folder / _FIGURE, picture)
-    head["figure"] = _FIGURE if picture is not None else None
+    drawn = _figure_png(result) if figure else None
+    if drawn is not None:
+        write_synced(folder / _FIGURE, drawn)
+    head["figure"] = _FIGURE if drawn is not None else None
     write_synced(folder / _MANIFEST, json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).encode())
     _sync_folder(folder)
 
 
-def _picture(result: Result) -> bytes | None:
+def _figure_png(result: Result) -> bytes | None:
     """The result's figure as a PNG with the manifest as receipt."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
