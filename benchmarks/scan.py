@@ -26,7 +26,7 @@ import torch
 import torchvision
 
 import convscope as cs
-from convscope.fast.memory import kept_memory
+from convscope.fast.memory import reusing_memory
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "imagenet-sample"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -73,7 +73,7 @@ def bare(model: torch.nn.Module, batch: int, images: int, tuned: bool, clock: st
             model(values)
             return rounds * batch / timed(forwards, clock)
         values = values.contiguous(memory_format=torch.channels_last)
-        with kept_memory():
+        with reusing_memory():
             model(values)
             return rounds * batch / timed(forwards, clock)
 

@@ -133,7 +133,7 @@ def main() -> None:
     layers = [f"features.{index}.squeeze_activation" for index in (3, 7, 12)]
     small(render.png(cs.activation_grid(scope, gate, layers).view()), "activation_grid.png")
     small(render.png(cs.weight_grid(scope, "features.0").view()), "weight_grid.png")
-    small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated", compat=True).view()), "weight_grid_collated.png")
+    small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated").view()), "weight_grid_collated.png")
     small(render.png(cs.map_overlay(scope, "features.12", gate, top=10).view()), "map_overlay.png")
     small(render.png(cs.deconvnet(scope, "features.12", [133, 194], gate).view()), "deconvnet_gate.png")
     domes = [photographs / "occlusion-article" / f"dome538-{number}.jpg" for number in (1, 2)]

@@ -129,7 +129,7 @@ def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_commands_options_and_choices(shell: Literal["bash", "zsh", "fish"]) -> None:
     script = build().generate_completion(shell=shell)
-    for word in ("detector-evaluation", "--seed-value", "guided", "textures"):
+    for word in ("detector-evaluation", "--votes-per-image", "guided", "textures"):
         assert word in script or word.removeprefix("--") in script
 
 
@@ -292,7 +292,7 @@ def test_a_folder_that_also_holds_other_files(place: Path, capsys: pytest.Captur
 
 
 def test_a_bug_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Scope, "run", lambda *_: 1 / 0)
+    monkeypatch.setattr(Scope, "run", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["spectrum", "net.py:build", "1", "plain.png"])
 

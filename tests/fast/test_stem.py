@@ -114,8 +114,8 @@ def test_average_pooling_in_a_lean_session(kind: type[nn.Module]) -> None:
     for lean in (False, True):
         pictures = images.clone().requires_grad_()
         with scope.session(lean=lean):
-            value = scope.run_maps(pictures, [layer], edit=average_pooling())[layer]
+            value = scope.run(pictures, [layer], edit=average_pooling(), channels_first=True)[layer]
         found += [value.detach(), torch.autograd.grad(value.square().sum(), pictures)[0]]
     torch.testing.assert_close(found[2:], found[:2], rtol=1e-12, atol=1e-13)
     with scope.session(lean=True):
-        assert not torch.allclose(scope.run_maps(images, [layer])[layer], found[0])
+        assert not torch.allclose(scope.run(images, [layer], channels_first=True)[layer], found[0])

@@ -247,7 +247,7 @@ def test_out_of_memory_at_one_image_is_raised_and_so_is_anything_else(scope: Sco
     def broken(_part: Tensor) -> None:
         raise RuntimeError("something else")
 
-    with pytest.raises(BadInput, match="too little memory for a single picture"):
+    with pytest.raises(BadInput, match="too little memory for a single image"):
         list(scope.in_batches(draws(4, 3, 4, 4), too_large, 4))
     with pytest.raises(RuntimeError, match="something else"):
         list(scope.in_batches(draws(4, 3, 4, 4), broken, 4))

@@ -1,8 +1,9 @@
-"""The way back from a layer to the picture, and what ReLUs do to what comes back."""
+"""Vector-Jacobian products from a layer to the image, and the ReLU rules of deconvnet and guided backpropagation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -137,34 +138,39 @@ def test_unknown_rules() -> None:
         relu_rule("relu")
 
 
+def derivative(scope: Scope, images: Tensor, layer: str, cotangent: Tensor, edit: AbstractContextManager[object] | None = None) -> Tensor:
+    """The vector-Jacobian product for one cotangent."""
+    return scope.vector_jacobian(images, layer, edit=edit)[1](cotangent[None])[0]
+
+
 def test_the_way_back_is_the_derivative(scope: Scope, small: nn.Module) -> None:
-    images, seeds = draws(3, 3, 24, 24), draws(3, 8, 12, 12, seed=1).sub(0.5)
+    images, cotangents = draws(3, 3, 24, 24), draws(3, 8, 12, 12, seed=1).sub(0.5)
     pictures = images.clone().requires_grad_()
-    (scope.run(pictures, "4")["4"] * seeds).sum().backward()
-    torch.testing.assert_close(scope.pull_back(images, "4", seeds), pictures.grad, rtol=1e-5, atol=1e-7)
+    (scope.run(pictures, "4")["4"] * cotangents).sum().backward()
+    torch.testing.assert_close(derivative(scope, images, "4", cotangents), pictures.grad, rtol=1e-5, atol=1e-7)
     before = scope.forwards
     value, pull = scope.vector_jacobian(images, "4")
     assert not value.requires_grad and torch.equal(value, scope.activations(images, "4")["4"])
-    many = pull(torch.stack([seeds, -2 * seeds]))
+    many = pull(torch.stack([cotangents, -2 * cotangents]))
     torch.testing.assert_close(many, torch.stack([pictures.grad, -2 * pictures.grad]), rtol=1e-5, atol=1e-6)
-    assert torch.equal(pull(seeds[None]), pull(seeds[None])), "as often as one likes"
+    assert torch.equal(pull(cotangents[None]), pull(cotangents[None])), "as often as one likes"
     assert scope.forwards == before + 2
     assert not any(parameter.grad is not None for parameter in small.parameters())
 
 
 def test_ambient_modes_do_not_reach_in(scope: Scope) -> None:
-    images, seeds = draws(1, 3, 24, 24), draws(1, 8, 12, 12)
-    expected = scope.pull_back(images, "4", seeds)
+    images, cotangents = draws(1, 3, 24, 24), draws(1, 8, 12, 12)
+    expected = derivative(scope, images, "4", cotangents)
     with torch.no_grad():
-        assert torch.equal(scope.pull_back(images, "4", seeds), expected)
+        assert torch.equal(derivative(scope, images, "4", cotangents), expected)
     with torch.inference_mode():
-        assert torch.equal(scope.pull_back(images, "4", seeds), expected)
+        assert torch.equal(derivative(scope, images, "4", cotangents), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(scope.pull_back(images, "4", seeds), expected)
+        assert torch.equal(derivative(scope, images, "4", cotangents), expected)
 
 
 class Stubborn(torch.autograd.Function):
-    """Twice its input; its derivative looks at a number, which cannot be done for many seeds at once."""
+    """Twice its input; its derivative looks at a number, which cannot be done for many cotangents at once."""
 
     @staticmethod
     def forward(ctx, values):  # type: ignore[no-untyped-def]
@@ -183,10 +189,10 @@ class Own(nn.Module):
 def test_derivatives_that_cannot_be_batched() -> None:
     scope = Scope(nn.Sequential(hand_built.linear_conv(), Own()), Inputs(size=8))
     images = draws(2, 3, 8, 8)
-    seeds = draws(3, 2, 4, 6, 6)
+    cotangents = draws(3, 2, 4, 6, 6)
     _, pull = scope.vector_jacobian(images, "1")
     _, plain = scope.vector_jacobian(images, "0")
-    torch.testing.assert_close(pull(seeds), 2 * plain(seeds))
+    torch.testing.assert_close(pull(cotangents), 2 * plain(cotangents))
 
 
 class Constant(nn.Module):
@@ -200,10 +206,10 @@ class Constant(nn.Module):
 
 def test_no_way_back() -> None:
     scope = Scope(Constant(), Inputs(size=8))
-    with pytest.raises(BadInput, match="layer inner: no derivative leads from its value back to the picture"):
-        scope.pull_back(draws(1, 3, 8, 8), "inner", torch.ones(1, 2))
+    with pytest.raises(BadInput, match="layer inner: its value does not depend differentiably on the image"):
+        derivative(scope, draws(1, 3, 8, 8), "inner", torch.ones(1, 2))
     with pytest.raises(LayerNotFound):
-        scope.pull_back(draws(1, 3, 8, 8), "outer", torch.ones(1, 2))
+        derivative(scope, draws(1, 3, 8, 8), "outer", torch.ones(1, 2))
 
 
 class InPlace(nn.Module):
@@ -224,10 +230,12 @@ class InPlace(nn.Module):
 def test_networks_that_work_in_place(rule: str) -> None:
     model = hand_built.seeded(InPlace).double()
     scope = Scope(model, Inputs(size=8))
-    images, seeds = draws(2, 3, 8, 8, dtype=torch.float64), draws(2, 4, 6, 6, seed=1, dtype=torch.float64) - 0.5
+    images, cotangents = draws(2, 3, 8, 8, dtype=torch.float64), draws(2, 4, 6, 6, seed=1, dtype=torch.float64) - 0.5
     f = model.conv(images * 2).detach()
-    r = {"gradient": seeds * (f > 0), "deconvnet": seeds.clamp(min=0), "guided": seeds.clamp(min=0) * (f > 0)}[rule]
+    r = {"gradient": cotangents * (f > 0), "deconvnet": cotangents.clamp(min=0), "guided": cotangents.clamp(min=0) * (f > 0)}[rule]
     expected = 2 * F.conv_transpose2d(r, model.conv.weight.detach())
-    torch.testing.assert_close(scope.pull_back(images, "output", seeds, edit=relu_rule(rule)), expected)
-    raw = scope.pull_back(images, "conv", seeds, edit=relu_rule(rule))
-    torch.testing.assert_close(raw, 2 * F.conv_transpose2d(seeds, model.conv.weight.detach()), msg="the value before it is overwritten")
+    torch.testing.assert_close(derivative(scope, images, "output", cotangents, edit=relu_rule(rule)), expected)
+    raw = derivative(scope, images, "conv", cotangents, edit=relu_rule(rule))
+    torch.testing.assert_close(
+        raw, 2 * F.conv_transpose2d(cotangents, model.conv.weight.detach()), msg="the value before it is overwritten"
+    )

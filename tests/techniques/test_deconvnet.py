@@ -109,18 +109,18 @@ def everything() -> Scope:
     return Scope(hand_built.seeded(Everything).double(), Inputs(size=(37, 42), mean=MEAN, std=STD), name="everything")
 
 
-@pytest.mark.parametrize("seed_value", ["activation", "one"])
+@pytest.mark.parametrize("start", ["activation", "one"])
 @pytest.mark.parametrize("rule", RULES)
-def test_against_a_slow_twin(everything: Scope, rule: str, seed_value: str) -> None:
+def test_against_a_slow_twin(everything: Scope, rule: str, start: str) -> None:
     images = draws(2, 3, 37, 42, dtype=torch.float64)
-    made = convscope.deconvnet(everything, "output", None, images, rule=rule, seed_value=seed_value)
+    made = convscope.deconvnet(everything, "output", None, images, rule=rule, start=start)
     assert made.projection.shape == (2, 7, 3, 37, 42) and made.projection.dtype == np.float64
     found = 0
     net = everything.model.eval()
     for image in range(2):
         x = everything.inputs.normalize(images[image : image + 1])
         for unit in range(7):
-            expected, place, value = slowly(net, x, unit, rule, one=seed_value == "one")
+            expected, place, value = slowly(net, x, unit, rule, one=start == "one")
             np.testing.assert_allclose(made.projection[image, unit], expected[0], rtol=1e-10, atol=1e-12 * float(expected.abs().max()))
             assert tuple(made.positions[image, unit]) == place
             np.testing.assert_allclose(made.values[image, unit], value, rtol=1e-12)
@@ -157,7 +157,7 @@ def linear() -> nn.Sequential:
 def test_a_without_relu_all_rules_are_the_gradient() -> None:
     model = hand_built.seeded(linear).double().eval()
     scope, image = Scope(model, Inputs(size=31)), draws(1, 3, 31, 31, dtype=torch.float64)
-    made = [convscope.deconvnet(scope, "output", [1], image, rule=rule, seed_value="one") for rule in RULES]
+    made = [convscope.deconvnet(scope, "output", [1], image, rule=rule, start="one") for rule in RULES]
     y, x = made[0].positions[0, 0]
     picture = image.clone().requires_grad_()
     model(picture)[0, 1, y, x].backward()
@@ -170,7 +170,7 @@ def test_b_without_pooling_the_picture_does_not_matter() -> None:
     scope = Scope(hand_built.seeded(lambda: nn.Sequential(*layers)).double(), Inputs(size=16))
     images = draws(2, 3, 16, 16, dtype=torch.float64)
     for rule in RULES:
-        made = convscope.deconvnet(scope, "4", [0, 3], images, rule=rule, seed_value="one", position=(2, 1)).projection
+        made = convscope.deconvnet(scope, "4", [0, 3], images, rule=rule, start="one", position=(2, 1)).projection
         assert (made[0] == made[1]).all() == (rule == "deconvnet")
 
 
@@ -207,7 +207,7 @@ def test_d_at_the_input_of_a_single_relu() -> None:
     scope = Scope(model, Inputs(size=16, mean=(0.5, 0.5, 0.5)))
     image = draws(1, 3, 16, 16, dtype=torch.float64)
     deconvnet, guided, gradient = (
-        convscope.deconvnet(scope, "1", None, image, rule=rule, seed_value="one", position=(5, 5)).projection[0] for rule in RULES
+        convscope.deconvnet(scope, "1", None, image, rule=rule, start="one", position=(5, 5)).projection[0] for rule in RULES
     )
     r = np.zeros((4, 3, 16, 16))
     r[:, :, 5:10, 5:10] = model[1].weight.detach()
@@ -219,7 +219,7 @@ def test_d_at_the_input_of_a_single_relu() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_e_positive_homogeneity(everything: Scope, rule: str) -> None:
     image = draws(1, 3, 37, 42, dtype=torch.float64)
-    activation, one = (convscope.deconvnet(everything, "last", None, image, rule=rule, seed_value=value) for value in ("activation", "one"))
+    activation, one = (convscope.deconvnet(everything, "last", None, image, rule=rule, start=value) for value in ("activation", "one"))
     positive = activation.values[0] > 0
     assert positive.sum() >= 3
     expected = one.projection[0] * activation.values[0][:, None, None, None]
@@ -240,7 +240,7 @@ def by_captum(model: nn.Module, x: Tensor, targets: list[Any], rule: str) -> np.
 
 
 def compare_with_captum(scope: Scope, model: nn.Module, layer: str, image: Tensor, units: list[int], rule: str, tolerance: float) -> None:
-    made = convscope.deconvnet(scope, layer, units, image, rule=rule, seed_value="one")
+    made = convscope.deconvnet(scope, layer, units, image, rule=rule, start="one")
     targets = [
         (unit, *map(int, place)) if scope.layers[layer].spatial else unit for unit, place in zip(units, made.positions[0], strict=True)
     ]
@@ -492,7 +492,7 @@ def test_networks_that_are_refused(name: str, layer: str, called: str) -> None:
         ({"layer": "9"}, LayerNotFound, "no layer '9'"),
         ({"units": [8]}, UnitNotFound, "units 0 to 7, got 8"),
         ({"rule": "relu"}, BadInput, "rule must be deconvnet, guided or gradient, got 'relu'"),
-        ({"seed_value": "two"}, BadInput, "seed_value must be activation or one, got 'two'"),
+        ({"start": "two"}, BadInput, "start must be activation or one, got 'two'"),
         ({"position": (12, 0)}, BadInput, r"layer 5 has positions \(0, 0\) to \(11, 11\), got \(12, 0\)"),
         ({"position": (0, -1)}, BadInput, r"got \(0, -1\)"),
         ({"position": 3}, BadInput, r"position must be \(y, x\), got 3"),

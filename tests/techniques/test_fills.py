@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convscope.errors import BadInput
 from convscope.scope import Inputs
-from convscope.techniques.fills import Fill, fill_picture
+from convscope.techniques.fills import Fill, fill_image
 from hand_built import draws
 
 INPUTS = Inputs(size=(20, 30), mean=(0.1, 0.2, 0.3), std=(0.2, 0.2, 0.2))
@@ -21,7 +21,7 @@ PICTURE = draws(3, 20, 30)
 
 
 def filled(fill: Fill, patch: tuple[int, int] = (4, 6)) -> Tensor:
-    return fill_picture(fill, PICTURE, INPUTS, patch)
+    return fill_image(fill, PICTURE, INPUTS, patch)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_blur_is_a_gaussian_of_half_a_patch() -> None:
     """The answer to a single bright pixel, along each axis."""
     point = torch.zeros(3, 41, 61)
     point[:, 20, 30] = 1
-    made = fill_picture("blur", point, INPUTS, (6, 8))[0].double()
+    made = fill_image("blur", point, INPUTS, (6, 8))[0].double()
     for axis, sigma in ((0, 3.0), (1, 4.0)):
         profile = made.sum(1 - axis)
         steps = torch.arange(len(profile), dtype=torch.float64) - len(profile) // 2
@@ -83,7 +83,7 @@ def test_images(tmp_path: Path) -> None:
         (math.inf, "fill must lie in"),
         ("nan", "fill must lie in"),
         ((0.1, 0.2, 0.3, 0.4), "a colour is"),
-        (draws(3, 9, 9), r"an image of \(9, 9\) pixels, but the picture has \(20, 30\)"),
+        (draws(3, 9, 9), r"an image of \(9, 9\) pixels, but the occluded image has \(20, 30\)"),
         (draws(3, 20, 30) * 200, "divide by 255"),
     ],
 )

@@ -257,22 +257,23 @@ def the_articles_function(model: nn.Module, image: Tensor, label: int, size: int
 
 
 @pytest.mark.parametrize(("size", "stride"), [(6, 4), (5, 5), (9, 10), (7, 3)])
-def test_compat_is_the_articles_own(wide: Scope, picture: Tensor, size: int, stride: int) -> None:
+def test_the_articles_map(wide: Scope, picture: Tensor, size: int, stride: int) -> None:
     with torch.no_grad():
         theirs = the_articles_function(wide.model.eval(), wide.inputs.normalize(picture[None]), 3, size, stride)
-    made = convscope.occlusion(wide, picture, 3, patch=size, stride=stride, compat=True)
-    assert theirs.shape[0] != theirs.shape[1] and made.map[0].shape == theirs.shape
-    np.testing.assert_allclose(made.map[0], theirs.numpy(), rtol=1e-10)
-    assert made.compat and made.boxes.shape[:2] == theirs.shape
+    made = convscope.occlusion(wide, picture, 3, patch=size, stride=stride, grid="article", fill="article")
+    assert theirs.shape[0] != theirs.shape[1] and made.article_map()[0].shape == theirs.shape
+    np.testing.assert_allclose(made.article_map()[0], theirs.numpy(), rtol=1e-10)
+    np.testing.assert_allclose(made.map[0], theirs.numpy().T, rtol=1e-10)
+    assert made.boxes.shape[:2] == made.label[0].shape == theirs.shape[::-1]
     y0, x0, y1, x1 = made.boxes[1, 0]
-    assert (y0, x0, y1, x1) == (0, stride, size, stride + size), "the first axis is the picture's x"
+    assert (y0, x0, y1, x1) == (stride, 0, stride + size, size), "as declared: the first axis is y, even in the article's grid"
     assert np.isnan(made.drop[0, -1]).all() and np.isnan(made.drop[0, :, -1]).all(), "the far border is never hidden"
     made.figure()
 
 
-def test_compat_with_a_patch_as_large_as_the_picture_has_no_position() -> None:
+def test_the_articles_grid_with_a_patch_as_large_as_the_image_has_no_position() -> None:
     scope = Scope(hand_built.small(), Inputs(size=24))
-    made = convscope.occlusion(scope, draws(3, 24, 24), 1, patch=24, stride=8, compat=True)
+    made = convscope.occlusion(scope, draws(3, 24, 24), 1, patch=24, stride=8, grid="article")
     assert made.map.shape == (1, 0, 0) and np.isnan(made.drop).all() and "0 positions" in made.summary()
     assert made._repr_png_()[:4] == b"\x89PNG"
 
@@ -390,7 +391,7 @@ def test_a_network_that_mixes_the_pictures_of_a_batch_is_run_in_full(picture: Te
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
-        ({"patch": 23}, BadInput, "a patch of 23x23 pixels is larger than the picture, 22x31"),
+        ({"patch": 23}, BadInput, "a patch of 23x23 pixels is larger than the image, 22x31"),
         ({"patch": (4, 32)}, BadInput, "a patch of 4x32 pixels is larger"),
         ({"patch": 0}, BadInput, "patch must be a whole number of pixels, at least 1"),
         ({"patch": 5.5}, BadInput, "patch must be a whole number"),
@@ -402,7 +403,7 @@ def test_a_network_that_mixes_the_pictures_of_a_batch_is_run_in_full(picture: Te
         ({"fill": 128}, BadInput, r"fill must lie in \[0,1\], got 128"),
         ({"fill": (0.1, 0.2)}, BadInput, "a colour is"),
         ({"fill": math.nan}, BadInput, "fill must lie in"),
-        ({"fill": draws(3, 8, 8)}, BadInput, r"the fill is an image of \(8, 8\) pixels, but the picture has \(22, 31\)"),
+        ({"fill": draws(3, 8, 8)}, BadInput, r"the fill is an image of \(8, 8\) pixels, but the occluded image has \(22, 31\)"),
         ({"score": "loss"}, BadInput, "score must be probability, logit, log-odds or mean, got 'loss'"),
         ({"score": "probability", "layer": "5", "target": 1}, BadInput, "score 'probability' is about classes, but layer 5"),
         ({"target": "wasp"}, BadInput, "class 'wasp' is unknown"),

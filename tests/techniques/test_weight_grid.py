@@ -69,15 +69,15 @@ def test_the_articles_formulas() -> None:
         np.testing.assert_allclose(tile.transpose(1, 2, 0), expected, atol=1e-6)
     single = convscope.weight_grid(scope, "0", mode="channels")
     np.testing.assert_allclose(single.shown.reshape(-1, 4, 3), np.array(article_single(weights)), atol=1e-6)
-    p = convscope.weight_grid(scope, "0", mode="collated", compat=True)
-    assert (p.collated() == article_collated(weights)).all() and p.scale == "range"
+    p = convscope.weight_grid(scope, "0", mode="collated", scale="range")
+    assert (p.collated(article=True) == article_collated(weights)).all() and p.scale == "range"
     np.testing.assert_allclose([p.shown.min(), p.shown.max()], [0, 1], atol=1e-6)
 
 
 def test_collated_is_a_bijection_and_the_articles_transpose() -> None:
     scope = first(scope_of(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, (2, 3))), np.arange(144.0).reshape(6, 4, 2, 3), "1")
     q = convscope.weight_grid(scope, "1", mode="collated").collated()
-    p = convscope.weight_grid(scope, "1", mode="collated", compat=True).collated()
+    p = convscope.weight_grid(scope, "1", mode="collated").collated(article=True)
     assert (q == p.T).all() and q.shape == (6 * 2, 4 * 3)
     assert sorted(q.ravel()) == list(range(144))
     for o, i, y, x in np.ndindex(6, 4, 2, 3):
@@ -114,9 +114,9 @@ def test_equal_weights_are_grey(value: float, mode: str) -> None:
     scope = first(scope_of(nn.Conv2d(3, 4, 3)), np.full((4, 3, 3, 3), value, np.float32))
     made = convscope.weight_grid(scope, "0", mode=mode, scale="tile")
     np.testing.assert_allclose(made.shown, 0.5, atol=1e-6)
-    for compat in (False, True):
-        assert np.isfinite(convscope.weight_grid(scope, "0", mode="collated", compat=compat).shown).all()
-        assert render.png(convscope.weight_grid(scope, "0", mode=mode, compat=compat).view())
+    for scale in ("auto", "range"):
+        assert np.isfinite(convscope.weight_grid(scope, "0", mode=mode, scale=scale).shown).all()
+        assert render.png(convscope.weight_grid(scope, "0", mode=mode, scale=scale).view())
 
 
 def test_kernels_of_one_weight_compare_with_each_other() -> None:
@@ -134,22 +134,19 @@ def test_groups_and_depthwise() -> None:
     assert convscope.weight_grid(scope, "1").shown.shape == (8, 3, 3, 3), "three channels by shape"
     assert depthwise.weights.shape == (8, 1, 3, 3)
     assert "8 groups" in depthwise.view().note and "group" not in convscope.weight_grid(scope, "0").view().note
-    with pytest.raises(BadInput, match='its filters read 1 channels, so they are no RGB pictures; use mode="channels"'):
+    with pytest.raises(BadInput, match='its filters read 1 channels, so they are no RGB images; use mode="channels"'):
         convscope.weight_grid(scope, "2")
 
 
 def test_the_figure_has_every_kernel_upright() -> None:
     scope = first(scope_of(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, (2, 3))), np.arange(144.0).reshape(6, 4, 2, 3), "1")
-    upright, turned = (
-        next(
-            panel for panel in convscope.weight_grid(scope, "1", mode="collated", compat=compat).view().flat() if isinstance(panel, Mosaic)
-        )
-        for compat in (False, True)
-    )
-    assert upright.columns == 4 and turned.columns == 6 and len(upright.tiles) == len(turned.tiles) == 24
-    for o, i in np.ndindex(6, 4):
-        assert (upright.tiles[o * 4 + i] == turned.tiles[i * 6 + o].T).all()
-    assert (upright.scale, turned.scale) == ("signed", "grey")
+    made = [convscope.weight_grid(scope, "1", mode="collated", scale=scale) for scale in ("auto", "range")]
+    panels = [next(panel for panel in one.view().flat() if isinstance(panel, Mosaic)) for one in made]
+    for panel in panels:
+        assert panel.columns == 4 and len(panel.tiles) == 24
+        for o, i in np.ndindex(6, 4):
+            assert (panel.tiles[o * 4 + i] == made[0].weights[o, i]).all()
+    assert [panel.scale for panel in panels] == ["signed", "grey"]
 
 
 def test_twelve_thousand_kernels_at_once() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from convscope.errors import StoreConflict
+from convscope.names import unit_file_name
 from convscope.optimize.recipes import Recipe, find_recipe
 from convscope.progress import task
 from convscope.receipts import read_receipt, write_png
@@ -18,7 +19,7 @@ from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image
 from convscope.results.provenance import describe
 from convscope.scope import Scope, Units
-from convscope.techniques.feature_visualization import AT_ONCE, FeatureVisualization, feature_visualization, picture_name
+from convscope.techniques.feature_visualization import AT_ONCE, FeatureVisualization, feature_visualization
 
 MARGIN = 16
 """White pixels around a sheet."""
@@ -78,7 +79,7 @@ def gallery(
         "weights_hash": scope.weights_hash,
         "precision": scope.resolve("optimize"),
     }
-    paths = {number: folder / picture_name(number) for number in wanted}
+    paths = {number: folder / unit_file_name(number) for number in wanted}
     status = {number: _finished(path, question) for number, path in paths.items() if path.exists()}
     missing = [number for number in wanted if number not in status]
     groups = [wanted[first : first + AT_ONCE] for first in range(0, len(wanted), AT_ONCE)]

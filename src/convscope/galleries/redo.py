@@ -56,7 +56,11 @@ def redo(picture: str | Path, *, scope: Scope | None = None, weights: str | Path
     network = receipt["network"]
     if scope is None:
         scope = open_network(
-            network["name"], weights=weights or network["weights"], device=receipt["device"], precision=receipt["precision"]
+            network["name"],
+            weights=weights or network["weights"],
+            device=receipt["device"],
+            precision=receipt["precision"],
+            fast=receipt["fast"],
         )
     if scope.weights_hash != network["weights_hash"]:
         raise BadWeights(f"{picture}: made with weights {network['weights_hash']}, but {scope.name} has {scope.weights_hash}")

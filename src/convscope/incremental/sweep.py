@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.fast.memory import give_back_beyond, resident
+from convscope.fast.memory import resident, trim_heap
 from convscope.incremental.planner import Batch
 from convscope.incremental.rerun import NotRepeatable, Rerun, rerun
 from convscope.scope.network import out_of_memory
@@ -70,7 +70,8 @@ class Sweep:
         most = resident() + self._at_once * engine.planner.in_memory() * engine.base.element_size()
         for number, batch in enumerate(self._batches, 1):
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), partial(self._begin, engine, batch))
-            give_back_beyond(most)
+            if self.scope.fast:
+                trim_heap(most)
             if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= _TOGETHER:
                 members, begun = np.concatenate([members for members, _ in waiting]), torch.cat([begun for _, begun in waiting])
                 waiting = []

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from convscope.fast.memory import kept_memory, without_piling_up
+from convscope.fast.memory import reusing_memory, trimming_heap
 from convscope.optimize.objectives import Objective
 from convscope.optimize.parameterizations import PARAMETERIZATIONS, Parameterization
 from convscope.optimize.recipes import Recipe
@@ -80,7 +80,7 @@ def ascend(
     sides = recipe.sides(max(scope.inputs.height, scope.inputs.width))
     numbers = form.start(sides[0], sides[0], [climber.start for climber in climbers]).to(scope.device)
     history: list[Tensor] = []
-    with kept_memory(), scope.session(scope.resolve("optimize"), lean=not redirect):
+    with reusing_memory(scope.fast), scope.session(scope.resolve("optimize"), lean=not redirect):
         for stage, side in enumerate(sides):
             if stage:
                 numbers = form.enlarge(numbers, side, recipe.blur)
@@ -88,7 +88,7 @@ def ascend(
             redirected = REDIRECTED_STEPS if redirect and stage == 0 else 0
             work = partial(_part, scope, form, numbers, climbers, objective_of, recipe, side, redirected, advance)
             parts = scope.in_parts(len(climbers), scope.fitting((view.side(side) if view else side) ** 2), work)
-            history.append(torch.cat(list(without_piling_up(parts))))
+            history.append(torch.cat(list(trimming_heap(parts, scope.fast))))
     with torch.no_grad():
         pictures = torch.cat([form.picture(part[None], sides[-1], sides[-1]) for part in numbers])
     return Climbed(pictures.float().clamp(0, 1).cpu(), torch.cat(history, 1))

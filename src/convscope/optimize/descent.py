@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
-from convscope.fast.memory import kept_memory, without_piling_up
+from convscope.fast.memory import reusing_memory, trimming_heap
 from convscope.optimize.minimizers import Minimizer
 from convscope.optimize.parameterizations import Parameterization
 from convscope.scope import Scope
@@ -67,8 +67,8 @@ def descend(
     def work(part: slice) -> Descended:
         return _together(form, size, starts, list(range(len(starts)))[part], loss, minimizer, advance)
 
-    with kept_memory(), scope.session(precision, lean=True):
-        parts = list(without_piling_up(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work)))
+    with reusing_memory(scope.fast), scope.session(precision, lean=True):
+        parts = list(trimming_heap(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work), scope.fast))
     return Descended(torch.cat([part.numbers for part in parts]), [trace for part in parts for trace in part.history])
 
 

@@ -25,7 +25,7 @@ class Occlusion(ImageResult):
     """The score with each patch hidden.
 
     Attributes:
-        map: The score with the patch at each position, (n y x); with `compat` the article's orientation, (n x y).
+        map: The score with the patch at each position, (n y x).
         base: The score of the image as it is, (n).
         drop: How much is lost where a pixel is hidden: base - score, the mean over the patches that cover it, (n h w); NaN where none does.
         label: Most probable class with the patch at each position, as `map`; -1 on layers other than the output.
@@ -40,7 +40,6 @@ class Occlusion(ImageResult):
         method: How it was computed: "incremental" or "full".
         checked: Positions that were computed in full as well.
         largest_difference: The largest difference found there, in the unit of the score; NaN if none was checked.
-        compat: Whether this is the article's own grid and orientation.
     """
 
     map: Array = axes("n y x", "heat", unit="score")
@@ -58,7 +57,10 @@ class Occlusion(ImageResult):
     method: str = "incremental"
     checked: int = 0
     largest_difference: float = math.nan
-    compat: bool = False
+
+    def article_map(self) -> np.ndarray:
+        """The scores as the article's (S1) function returns them, (n x y): the first axis of a map is the image's x."""
+        return self.map.swapaxes(1, 2)
 
     def summary(self) -> str:
         """For each image, the score and the patch whose occlusion lowers it most."""
@@ -81,7 +83,6 @@ class Occlusion(ImageResult):
         note = words.note(
             "Drop: how much of the score is lost where a pixel is hidden, the mean over the patches that cover it; negative where hiding",
             "it helps. Frame: the patch with the largest drop.",
-            "Map and classes in the article's orientation: transposed." if self.compat else "",
             f"Shown: the first {shown} of {len(self.base)} images." if shown < len(self.base) else "",
         )
         return View("Occlusion sensitivity", panels, subtitle=words.subtitle(self, how), note=self.with_skipped(note))

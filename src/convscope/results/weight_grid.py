@@ -24,7 +24,6 @@ class WeightGrid(Result):
         mode: "rgb", "channels" or "collated".
         scale: "tile": 0.5 + (w - mean) / standard deviation over the tile, clipped, where a tile is a filter ("rgb") or a kernel;
             "shared": 0.5 + w / (2 max |w|) over the layer, so that zero is grey; "range": (w - min) / (max - min) over the layer.
-        compat: Whether "collated" is laid out as in the article.
         groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
     """
 
@@ -33,17 +32,17 @@ class WeightGrid(Result):
     layer: str = ""
     mode: str = "rgb"
     scale: str = "tile"
-    compat: bool = False
     groups: int = 1
 
-    def collated(self) -> np.ndarray:
+    def collated(self, *, article: bool = False) -> np.ndarray:
         """All weights as one array: a row of kernels per filter, a column per input channel, Q[o*h+y, i*w+x] = weights[o, i, y, x].
 
-        With `compat` the article's P = Q transposed: filters across, input channels down, and every kernel transposed.
+        Args:
+            article: The article's (S1) P = Q transposed instead: filters across, input channels down, and every kernel transposed.
         """
         filters, channels, height, width = self.weights.shape
         upright = self.weights.swapaxes(1, 2).reshape(filters * height, channels * width)
-        return upright.T if self.compat else upright
+        return upright.T if article else upright
 
     def summary(self) -> str:
         """Number and size of the kernels, and the range of the weights."""
@@ -77,15 +76,12 @@ def _filters(result: WeightGrid) -> Mosaic:
 def _kernels(result: WeightGrid) -> Mosaic:
     """Rows are filters and columns input channels; where there are few channels, several filters share a row."""
     collated = result.mode == "collated"
-    transposed = collated and result.compat
     physical = result.scale != "tile"
     tiles = result.weights if physical else result.shown
-    tiles = tiles.transpose(1, 0, 3, 2) if transposed else tiles
     rows, columns = tiles.shape[:2]
     together = 1 if collated or columns >= _FEW else min(_FEW // columns, rows)
     limits = np.tile(_limits(result), (rows * columns, 1))
-    down, across = ("channel", "filter") if transposed else ("filter", "channel")
-    caption = f"Rows: {down}s. Columns: {across}s." if together == 1 else "Filter = number at the left + number above, with its channel."
+    caption = "Rows: filters. Columns: channels." if together == 1 else "Filter = number at the left + number above, with its channel."
     names = [
         f"{channel}" if together == 1 else f"+{place}" if columns == 1 else f"+{place},{channel}"
         for place in range(together)
@@ -101,7 +97,7 @@ def _kernels(result: WeightGrid) -> Mosaic:
         unit="weight" if physical else "brightness: 0.5 + z",
         row_names=tuple(str(first) for first in range(0, rows, together)),
         column_names=tuple(names),
-        gap=0 if transposed else 1 if rows * columns > _SMALL_GAPS else 2,
+        gap=1 if rows * columns > _SMALL_GAPS else 2,
         together=columns if together > 1 and columns > 1 else 1,
     )
 
@@ -121,7 +117,7 @@ def _note(result: WeightGrid) -> str:
         "tile": f"Brightness: each {what} on its own scale, 0.5 + (w - its mean) / its standard deviation, clipped: do not compare tiles.",
         "shared": "One scale for the layer, its largest |w| at both ends"
         + ("; grey is zero." if result.mode == "rgb" else "; white is zero."),
-        "range": "As in the article: one grey scale from the smallest to the largest weight, and every kernel transposed.",
+        "range": "One grey scale for the layer, from its smallest to its largest weight.",
     }
     grouped = f" {result.groups} groups: channel numbers count within a filter's group." if result.groups > 1 else ""
     return f"{scales[result.scale]} Weights from {low} to {high}.{grouped}"

@@ -30,7 +30,7 @@ class Actor:
 
     def __init__(self, model: nn.Module, inputs: Inputs, name: str, weights: str | None, plan: Plan, path: str, processes: int) -> None:
         device = "cuda" if plan.device == "cuda" else "cpu"
-        scope = Scope(model, inputs, device=device, precision=plan.precision, name=name, weights=weights)
+        scope = Scope(model, inputs, device=device, precision=plan.precision, fast=plan.fast, name=name, weights=weights)
         self._stack = ExitStack()
         self._worker = self._stack.enter_context(worker(scope, plan, OutputFolder(path), processes))
 

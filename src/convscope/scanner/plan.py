@@ -31,6 +31,7 @@ class Plan:
         summary_only: Whether `values/` is left out.
         draft: Whether large JPEGs are decoded at a fraction of their size.
         precision: "float32" or "bfloat16".
+        fast: Whether :mod:`convscope.fast` is used; rounding may depend on it.
         device: Device type.
         weights_hash: Hash of the network's weights.
         inputs: The network's :class:`~convscope.Inputs` as a mapping.
@@ -48,6 +49,7 @@ class Plan:
     summary_only: bool
     draft: bool
     precision: str
+    fast: bool
     device: str
     weights_hash: str
     inputs: Mapping[str, Any]

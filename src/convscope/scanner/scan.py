@@ -123,6 +123,7 @@ def scan(
             summary_only=summary_only,
             draft=draft,
             precision=scope.resolve("measure"),
+            fast=scope.fast,
             device=scope.device.type,
             weights_hash=scope.weights_hash,
             inputs=scope.inputs.manifest(),

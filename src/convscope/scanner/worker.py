@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from convscope.fast.memory import kept_memory
+from convscope.fast.memory import reusing_memory
 from convscope.scanner.decoder import Target
 from convscope.scanner.decoding import Decoders, decoders
 from convscope.scanner.files import OutputFolder
@@ -64,7 +64,7 @@ def worker(scope: Scope, plan: Plan, folder: OutputFolder, processes: int) -> Ge
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(plan.threads)
         _ = scope.layers  # recorded before the session begins
-        stack.enter_context(kept_memory())
+        stack.enter_context(reusing_memory(scope.fast))
         decoding = stack.enter_context(decoders(count, target))
         stack.enter_context(scope.session(plan.precision, lean=True))
         yield Worker(ShardScanner(scope, plan, folder), decoding)

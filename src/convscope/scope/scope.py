@@ -1,4 +1,4 @@
-"""The waist: everything in convscope that runs a network runs it through a Scope."""
+"""A network, its layers and their activations: everything in convscope that runs a network runs it through a Scope."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, asking
+from convscope.fast import use_fast
 from convscope.fast.lean import lean_pass
 from convscope.graph.bounds import Bounds, bounds_of
 from convscope.graph.graph import Graph
@@ -28,28 +29,34 @@ from convscope.scope.stop import forward_until
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")
 _PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
-"""Larger batches are no faster per image (measured on 2 CPU cores) and only cost memory."""
+"""Pixels of a batch. Larger batches are no faster per image (measured on 2 CPU cores) and only cost memory."""
 
 
 class Scope:
-    """A network under the microscope: its layers by name, their values, and a promise to leave it as it was.
+    """A network with its layers by name and their activations.
 
-    Every pass runs in evaluation mode with frozen parameters and nothing in place; afterwards the network is bit-identical, training
-    flags, requires_grad, .grad, hooks and in-place flags included, also after an exception.
+    Every forward runs in evaluation mode with frozen parameters and without in-place operations; afterwards the network is
+    bit-identical, training flags, requires_grad, .grad, hooks and in-place flags included, also after an exception.
+
+    Four methods run the network: :meth:`activations` (images of any kind and number), and for one batch :meth:`run` (differentiable),
+    :meth:`observe` (values handed over one by one, not stored) and :meth:`vector_jacobian` (backward to the images).
 
     Args:
         model: Any network that takes a normalized (n 3 h w) tensor.
-        inputs: What it expects of its input; default 224 px, values in [0,1], no normalization.
-        device: "auto" leaves the network where it is. A device other than that works on a copy there, and the original is not touched.
-        precision: "float32", "bfloat16", or "auto": bfloat16 for what optimizes where the hardware is fast at it, else float32.
-        name: How to call the network in receipts; a name that :func:`convscope.open` understands can be opened again from them.
+        inputs: Its input size and normalization; default 224 px, values in [0,1], no normalization.
+        device: "auto" leaves the network where it is. For another device a copy is made there, and the original is not touched.
+        precision: "float32", "bfloat16", or "auto": bfloat16 for optimization where the hardware is fast at it, else float32.
+        fast: Whether :mod:`convscope.fast` may be used: folded batch norms, fused operations, Winograd convolutions, memory that is
+            reused. Same values up to rounding, in less time, mostly on a CPU. "auto" is True unless the environment has
+            ``CONVSCOPE_FAST=0``.
+        name: The network's name in receipts; a name that :func:`convscope.open` understands can be opened again from them.
         weights: Where its weights came from, for receipts.
 
     Attributes:
-        forwards: Number of forward passes run so far (a batch counts once).
+        forwards: Number of forward passes so far (a batch counts once).
 
     Raises:
-        BadInput: `model` is not a network that can be looked into (a scripted module, for example).
+        BadInput: `model` is not a module whose layers can be hooked (a scripted module, for example), or another argument is wrong.
         BadWeights: A parameter or buffer holds NaN or infinity.
 
     Example:
@@ -69,6 +76,7 @@ class Scope:
         *,
         device: str | torch.device = "auto",
         precision: Literal["auto", "float32", "bfloat16"] | str = "auto",
+        fast: bool | Literal["auto"] = "auto",
         name: str | None = None,
         weights: str | None = None,
     ) -> None:
@@ -81,6 +89,7 @@ class Scope:
         self.model = model
         self.inputs = inputs or Inputs()
         self.precision = precision
+        self.fast = use_fast(fast)
         self.dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
         self.name = name or type(model).__name__
         self.weights = weights
@@ -94,7 +103,7 @@ class Scope:
         check_finite(model, self.name)
 
     def entered(self) -> AbstractContextManager[Any]:
-        """The state in which techniques work: the caller's ambient autocast and inference mode do not reach into it."""
+        """The state in which techniques work: without the caller's ambient autocast and inference mode."""
         return own_modes(self.device)
 
     def __repr__(self) -> str:
@@ -113,10 +122,10 @@ class Scope:
 
     @cached_property
     def _recorded(self) -> tuple[Layers, Graph]:
-        grey = torch.full((1, 3, self.inputs.height, self.inputs.width), 0.5, dtype=self.dtype, device=self.device)
+        gray = torch.full((1, 3, self.inputs.height, self.inputs.width), 0.5, dtype=self.dtype, device=self.device)
         with self.session("float32"), asking(network=self.name):
             self.forwards += 1
-            return record_layers(self.model, self.inputs.normalize(grey))
+            return record_layers(self.model, self.inputs.normalize(gray))
 
     @property
     def weights_hash(self) -> str:
@@ -136,7 +145,7 @@ class Scope:
         return names or tuple(str(index) for index in range(count))
 
     def class_index(self, target: int | str) -> int:
-        """The output unit meant by a class index or name.
+        """The unit of "output" that a class index or name means.
 
         Raises:
             UnitNotFound: No such index.
@@ -181,7 +190,7 @@ class Scope:
         raise BadInput(f"layer {layer} is a {known.kind}, which has no kernels to show; {hint}")
 
     def bounds(self, layers: Sequence[str]) -> dict[str, Bounds | None]:
-        """What no picture with values in [0,1] can make the channels of layers exceed, by interval arithmetic; None where not known.
+        """Upper and lower bounds of every channel of layers for any image in [0,1] (interval arithmetic); None where not known.
 
         Raises:
             LayerNotFound: A name is unknown.
@@ -200,7 +209,8 @@ class Scope:
 
         Args:
             precision: "float32" or "bfloat16" for the passes inside; None keeps the surrounding session's, or resolves "auto".
-            lean: Let :meth:`run` leave out what the wanted values do not need: the same values up to rounding, in less time.
+            lean: Let passes fold batch norms and skip unused channels (:mod:`convscope.fast.lean`): same values up to rounding, in less
+                time. Ignored where the scope's `fast` is off.
         """
         with self._lock, ExitStack() as stack:
             outer, outer_lean = self._running_in, self._lean
@@ -208,19 +218,66 @@ class Scope:
                 stack.enter_context(own_modes(self.device))
                 stack.enter_context(prepared(self.model))
             self._running_in = precision or outer or self.resolve("measure")
-            self._lean = {} if lean else outer_lean
+            self._lean = {} if lean and self.fast else outer_lean
             try:
                 yield
             finally:
                 self._running_in, self._lean = outer, outer_lean
 
-    def _leaner(self, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
-        """What a pass to these layers may leave out, where the session asks for it."""
+    def resolve(self, purpose: Literal["measure", "optimize"]) -> str:
+        """The number format that this scope uses for a purpose: "float32" or "bfloat16"."""
+        return resolve_precision(self.precision, self.device, purpose)
+
+    def _forward(
+        self,
+        images: Tensor,
+        names: Sequence[str],
+        *,
+        units: Mapping[str, Sequence[int]] | None = None,
+        edit: AbstractContextManager[Any] | None = None,
+        take: Callable[[Layer, Tensor], Any] | None = None,
+    ) -> dict[str, Any]:
+        """The one way into the network: a forward pass over one batch that ends at the deepest layer named.
+
+        Args:
+            images: (n 3 h w) in pixel space, values of any range.
+            names: Layer names.
+            units: Of some layers, the units wanted, in this order. A lean session computes no others where it can.
+            edit: A context entered around the forward, see :mod:`convscope.scope.edits`.
+            take: Called with a layer and its value as soon as it is computed; its result is returned in place of the value.
+
+        Returns:
+            {name: (n ...) as computed, attached to the autograd graph if grad mode is on, or what `take` returned}.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+            BadInput: No layer is named.
+        """
+        wanted, units = [self.layers[name] for name in names], units or {}
+        if not wanted:
+            raise BadInput("no layer asked for")
+        with self.session(), asking(network=self.name, input=tuple(images.shape)):
+            precision, lean = self._running_in or "float32", self._lean_pass(wanted, units)
+            normalized = self.inputs.normalize(images.to(self.device, self.dtype))
+            if precision == "bfloat16":
+                normalized = normalized.contiguous(memory_format=torch.channels_last)
+            with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():  # edits see the network's own calls
+                self.forwards += 1
+                values = forward_until(self.model, normalized, wanted, take)
+        for layer in wanted:
+            if layer.name in units:
+                asked = units[layer.name]
+                index = range(len(asked)) if lean and layer.node in lean.narrow else asked
+                values[layer.name] = values[layer.name].index_select(layer.channel_axis + 1, torch.tensor(list(index), device=self.device))
+        return values
+
+    def _lean_pass(self, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
+        """The faster forward to these layers and units, where the session asks for it."""
         if self._lean is None:
             return None
         key = tuple(layer.name for layer in wanted), tuple((name, tuple(asked)) for name, asked in units.items())
         if key not in self._lean:
-            self._lean.clear()  # the latest alone: each holds kernels of its own, and every batch of units asks for another
+            self._lean.clear()  # only the latest: each holds kernels of its own, and every batch of units needs another
             nodes = {layer.name: layer.node for layer in wanted if layer.node is not None}
             some = {
                 nodes[layer.name]: units[layer.name]
@@ -230,155 +287,21 @@ class Scope:
             self._lean[key] = lean_pass(self.graph, set(nodes.values()), some)
         return self._lean[key]
 
-    def resolve(self, purpose: Literal["measure", "optimize"]) -> str:
-        """The number format that this scope uses for a purpose: "float32" or "bfloat16"."""
-        return resolve_precision(self.precision, self.device, purpose)
-
-    def run(
-        self,
-        images: Tensor,
-        layers: str | Sequence[str],
-        *,
-        units: Mapping[str, Sequence[int]] | None = None,
-        edit: AbstractContextManager[Any] | None = None,
-        widen: bool = True,
-    ) -> dict[str, Tensor]:
-        """One pass over one batch, differentiable, values of any range: what optimization calls in its loop.
-
-        Args:
-            images: (n 3 h w) in pixel space; values outside [0,1] are let through.
-            layers: Names of the layers wanted.
-            units: Of some layers, the units that suffice; their values come in this order. A lean session computes no others.
-            edit: What changes on the way, e.g. :func:`~convscope.scope.edits.average_pooling`.
-            widen: Whether half-precision values are brought to float32.
-
-        Returns:
-            {name: (n ...)} in float32 (or the network's own wider type), with gradients if grad mode is on. The pass ends at the deepest
-            layer.
-
-        Raises:
-            LayerNotFound: A name is unknown.
-        """
-        names = [layers] if isinstance(layers, str) else list(layers)
-        if not names:
-            raise BadInput("no layer asked for")
-        wanted, some = [self.layers[name] for name in names], units or {}
-        with self.session(), asking(network=self.name, input=tuple(images.shape)):
-            leaner = self._leaner(wanted, some)
-            values = self._forward(self.inputs.normalize(images.to(self.device, self.dtype)), wanted, leaner, edit=edit)
-        for layer in wanted:
-            if layer.name in some:
-                asked = list(range(len(some[layer.name]))) if leaner and layer.node in leaner.narrow else list(some[layer.name])
-                index = torch.tensor(asked, device=self.device)
-                values[layer.name] = values[layer.name].index_select(layer.channel_axis + 1, index)
-        return {name: wide(value) for name, value in values.items()} if widen else values
-
-    def run_maps(self, images: Tensor, layers: Sequence[str], *, edit: AbstractContextManager[Any] | None = None) -> dict[str, Tensor]:
-        """As :meth:`run`, with the units of every layer on axis 1: {name: (n c ...)}."""
-        return {name: self.layers[name].channels_first(value) for name, value in self.run(images, layers, edit=edit).items()}
-
-    def pull_back(self, images: Tensor, layer: str, seeds: Tensor, *, edit: AbstractContextManager[Any] | None = None) -> Tensor:
-        """The derivative of sum(seeds * value of the layer) with respect to the images: one pass there and one back.
-
-        Args:
-            images: (n 3 h w) in pixel space.
-            layer: Layer name.
-            seeds: (n ...), as the layer's value.
-            edit: What changes on the way, e.g. :func:`~convscope.scope.edits.relu_rule`.
-
-        Returns:
-            (n 3 h w), per pixel value; times ``inputs.std``, per value that the network is fed.
-        """
-        return self.vector_jacobian(images, layer, edit=edit)[1](seeds[None])[0]
-
-    def vector_jacobian(
-        self, images: Tensor, layer: str, *, edit: AbstractContextManager[Any] | None = None
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """A layer's value, and the way from it back to the images, for many seeds on one forward; see :meth:`pull_back`.
-
-        Returns:
-            The value (n ...), and a function: seeds (k n ...) -> (k n 3 h w), the k derivatives, taken together. It keeps the forward in
-            memory for as long as it is held.
-
-        Raises:
-            LayerNotFound: The name is unknown.
-            BadInput: The layer's value does not depend on the images, or `edit` refuses the network.
-        """
-        wanted = self.layers[layer]
-        with self.session(), asking(network=self.name, input=tuple(images.shape)), torch.enable_grad():
-            pictures = images.detach().to(self.device, self.dtype).requires_grad_()
-            value = wide(self._forward(self.inputs.normalize(pictures), [wanted], edit=edit)[layer])
-            if not value.requires_grad:
-                raise BadInput(f"layer {layer}: no derivative leads from its value back to the picture")
-
-        def pull(seeds: Tensor) -> Tensor:
-            with own_modes(self.device):
-                seeds = seeds.to(value)
-                try:
-                    return torch.autograd.grad(value, pictures, seeds, retain_graph=True, is_grads_batched=True)[0]
-                except RuntimeError as error:
-                    if out_of_memory(error):
-                        raise
-                # perhaps a derivative of the network's own that cannot be taken for many seeds at once
-                return torch.stack([torch.autograd.grad(value, pictures, seed, retain_graph=True)[0] for seed in seeds])
-
-        return value.detach(), pull
-
-    def _forward(
-        self,
-        normalized: Tensor,
-        wanted: Sequence[Layer],
-        leaner: lean_pass | None = None,
-        watch: Callable[[Layer, Tensor], Any] | None = None,
-        edit: AbstractContextManager[Any] | None = None,
-    ) -> dict[str, Any]:
-        """The values of layers for a normalized batch, as computed, or what `watch` makes of them; within a session."""
-        precision = self._running_in or "float32"
-        with computing_in(precision, self.device), leaner or nullcontext(), edit or nullcontext():  # edits see the network's own calls
-            if precision == "bfloat16":
-                normalized = normalized.contiguous(memory_format=torch.channels_last)
-            self.forwards += 1
-            return forward_until(self.model, normalized, wanted, watch)
-
-    @torch.no_grad()
-    def observe(self, images: Tensor, layers: Sequence[str], watch: Callable[[Layer, Tensor], _T]) -> dict[str, _T]:
-        """One pass over one batch, in which every layer's value is handed over as soon as it is there, and kept no longer than that.
-
-        Args:
-            images: (n 3 h w) in pixel space.
-            layers: Names of the layers wanted; the pass ends at the deepest.
-            watch: Called with a layer and its value (n ...), in whatever precision the network computed it; it must not change it.
-
-        Returns:
-            {name: what `watch` returned}.
-
-        Raises:
-            LayerNotFound: A name is unknown.
-        """
-        wanted = [self.layers[name] for name in layers]
-
-        def seen(layer: Layer, value: Tensor) -> _T:
-            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage] (a lean pass has no say in it, and would cost time)
-                return watch(layer, value)
-
-        with self.session(), asking(network=self.name, input=tuple(images.shape)):
-            normalized = self.inputs.normalize(images.to(self.device, self.dtype)).contiguous(memory_format=torch.channels_last)
-            return self._forward(normalized, wanted, self._leaner(wanted, {}), seen)
-
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
-        """What the network makes of images, at the layers asked for.
+        """Activations of layers for any number of images, in batches.
 
         Args:
             images: Paths, PIL images, uint8 arrays or tensors in [0,1] of one size, see :class:`Inputs`.
-            layers: Names of the layers wanted.
-            batch_size: Images at once; by default as many as are fast. Does not change the values beyond rounding.
+            layers: Layer names.
+            batch_size: Images per forward; by default chosen by their size. Does not change the values beyond rounding.
 
         Returns:
-            {name: (n ...)} on the scope's device. If `images` is a tensor that requires grad, gradients flow back to it.
+            {name: (n ...)} on the scope's device, in float32 or the network's own wider type. If `images` is a tensor that requires grad,
+            gradients flow back to it.
 
         Raises:
             LayerNotFound: A name is unknown.
-            BadInput, BadImage: The images are not what a network can be fed.
+            BadInput, BadImage: The images cannot be fed to the network.
         """
         batch = self.inputs.batch(images)
         if batch.requires_grad and torch.is_grad_enabled():
@@ -387,13 +310,107 @@ class Scope:
             parts = list(self.in_batches(batch, lambda part: self.run(part, layers), batch_size))
         return {name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]}
 
+    def run(
+        self,
+        images: Tensor,
+        layers: str | Sequence[str],
+        *,
+        units: Mapping[str, Sequence[int]] | None = None,
+        edit: AbstractContextManager[Any] | None = None,
+        channels_first: bool = False,
+        widen: bool = True,
+    ) -> dict[str, Tensor]:
+        """Activations of layers for one batch, differentiable: the forward pass of an optimization loop.
+
+        Args:
+            images: (n 3 h w) in pixel space; values outside [0,1] are allowed.
+            layers: Layer names; the pass ends at the deepest.
+            units: Of some layers, the units wanted; their values come in this order.
+            edit: A context entered around the forward, e.g. :func:`~convscope.scope.edits.average_pooling`.
+            channels_first: Whether units come on axis 1 in every layer, (n c ...), even where the layer's own value has them elsewhere.
+            widen: Whether half-precision values are converted to float32.
+
+        Returns:
+            {name: (n ...)} in float32 or the network's own wider type, with gradients if grad mode is on.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+            BadInput: No layer is named.
+        """
+        values = self._forward(images, [layers] if isinstance(layers, str) else layers, units=units, edit=edit)
+        if widen:
+            values = {name: wide(value) for name, value in values.items()}
+        return {name: self.layers[name].channels_first(value) for name, value in values.items()} if channels_first else values
+
+    @torch.no_grad()
+    def observe(self, images: Tensor, layers: Sequence[str], watch: Callable[[Layer, Tensor], _T]) -> dict[str, _T]:
+        """Activations of layers for one batch, each handed to a function as soon as it is computed and not stored.
+
+        Args:
+            images: (n 3 h w) in pixel space.
+            layers: Layer names; the pass ends at the deepest.
+            watch: Called with a layer and its value (n ...), in the precision in which it was computed; it must not change the value.
+
+        Returns:
+            {name: what `watch` returned}.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+            BadInput: No layer is named.
+        """
+
+        def take(layer: Layer, value: Tensor) -> _T:
+            with torch._C.DisableTorchFunction():  # a lean pass would only cost time here
+                return watch(layer, value)
+
+        images = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        return self._forward(images, layers, take=take)
+
+    def vector_jacobian(
+        self, images: Tensor, layer: str, *, edit: AbstractContextManager[Any] | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """A layer's activation for one batch and its vector-Jacobian product with respect to the images, for many cotangents.
+
+        Args:
+            images: (n 3 h w) in pixel space.
+            layer: Layer name.
+            edit: A context entered around the forward, e.g. :func:`~convscope.scope.edits.relu_rule`.
+
+        Returns:
+            The value (n ...), and a function: cotangents (k n ...), shaped as the value -> (k n 3 h w), the derivatives of
+            sum(cotangent * value) per pixel value; times ``inputs.std``, per value that the network is fed. The function holds the
+            forward in memory.
+
+        Raises:
+            LayerNotFound: The name is unknown.
+            BadInput: The layer's value does not depend on the images, or `edit` refuses the network.
+        """
+        with self.session(), asking(network=self.name, input=tuple(images.shape)), torch.enable_grad():
+            leaf = images.detach().to(self.device, self.dtype).requires_grad_()
+            value = wide(self._forward(leaf, [layer], edit=edit)[layer])
+            if not value.requires_grad:
+                raise BadInput(f"layer {layer}: its value does not depend differentiably on the image")
+
+        def pull(cotangents: Tensor) -> Tensor:
+            with own_modes(self.device):
+                cotangents = cotangents.to(value)
+                try:
+                    return torch.autograd.grad(value, leaf, cotangents, retain_graph=True, is_grads_batched=True)[0]
+                except RuntimeError as error:
+                    if out_of_memory(error):
+                        raise
+                # a custom autograd.Function of the network may not support batched cotangents
+                return torch.stack([torch.autograd.grad(value, leaf, one, retain_graph=True)[0] for one in cotangents])
+
+        return value.detach(), pull
+
     def in_batches(self, images: Tensor, work: Callable[[Tensor], _T], batch_size: int | None = None) -> Iterator[_T]:
-        """Applies `work` to consecutive parts of a batch; halves the part when memory runs out, and says so once.
+        """Applies `work` to consecutive parts of a batch; halves the part when memory runs out, and logs that once.
 
         Args:
             images: (n 3 h w).
             work: Called with (m 3 h w), m <= batch_size.
-            batch_size: Images at once; by default chosen by their size.
+            batch_size: Images per part; by default chosen by their size.
         """
         if batch_size is not None and batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}")
@@ -401,13 +418,13 @@ class Scope:
         return self.in_parts(len(images), at_once, lambda part: work(images[part]))
 
     def in_parts(self, count: int, at_once: int, work: Callable[[slice], _T]) -> Iterator[_T]:
-        """Applies `work` to consecutive slices of `count` things; halves the slices when memory runs out, and says so once.
+        """Applies `work` to consecutive slices of range(count); halves the slices when memory runs out, and logs that once.
 
         Raises:
-            BadInput: Memory does not even suffice for one.
+            BadInput: Memory does not suffice for a slice of one.
         """
-        start, said = 0, False
-        at_once = -(-count // -(-count // at_once)) if count else at_once  # equal parts: a last one of few is slow
+        start, logged = 0, False
+        at_once = -(-count // -(-count // at_once)) if count else at_once  # equal parts: a small last one is slow
         while start < count:
             part = slice(start, min(start + at_once, count))
             try:
@@ -416,24 +433,25 @@ class Scope:
                 if not out_of_memory(error):
                     raise
                 if at_once == 1:
-                    raise BadInput(f"{self.device} has too little memory for a single picture of this size") from None
+                    raise BadInput(f"{self.device} has too little memory for a single image of this size") from None
                 at_once = (min(at_once, count) + 1) // 2
-                if not said:
+                if not logged:
                     _log.warning("out of memory: continuing with batches of %d", at_once)
-                said = True
+                logged = True
                 continue
             yield result
             start = part.stop
 
     def fitting(self, pixels: int) -> int:
-        """How many images of so many pixels make a good batch on this device."""
+        """The batch size for images of so many pixels on this device."""
         return max(1, _PIXELS_AT_ONCE.get(self.device.type, _PIXELS_AT_ONCE["cpu"]) // pixels)
 
     def provenance(self) -> Mapping[str, Any]:
-        """What a receipt keeps of the network, and of how it is run."""
+        """What a manifest holds about the network and how it is run."""
         return {
             "libraries": ("torch", "torchvision"),
             "precision": self.precision,
+            "fast": self.fast,
             "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()},
             "device": str(self.device),
         }

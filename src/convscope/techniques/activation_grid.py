@@ -1,4 +1,4 @@
-"""What an image becomes, layer by layer: every channel's map, and one channel of each layer side by side."""
+"""Activation maps of images, layer by layer: every unit's map, and one unit of each layer side by side."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def activation_grid(
     columns: int = 16,
     units: Mapping[str, int] | None = None,
 ) -> ActivationGrid:
-    """What images become, layer by layer: every channel's map of every layer.
+    """Activation maps of every unit on images, layer by layer.
 
     Args:
         scope: The network.
         images: One or several images or a folder, of one size.
         layers: Layers that have maps; by default the output of every convolution after its ReLU.
-        scale: Colours from the smallest to the largest value of the "layer" (over all images), of each "channel", or from its 1 % to
-            its 99 % "quantile" over the layer.
-        columns: Channels in a row.
-        units: The channel that the strip shows of a layer; for the other layers it is the one with the highest mean on the image.
+        scale: Colours from the smallest to the largest value of the "layer" (over all images) or of each "channel", or from the layer's
+            1 % to its 99 % "quantile".
+        columns: Units in a row.
+        units: The unit that the strip shows of a layer; for the other layers it is the one with the highest mean on the image.
 
     Returns:
         The maps in the layers' own values; `.grid(layer)` lays them out, `.strip()` takes one of each layer.
 
     Raises:
-        LayerNotFound, UnitNotFound: Unknown layer or channel.
+        LayerNotFound, UnitNotFound: Unknown layer or unit.
         BadInput: A layer without maps; unknown scale.
         BadImage: An image that cannot be read.
 
     Source:
         DL notes 8 (S3): one grid of 16 columns per layer of VGG19, on one colour scale (its row and column formulas come to c // 16 and
-        c % 16), and one map of each layer in a row. Deviations: unused places are empty, not zero, which a dead map would be, too;
+        c % 16), and one map of each layer in a row. Deviations: unused tiles are empty, not zero, as a dead map would be;
         S3 also shows the pooling layers: name them to see them.
 
     Example:
@@ -90,7 +90,7 @@ def activation_grid(
 
 
 def _with_maps(scope: Scope, layers: str | Sequence[str] | None) -> list[str]:
-    """The layers asked for, in call order, each of them with maps."""
+    """The layers asked for, in call order; each must have maps."""
     convolutions = scope.layers.after_relu()
     wanted = convolutions if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     for name in wanted:
@@ -104,7 +104,7 @@ def _with_maps(scope: Scope, layers: str | Sequence[str] | None) -> list[str]:
 
 
 def _limits(maps: np.ndarray, scale: str) -> np.ndarray:
-    """The ends of every channel's colour scale, (c 2), from maps (n c h w)."""
+    """Smallest and largest value of every unit's colour scale, (c 2), from maps (n c h w)."""
     if scale == "channel":
         return np.stack([maps.min((0, 2, 3)), maps.max((0, 2, 3))], 1)
     if scale == "quantile":

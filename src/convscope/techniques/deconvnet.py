@@ -1,4 +1,4 @@
-"""What in the picture a unit answered to: its activation projected back to the picture through the transposed network."""
+"""Deconvnet and guided backpropagation: a unit's activation projected back to pixels through the transposed network."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def deconvnet(
     *,
     rule: Literal["deconvnet", "guided", "gradient"] = "deconvnet",
     position: tuple[int, int] | None = None,
-    seed_value: Literal["activation", "one"] = "activation",
+    start: Literal["activation", "one"] = "activation",
 ) -> Deconvnet:
-    """What in images units answered to: an activation of each, projected back through the transposed network.
+    """Projects activations of units back to pixels through the transposed network (deconvnet, guided backpropagation).
 
-    R starts as the activation A_unit(y, x) at that place and zero elsewhere, and goes back through every operation by its vector-Jacobian
-    product (transposed filters, max pooling to where the maximum was, batch norm by its factor, a sum to all its terms). Only a ReLU with
-    input f differs: it passes R where R > 0 ("deconvnet"), where R > 0 and f > 0 ("guided"), or where f > 0 ("gradient").
+    The signal R starts as the activation A_unit(y, x) at one position and zero elsewhere, and goes backward through every operation by
+    its vector-Jacobian product (transposed filters, max pooling to the maximum's position, batch norm by its factor, a sum to all its
+    terms). Only a ReLU with input f differs: it passes R where R > 0 ("deconvnet"), where R > 0 and f > 0 ("guided"), or where f > 0
+    ("gradient").
 
     Args:
         scope: The network.
@@ -42,12 +43,12 @@ def deconvnet(
         units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
         images: One or several images of one size, or a folder.
         rule: "deconvnet", "guided" or "gradient". ReLU6 and clamps from 0 count as ReLUs, open where 0 < f < bound. Of other
-            nonlinearities (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...) only "gradient" says anything.
+            nonlinearities (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...) only "gradient" is defined.
         position: (y, x) on the layer's map, for all images and units; None: each unit's strongest, the first of equals in reading order.
-        seed_value: R at the start: "activation", or "one".
+        start: R at that position: the "activation", or "one".
 
     Returns:
-        The projections, what was projected, from where, and the box of pixels that each can depend on.
+        The projections, the activations and positions that they start from, and the receptive field of each.
 
     Raises:
         LayerNotFound: Unknown layer.
@@ -57,7 +58,7 @@ def deconvnet(
     Source:
         Zeiler and Fergus 2014 (arXiv 1311.2901), but every operation other than a ReLU is transposed exactly, local response normalization
         included, which the paper skips; guided: Springenberg et al. 2015 (1412.6806); gradient: Simonyan et al. 2014 (1312.6034).
-        Deconvnet and guided recover the picture in part whatever the weights say (Nie et al. 2018, 1805.07039).
+        Deconvnet and guided recover parts of the image whatever the weights are (Nie et al. 2018, 1805.07039).
 
     Example:
         >>> import convscope as cs, torch
@@ -71,14 +72,16 @@ def deconvnet(
     names = image_names(scope.inputs.sources(images))
     known, wanted, batch = scope.layers[layer], scope.units(layer, units), scope.inputs.batch(images)
     if len(known.spatial) not in (0, 2):
-        raise BadInput(f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so nowhere to project from")
+        raise BadInput(
+            f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so there is no position to project from"
+        )
     at_once = scope.fitting(batch.shape[-2] * batch.shape[-1])
     units_at_once = min(len(wanted), at_once)  # units first: they share the forward
 
     with task(f"{layer}: {len(batch)} x {len(wanted)} projections", len(batch) * len(wanted)) as advance:
 
         def project(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            done = _project(scope, part, known, wanted, rule, position, seed_value == "one", units_at_once)
+            done = _project(scope, part, known, wanted, rule, position, start == "one", units_at_once)
             advance(len(part) * len(wanted))
             return done
 
@@ -102,7 +105,7 @@ def deconvnet(
 def _project(
     scope: Scope, images: Tensor, layer: Layer, units: list[int], rule: str, position: tuple[int, int] | None, one: bool, units_at_once: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward for a few images, and the way back for a few units at a time.
+    """One forward for a few images, and backward passes for a few units at a time.
 
     Returns:
         Projections (n unit 3 h w), values (n unit), positions (n unit 2), on the CPU.
@@ -116,30 +119,30 @@ def _project(
     std = torch.tensor(scope.inputs.std, dtype=value.dtype, device=value.device).view(3, 1, 1)
 
     def back(part: slice) -> Tensor:
-        places = range(len(units))[part]
-        seeds = value.new_zeros(len(places), *value.shape)
-        for seed, place in zip(seeds, places, strict=True):
-            _as_maps(layer, seed)[everyone, units[place], y[:, place], x[:, place]] = 1.0 if one else values[:, place]
-        return (pull(seeds) * std).cpu()
+        columns = range(len(units))[part]
+        cotangents = value.new_zeros(len(columns), *value.shape)
+        for cotangent, column in zip(cotangents, columns, strict=True):
+            _as_maps(layer, cotangent)[everyone, units[column], y[:, column], x[:, column]] = 1.0 if one else values[:, column]
+        return (pull(cotangents) * std).cpu()
 
-    every = slice(0, len(units))  # several images at once only where all units fit, so that running out of memory halves the images first
+    every = slice(0, len(units))  # several images together only where all units fit, so that running out of memory halves the images first
     projections = [back(every)] if len(images) > 1 else list(scope.in_parts(len(units), units_at_once, back))
     return torch.cat(projections).movedim(0, 1), values.cpu(), positions.cpu()
 
 
 def _as_maps(layer: Layer, values: Tensor) -> Tensor:
-    """(n ...) values as maps (n c h w), sharing memory; a vector's are 1 x 1."""
+    """(n ...) values as maps (n c h w), sharing memory; those of a vector are 1 x 1."""
     first = layer.channels_first(values)
     return first if layer.spatial else first[..., None, None]
 
 
 def _positions(maps: Tensor, position: tuple[int, int] | None, layer: str) -> Tensor:
-    """The places to project from on maps (n unit h w), (n unit 2)."""
+    """The positions (y, x) to project from on maps (n unit h w), (n unit 2)."""
     height, width = maps.shape[-2:]
     if position is None:
         flat = maps.flatten(2).argmax(2)
         return torch.stack([flat // width, flat % width], 2)
-    if not (isinstance(position, Sequence) and len(position) == 2 and all(isinstance(place, (int, np.integer)) for place in position)):
+    if not (isinstance(position, Sequence) and len(position) == 2 and all(isinstance(one, (int, np.integer)) for one in position)):
         raise BadInput(f"position must be (y, x), got {position!r}")
     y, x = position
     if not (0 <= y < height and 0 <= x < width):
@@ -148,12 +151,12 @@ def _positions(maps: Tensor, position: tuple[int, int] | None, layer: str) -> Te
 
 
 def _boxes(scope: Scope, layer: str, positions: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The receptive fields of positions (n unit 2), clipped to a picture of that size, (n unit 4)."""
+    """The receptive fields of positions (n unit 2), clipped to an image of that size, (n unit 4)."""
     if size != (scope.inputs.height, scope.inputs.width):
         scope = Scope(scope.model, replace(scope.inputs, size=size))
     node = scope.layers[layer].node
     if node is None:
-        raise BadInput(f"layer {layer} does not depend on the picture")
+        raise BadInput(f"layer {layer} does not depend on the image")
     edges: list[np.ndarray] = []
     for side in (0, 1):
         field = scope.graph.field(node, side, clipped=True)

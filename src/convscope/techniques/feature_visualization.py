@@ -176,11 +176,6 @@ def rose(history: Tensor) -> bool:
     return float(history[-tenth:].mean()) > float(history[:tenth].mean())
 
 
-def picture_name(unit_number: int) -> str:
-    """The file name of a unit's picture in a folder of pictures."""
-    return f"unit_{unit_number:04d}.png"
-
-
 def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> Tensor:
     """The recipe's measure of pictures, and their means before and after rectification, (3 unit), in float32."""
     before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name

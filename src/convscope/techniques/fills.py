@@ -1,4 +1,4 @@
-"""What hides a part of a picture, given in pixel space."""
+"""Fills: what an occluding patch shows, in pixel space."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from convscope.scope.inputs import Image, Inputs
 Fill: TypeAlias = str | float | tuple[float, float, float] | Image
 """A name, a grey value, a colour (r, g, b) in [0,1] or "#rrggbb", or an image."""
 _GREYS = {"gray": 0.5, "grey": 0.5, "black": 0.0, "white": 1.0}
+_ARTICLE = 0.5
+"""What the article (S1) writes into the normalized image."""
 
 
-def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, int]) -> Tensor:
-    """The picture that parts are replaced from, (3 h w), in pixel space.
+def fill_image(fill: Fill, image: Tensor, inputs: Inputs, patch: tuple[int, int]) -> Tensor:
+    """The image that patches are cut from, (3 h w), in pixel space.
 
     Args:
-        fill: "gray", "median" (of each channel of the picture), "mean", "black", "white", "blur" (a Gaussian of half a patch), a grey
-            value, a colour, or an image of the same size.
-        picture: What is hidden, (3 h w) in [0,1].
+        fill: "gray", "median" (of each channel of the image), "mean", "black", "white", "blur" (a Gaussian of half a patch), a grey
+            value, a colour, an image of the same size, or "article": the colour that becomes 0.5 in every channel when normalized.
+        image: The image to be occluded, (3 h w) in [0,1].
         inputs: For its mean colour, and to read images.
-        patch: Height and width of what is hidden at once.
+        patch: Height and width of the patch in pixels.
 
     Raises:
         BadInput: Not a fill, or an image of another size.
@@ -36,14 +38,14 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
     asked = fill
     if isinstance(fill, str) and fill == "blur":
         sigmas = [side / 2 for side in patch]
-        kernel = [
-            min(2 * math.ceil(2 * sigma) + 1, (side - 1) // 2 * 2 + 1) for sigma, side in zip(sigmas, picture.shape[-2:], strict=True)
-        ]
-        return gaussian_blur(picture, kernel[::-1], sigmas[::-1])
+        kernel = [min(2 * math.ceil(2 * sigma) + 1, (side - 1) // 2 * 2 + 1) for sigma, side in zip(sigmas, image.shape[-2:], strict=True)]
+        return gaussian_blur(image, kernel[::-1], sigmas[::-1])
+    if isinstance(fill, str) and fill == "article":
+        return _plain([_ARTICLE * std + mean for mean, std in zip(inputs.mean, inputs.std, strict=True)], image)
     if isinstance(fill, str) and fill == "mean":
         fill = inputs.mean[0], inputs.mean[1], inputs.mean[2]
     if isinstance(fill, str) and fill == "median":
-        red, green, blue = picture.flatten(1).median(1).values.tolist()
+        red, green, blue = image.flatten(1).median(1).values.tolist()
         fill = red, green, blue
     if isinstance(fill, str):
         fill = _named(fill) or fill
@@ -55,20 +57,21 @@ def fill_picture(fill: Fill, picture: Tensor, inputs: Inputs, patch: tuple[int, 
         colour = [float(value) for value in fill]
         if not all(0 <= value <= 1 for value in colour):  # also false for NaN
             raise BadInput(f"fill must lie in [0,1], got {asked!r}")
-        return plain_picture(colour, picture)
+        return _plain(colour, image)
     if isinstance(fill, str) and not Path(fill).is_file():
         raise BadInput(
-            f"fill must be gray, median, mean, black, white, blur, a grey value, a colour such as #808080, or an image file; got {fill!r}"
+            "fill must be gray, median, mean, black, white, blur, article, a grey value, a colour such as #808080, or an image file; "
+            f"got {asked!r}"
         )
-    image = inputs(fill).to(picture)
-    if image.shape != picture.shape:
-        raise BadInput(f"the fill is an image of {tuple(image.shape[1:])} pixels, but the picture has {tuple(picture.shape[1:])}")
-    return image
+    found = inputs(fill).to(image)
+    if found.shape != image.shape:
+        raise BadInput(f"the fill is an image of {tuple(found.shape[1:])} pixels, but the occluded image has {tuple(image.shape[1:])}")
+    return found
 
 
-def plain_picture(colour: Sequence[float], picture: Tensor) -> Tensor:
-    """A picture like another, (3 h w), of one colour, which may lie outside [0,1]."""
-    return torch.tensor(colour, dtype=picture.dtype, device=picture.device).view(3, 1, 1).expand_as(picture)
+def _plain(colour: Sequence[float], image: Tensor) -> Tensor:
+    """An image of the same size, (3 h w), of one colour, which may lie outside [0,1]."""
+    return torch.tensor(colour, dtype=image.dtype, device=image.device).view(3, 1, 1).expand_as(image)
 
 
 def _named(colour: str) -> tuple[float, float, float] | None:

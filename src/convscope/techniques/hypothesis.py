@@ -1,4 +1,4 @@
-"""Is a unit what one takes it for? A guess ("unit 265 = chains") held against images that show the thing and images that do not."""
+"""Hypothesis test of a unit: does it respond to a concept ("unit 265 = chains") more than to other images?"""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def hypothesis(
     permutations: int = 2000,
     seed: int = 0,
 ) -> Hypothesis:
-    """Tests the guess that a unit answers to what some images show and others do not.
+    """Tests whether a unit responds to a concept more than to other images.
 
     Args:
         scope: The network.
         layer: Layer name.
-        unit: The unit that the guess is about (a class name is understood on "output").
-        images: Images that show the thing; at least 2, and a useful p-value wants 5.
-        against: Images that do not; at least 2.
+        unit: The unit (a class name is understood on "output").
+        images: Images of the concept; at least 2, and 5 for a useful p-value.
+        against: Images without it; at least 2.
         reduce: "mean" or "max" over positions, see :func:`~convscope.spectrum`.
-        permutations: Random re-labellings behind the p-values; the smallest possible p is 1 / (permutations + 1).
-        seed: Seed of the re-labellings.
+        permutations: Number of random permutations of the labels; the smallest possible p is 1 / (permutations + 1).
+        seed: Seed of the permutations.
 
     Returns:
-        AUC, effect size and p-values of every unit, and where the named one stands among them.
+        AUC, effect size and p-values of every unit, and the rank of the named one.
 
     Raises:
-        BadInput: Too few images. One image supports only a statement about rank: use :func:`~convscope.spectrum`.
+        BadInput: Too few images. One image supports only a rank: use :func:`~convscope.spectrum`.
         UnitNotFound: The layer has no such unit.
 
     Source:
-        AUC = Mann-Whitney U / (n m). p = (1 + #{T* >= T}) / (1 + R) over re-labellings; corrected by comparing with the largest AUC
-        in the layer under each re-labelling (Westfall and Young 1993), which needs no independence between units.
+        AUC = Mann-Whitney U / (n m). p = (1 + #{T* >= T}) / (1 + R) over permutations; corrected by comparing with the largest AUC
+        in the layer under each permutation (Westfall and Young 1993), which needs no independence between units.
 
     Command line:
         convscope hypothesis textures output chains data/images/chains --against data/images/dots

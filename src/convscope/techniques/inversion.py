@@ -219,7 +219,7 @@ class _Goal:
     def codes(self, pictures: Tensor) -> list[Tensor]:
         """The values of the layers, units first, (n c h w) or (n c)."""
         inside = [name for name in self.names if name != INPUT]
-        values = self.scope.run_maps(pictures, inside, edit=self.pooling()) if inside else {}
+        values = self.scope.run(pictures, inside, edit=self.pooling(), channels_first=True) if inside else {}
         return [pictures if name == INPUT else values[name] for name in self.names]
 
     def errors(self, pictures: Tensor, items: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where in images the maps of a layer are active: the strongest maps of one image, or chosen maps over many images."""
+"""Activation maps laid over images: the strongest units of one image, or chosen units over many images."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def map_overlay(
     style: Literal["heat", "mask"] = "heat",
     reduce: Literal["mean", "sum", "max"] = "mean",
 ) -> MapOverlay:
-    """Where in images the maps of a layer are active, laid over them.
+    """Activation maps of units, laid over images.
 
     Args:
         scope: The network.
         layer: A layer that has maps; the articles take the last convolution after its ReLU.
         images: One or several images or a folder, of one size.
-        units: The channels shown of every image; None for each image's own strongest.
+        units: The units shown of every image; None for each image's own strongest.
         top: How many of the strongest, where no units are given.
         scale: The value with full colour: the largest of each "map" (where on this image?); over all images, the largest of the
             "channel" (on which image?), the largest in the "layer", or the layer's 99 % "quantile".
-        style: "heat": the map's colour over the grey image; "mask": the image times the map, so that only what excites it is seen.
-        reduce: What ranks the maps: "mean", "sum" or "max" over positions.
+        style: "heat": the map's colour over the grey image; "mask": the image times the map, so that only active regions are visible.
+        reduce: The value that ranks the units: "mean", "sum" or "max" over positions.
 
     Returns:
         The maps in their own values, the strongest first; `.masks()` and `.masked()` have them at the size of the image.
 
     Raises:
-        LayerNotFound, UnitNotFound: Unknown layer or channel.
+        LayerNotFound, UnitNotFound: Unknown layer or unit.
         BadInput: A layer without maps; unknown scale, style or reduce.
         BadImage: An image that cannot be read.
 
     Source:
         Shin 2020 (S2, sections 3 and 4), where N maps lie over one image and one map over N images. Mask = bilinear enlargement of
         A_k to the image, shown = clip(image * mask, 0, 1), mask = A_k / max A_k. Deviations: dead maps have mask 0, not 0/0; ties go to
-        the lower channel; the text's sum and the code's mean are both there.
+        the lower unit; the text's sum and the code's mean are both there.
 
     Example:
         >>> import convscope as cs, torch

@@ -1,4 +1,4 @@
-"""What a verdict rests on: parts of the picture are hidden, one after another, and the score is watched."""
+"""Occlusion sensitivity: the score with one part of the image hidden after another."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
-from convscope.fast.memory import kept_memory
+from convscope.fast.memory import reusing_memory
 from convscope.incremental.sweep import Sweep
-from convscope.ops.patches import patches, per_pixel
+from convscope.ops.patches import GRIDS, patches, per_pixel
 from convscope.progress import task
 from convscope.results.occlusion import Occlusion
 from convscope.results.provenance import technique
 from convscope.scope import OUTPUT, Images, Scope
 from convscope.scope.inputs import image_names
 from convscope.seeding import derive_seed
-from convscope.techniques.fills import Fill, fill_picture, plain_picture
+from convscope.techniques.fills import Fill, fill_image
 
-_COMPAT_FILL = 0.5
-"""What the article writes into the normalized picture."""
 
 
 @technique
@@ -38,48 +36,46 @@ def occlusion(
     patch: int | tuple[int, int] = 16,
     stride: int | tuple[int, int] = 8,
     fill: Fill = "gray",
-    grid: Literal["cover", "valid"] = "cover",
-    compat: bool = False,
+    grid: Literal["cover", "valid", "article"] = "cover",
     method: Literal["incremental", "full"] = "incremental",
     verify: int = 2,
     seed: int = 0,
 ) -> Occlusion:
-    """What a verdict rests on: a patch hides one part of the picture after another, and the score is watched.
+    """Occlusion sensitivity of a score to the regions of images.
 
-    map(y, x) = score of the picture with the patch at (y, x). Incremental inference computes again only what the patch reaches, layer by
-    layer; it is exact, and full inference takes its place where it would save nothing or the network cannot be run in parts.
+    map(y, x) = score of the image with a patch at (y, x). Incremental inference recomputes only what the patch reaches, layer by layer;
+    it is exact, and full inference takes its place where it would save nothing or the network cannot be run in parts.
 
     Args:
         scope: The network.
         images: One or several images of one size, or a folder.
-        target: Class index or name, or the unit of `layer`; None for the class that the network gives each picture.
+        target: Class index or name, or the unit of `layer`; None for the class predicted for each image.
         layer: Where the score is read: "output", or any layer with maps.
         score: On the output "probability" (softmax), "logit" or "log-odds", log p/(1-p); "mean" of the unit over its map; None for
             probability on the output and mean elsewhere.
         patch: Side of the patch in pixels, or (height, width).
         stride: Pixels between positions, or (down, across).
-        fill: What hides: "gray" (0.5), "median" (the picture's own median colour, most often that of its background), "mean" (the mean
-            colour that the network was trained with), "black", "white", "blur" (the picture itself out of focus), a grey value, a colour
-            (r, g, b) in [0,1] or "#rrggbb", or an image (path, array, tensor).
+        fill: What the patch shows: "gray" (0.5), "median" (the image's own median colour, most often that of its background), "mean" (the
+            mean colour that the network was trained with), "black", "white", "blur" (the image itself, blurred), a grey value, a colour
+            (r, g, b) in [0,1] or "#rrggbb", an image (path, array, tensor), or "article" (0.5 after normalization, not grey).
         grid: "cover": the last patch is cut at the border, so that every pixel is hidden at least once if stride <= patch; "valid": only
-            whole patches.
-        compat: The article's own grid (patches that touch the far border are left out), orientation (transposed) and fill (0.5 after
-            normalization), so that its figures can be made again.
+            whole patches; "article": only whole patches that do not touch the far border.
         method: "incremental" or "full".
-        verify: So many positions of each picture, drawn by `seed`, are computed by full inference, too; a difference beyond rounding
-            leads to full inference for all.
-        seed: Of the positions to verify.
+        verify: Number of positions of each image, drawn with `seed`, that are computed by full inference as well; a difference beyond
+            rounding leads to full inference for all.
+        seed: Seed of the positions to verify.
 
     Returns:
-        The score and the most probable class at each position, the unhidden score, and the drop for each pixel.
+        The score and the most probable class at each position, the score of the whole image, and the drop for each pixel.
 
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer, unit or class.
         BadInput: A patch, stride, fill or score that makes no sense here.
 
     Source:
-        Zeiler and Fergus 2014 (arXiv 1311.2901), section 4.2, figure 7; the article (S1) hides with 0.5 after normalization, which is not
-        grey, and its map is transposed: see `compat`. Incremental: Nakandala et al. 2019 (Krypton, SIGMOD), exact mode with tight windows.
+        Zeiler and Fergus 2014 (arXiv 1311.2901), section 4.2, figure 7. The article's (S1) own figures: ``grid="article"``,
+        ``fill="article"`` and :meth:`Occlusion.article_map`, since its map is transposed. Incremental: Nakandala et al. 2019 (Krypton,
+        SIGMOD), exact mode with tight windows.
 
     Example:
         >>> import convscope as cs, torch
@@ -96,16 +92,16 @@ def occlusion(
     sides, steps = _pair("patch", patch), _pair("stride", stride)
     size = (batch.shape[-2], batch.shape[-1])
     _check(verify, sides, size)
-    boxes = patches(size, sides, steps, "article" if compat else grid)
+    boxes = patches(size, sides, steps, grid)
     names = image_names(scope.inputs.sources(images))
     asked = None if target is None else scope.units(layer, int(target) if isinstance(target, str) and target.isdigit() else target)[0]
     parts: list[_Hidden] = []
-    with task("occlusion", len(batch) * (boxes.size // 4)) as advance, kept_memory(), torch.no_grad():
-        for name, picture in zip(names, batch, strict=True):
-            source = plain_picture(_compat_colour(scope), picture) if compat else fill_picture(fill, picture, scope.inputs, sides)
+    with task("occlusion", len(batch) * (boxes.size // 4)) as advance, reusing_memory(scope.fast), torch.no_grad():
+        for name, image in zip(names, batch, strict=True):
+            source = fill_image(fill, image, scope.inputs, sides)
             generator, count = np.random.default_rng(derive_seed(seed, "occlusion", name)), boxes.size // 4
             checks = generator.choice(count, min(verify, count), replace=False)
-            parts.append(_hide(scope, picture[None], source[None], boxes.reshape(-1, 4), watched, asked, method, checks, advance))
+            parts.append(_hide(scope, image[None], source[None], boxes.reshape(-1, 4), watched, asked, method, checks, advance))
     shape = boxes.shape[:2]
     scores = np.stack([part.scores.reshape(shape) for part in parts])
     base = np.array([part.base for part in parts])
@@ -114,14 +110,13 @@ def occlusion(
     named = (
         dict(zip(map(int, np.unique(found)), scope.unit_labels(OUTPUT, np.unique(found).tolist()), strict=True)) if watched.classes else {}
     )
-    turned = (0, 2, 1) if compat else (0, 1, 2)
     differences = [part.difference for part in parts if part.checked]
     return Occlusion(
-        map=scores.transpose(turned),
+        map=scores,
         base=base,
         drop=per_pixel(base[:, None, None] - scores, boxes, size),
-        label=found.transpose(turned),
-        boxes=boxes.transpose(1, 0, 2) if compat else boxes,
+        label=found,
+        boxes=boxes,
         images=batch,
         targets=targets,
         names=names,
@@ -132,18 +127,17 @@ def occlusion(
         method="incremental" if all(part.method == "incremental" for part in parts) else "full",
         checked=sum(part.checked for part in parts),
         largest_difference=max(differences, default=math.nan),
-        compat=compat,
         manifest={"precision": scope.resolve("measure"), "images": list(names)},
     )
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """What is read from the network.
+    """The score that is read from the network.
 
     Attributes:
         layer, score: As in :func:`occlusion`.
-        classes: Whether the values are scores of classes, (n classes).
+        classes: Whether the layer's values are class scores, (n classes).
         read: (n ...) values and a unit -> (n) scores.
     """
 
@@ -155,7 +149,7 @@ class _Watched:
 
 @dataclass(frozen=True)
 class _Hidden:
-    """One picture's answers: (position) scores and labels."""
+    """The scores and labels of one image, (position), with how they were computed."""
 
     scores: np.ndarray
     label: np.ndarray
@@ -188,7 +182,7 @@ def _watch(scope: Scope, layer: str, score: str | None) -> _Watched:
 
 def _hide(
     scope: Scope,
-    picture: Tensor,
+    image: Tensor,
     source: Tensor,
     boxes: np.ndarray,
     watched: _Watched,
@@ -197,12 +191,12 @@ def _hide(
     checks: np.ndarray,
     advance: Callable[[int], None],
 ) -> _Hidden:
-    """The scores of one picture (1 3 h w) with each box replaced by the same box of `source`; `checks` are the boxes to verify."""
+    """The scores of one image (1 3 h w) with each box replaced by the same box of `source`; `checks` are the boxes to verify."""
     with scope.session(scope.resolve("measure")):
         if target is None and not watched.classes:
             raise BadInput(f"layer {watched.layer} has no predicted class: say which unit is the target")
-        unit = int(scope.run(picture, watched.layer)[watched.layer].argmax(1)) if target is None else target
-        sweep = Sweep(scope, picture, source, boxes, watched.layer, incremental=method == "incremental")
+        unit = int(scope.run(image, watched.layer)[watched.layer].argmax(1)) if target is None else target
+        sweep = Sweep(scope, image, source, boxes, watched.layer, incremental=method == "incremental")
         difference = sweep.verify(checks, lambda values: watched.read(values, unit))
         scores, label = np.empty(len(boxes)), np.full(len(boxes), -1)
         for part, values in sweep.values():
@@ -225,10 +219,4 @@ def _check(verify: int, patch: tuple[int, int], size: tuple[int, int]) -> None:
     if verify < 0:
         raise BadInput(f"verify must be at least 0, got {verify}")
     if patch[0] > size[0] or patch[1] > size[1]:
-        raise BadInput(f"a patch of {patch[0]}x{patch[1]} pixels is larger than the picture, {size[0]}x{size[1]}")
-
-
-def _compat_colour(scope: Scope) -> tuple[float, float, float]:
-    """The colour that becomes 0.5 in every channel when it is normalized."""
-    red, green, blue = (_COMPAT_FILL * std + mean for mean, std in zip(scope.inputs.mean, scope.inputs.std, strict=True))
-    return red, green, blue
+        raise BadInput(f"a patch of {patch[0]}x{patch[1]} pixels is larger than the image, {size[0]}x{size[1]}")

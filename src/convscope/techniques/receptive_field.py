@@ -1,4 +1,4 @@
-"""Where in the picture a unit looks: the pixels it can see, and those it really looks at."""
+"""Receptive fields: the pixels that a unit can depend on, and the effective field, the pixels that it does depend on."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from convscope.scope import Image, Scope
 from convscope.seeding import derive_seed
 
 SAMPLES = 8
-"""Random pictures that the effective field is averaged over."""
+"""Random images that the effective field is averaged over."""
 
 
 @technique
 def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | None = None, seed: int = 0) -> ReceptiveField:
-    """Where in the picture units look.
+    """Receptive fields of units, the pixels that they depend on.
 
     Exact hulls by interval arithmetic on the network's graph, through branches, residuals, dilation, uneven padding and transposed
-    convolutions, y and x separately. For one layer, beside it the effective field: E(p) = mean over random pictures and channel weights
+    convolutions, y and x separately. For one layer also the effective field: E(p) = mean over random images and channel weights
     r of (d sum_c r_c A_c(middle) / dx_p)^2, summed over colours.
 
     Args:
         scope: The network.
         layer: Layer name; None: the fields of all layers.
-        image: A picture to draw box and effective field on; the effective field is then that picture's own.
-        seed: Seed of the random pictures and channel weights.
+        image: An image to draw box and effective field on; the effective field is then that image's own.
+        seed: Seed of the random images and channel weights.
 
     Returns:
         Size, jump and start for each layer; `.box(y, x)` for the units of one layer.
@@ -77,7 +77,7 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
 def _field(scope: Scope, name: str, axis: int, *, clipped: bool = False) -> Field:
     node = scope.layers[name].node
     if node is None:
-        raise BadInput(f"layer {name} does not depend on the picture, so it has no receptive field")
+        raise BadInput(f"layer {name} does not depend on the image, so it has no receptive field")
     return scope.graph.field(node, axis, clipped=clipped)
 
 
@@ -88,17 +88,18 @@ def _ends(scope: Scope, name: str, axis: int) -> np.ndarray:
 
 
 def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.ndarray:
-    """(h w) gradient energy at the picture, for the unit in the middle of the map, divided by its maximum."""
+    """(h w) squared gradient of the unit in the middle of the map with respect to the pixels, divided by its maximum."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "receptive_field", layer))
     size = 3, scope.inputs.height, scope.inputs.width
     if image is None:
-        pictures = torch.stack([torch.rand(size, generator=generator) for _ in range(SAMPLES)])
+        images = torch.stack([torch.rand(size, generator=generator) for _ in range(SAMPLES)])
     else:
-        pictures = scope.inputs(image)[None].expand(SAMPLES, -1, -1, -1)
+        images = scope.inputs(image)[None].expand(SAMPLES, -1, -1, -1)
     known = scope.layers[layer]
-    seeds = torch.zeros(SAMPLES, *known.shape)
+    cotangents = torch.zeros(SAMPLES, *known.shape)
     middle = [slice(None), *(length // 2 for length in known.shape)]
     middle[known.channel_axis + 1] = slice(None)
-    seeds[tuple(middle)] = torch.randn(SAMPLES, known.channels, generator=generator)
-    energy = scope.pull_back(pictures, layer, seeds).square().sum(1).mean(0)
+    cotangents[tuple(middle)] = torch.randn(SAMPLES, known.channels, generator=generator)
+    _, pull = scope.vector_jacobian(images, layer)
+    energy = pull(cotangents[None])[0].square().sum(1).mean(0)
     return (energy / energy.max().clamp(min=torch.finfo(energy.dtype).tiny)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Which units an image excites: the mean activation of every channel of a layer."""
+"""Spectrum: the mean activation of every unit of a layer, for each image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
+from convscope.names import unit_file_name
 from convscope.progress import task
 from convscope.results.provenance import technique
 from convscope.results.spectrum import Spectrum
-from convscope.scope import Image, Images, Scope
+from convscope.scope import OUTPUT, Image, Images, Scope
 from convscope.scope.inputs import image_names, read_image
-from convscope.techniques.feature_visualization import picture_name
 
 _log = logging.getLogger("convscope")
 
@@ -27,18 +27,18 @@ _log = logging.getLogger("convscope")
 def spectrum(
     scope: Scope, layer: str, images: Images, *, reduce: Literal["mean", "max"] = "mean", pictures: str | Path | None = None
 ) -> Spectrum:
-    """Which units images excite: m_j(x) = mean over positions of A_j(x).
+    """Mean activation of every unit of a layer on images: m_j(x) = mean over positions of A_j(x).
 
     Args:
         scope: The network.
-        layer: Layer name; after a ReLU there is no negative noise, and spikes stand out.
+        layer: Layer name; after a ReLU there are no negative values, and spikes stand out.
         images: One or several images; tensors of different sizes may be mixed. Or a folder, in which unreadable files are skipped, logged
             and listed in the manifest.
         reduce: "mean" over positions (S0), or "max" for local features.
-        pictures: A folder made by :func:`~convscope.gallery`; the figure shows the highest units' pictures beside their spikes.
+        pictures: A folder of feature visualizations made by :func:`~convscope.gallery`, shown beside the spikes of their units.
 
     Returns:
-        One row per image; spikes, ranks and the mean row are methods of it.
+        One row per image; with methods for spikes, ranks and the mean row.
 
     Raises:
         LayerNotFound: Unknown layer.
@@ -66,11 +66,8 @@ def spectrum(
     at_once = scope.fitting(scope.inputs.height * scope.inputs.width)
     with task(f"{layer}: spectra of {len(sources)} images", len(sources)) as advance, scope.session(), torch.no_grad():
         for group in _of_one_size(scope, sources, at_once, skipped if in_folder else None):
-            values = (
-                known.channels_first(scope.run(group, layer)[layer]).flatten(2)
-                if known.spatial
-                else scope.run(group, layer)[layer][..., None]
-            )
+            values = scope.run(group, layer, channels_first=True)[layer]
+            values = values.flatten(2) if known.spatial else values[..., None]
             measured.append((values.mean(2), values.amax(2), (values > 0).to(values).mean(2)))
             advance(len(group))
     if not measured:
@@ -85,7 +82,7 @@ def spectrum(
         active=active,
         layer=layer,
         names=names,
-        labels=scope.class_names if layer == "output" and scope.inputs.classes else (),
+        labels=scope.class_names if layer == OUTPUT and scope.inputs.classes else (),
         reduce=reduce,
         pictures=tiles,
         pictured=pictured,
@@ -94,18 +91,18 @@ def spectrum(
 
 
 def _pictures(folder: str | Path | None, values: Tensor) -> tuple[tuple[int, ...], np.ndarray]:
-    """The units among each image's ten highest that have a picture in `folder`, and the pictures, (picture rgb 128 128)."""
+    """The units among each image's ten highest that have an image in `folder`, and these images, (picture rgb 128 128)."""
     rows = torch.cat([values, values.mean(0, keepdim=True)])
     high = sorted(set(rows.topk(min(10, rows.shape[1])).indices.flatten().tolist()))
-    found = [unit for unit in high if folder is not None and (Path(folder) / picture_name(unit)).exists()]
+    found = [unit for unit in high if folder is not None and (Path(folder) / unit_file_name(unit)).exists()]
     if folder is None or not found:
         return (), np.zeros((0, 3, 128, 128), np.float32)
-    tiles = [read_image(Path(folder) / picture_name(unit)).resize((128, 128)) for unit in found]
+    tiles = [read_image(Path(folder) / unit_file_name(unit)).resize((128, 128)) for unit in found]
     return tuple(found), np.stack([np.asarray(tile, np.float32).transpose(2, 0, 1) / 255 for tile in tiles])
 
 
 def _of_one_size(scope: Scope, sources: list[Image], at_once: int, skipped: dict[int, str] | None) -> Iterator[Tensor]:
-    """Consecutive images of one size as batches (m 3 h w), at most `at_once` each; bad ones are noted in `skipped`, if given."""
+    """Consecutive images of one size as batches (m 3 h w), at most `at_once` each; unreadable ones go to `skipped`, if given."""
     group: list[Tensor] = []
     for index, source in enumerate(sources):
         try:

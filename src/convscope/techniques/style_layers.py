@@ -1,17 +1,18 @@
-"""Where a network's stages are: the layers at which pictures and styles are customarily compared, found by depth instead of by name."""
+"""Style layers: those at which images and styles are customarily compared, found by depth instead of by name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from convscope.errors import BadInput
-from convscope.scope.layers import OUTPUT, Layer, Layers
+from convscope.names import OUTPUT
+from convscope.scope import Layer, Layers
 
 DEPTHS = 5
 
 
 def trunk(layers: Layers) -> list[Layer]:
-    """The rectified maps along a network, in call order: a ReLU of a plain network, a whole block (residual, fire, ...) of others.
+    """The layers with rectified maps, in call order: the ReLUs of a plain network, the whole blocks (residual, fire, ...) of others.
 
     Args:
         layers: The network's layers.
@@ -31,16 +32,16 @@ def _is_block(layer: Layer) -> bool:
 
 
 def style_depths(layers: Layers) -> list[str]:
-    """Five layers from shallow to deep: the first of each resolution, and where there are fewer resolutions, the middle of the longest.
+    """Five layers from shallow to deep: the first of each resolution; with fewer resolutions, also the middle of the longest.
 
     VGG's relu1_1, relu2_1, ... relu5_1; ResNet's relu, layer1.0, ... layer4.0; SqueezeNet's features.1, 3, 7, 9, 12.
 
     Raises:
-        BadInput: The network has no rectified maps at all.
+        BadInput: No layer of the network has rectified maps.
     """
     along = trunk(layers)
     if not along:
-        raise BadInput("this network has no rectified maps to take a style from; name the layers")
+        raise BadInput("no layer of this network has rectified maps; name the style layers")
     starts = [place for place, layer in enumerate(along) if place == 0 or layer.spatial != along[place - 1].spatial][:DEPTHS]
     while len(starts) < min(DEPTHS, len(along)):
         ends = [*starts[1:], len(along)]
@@ -50,17 +51,17 @@ def style_depths(layers: Layers) -> list[str]:
 
 
 def layer_after(layers: Layers, names: Sequence[str], depth: int) -> str:
-    """The layer that follows the `depth`-th of `names` along the network (VGG's relu2_2 for depth 2), or the last there is."""
+    """The layer that follows the `depth`-th of `names` in the network (VGG's relu2_2 for depth 2), or the last one."""
     along = [layer.name for layer in trunk(layers)]
     place = along.index(names[min(depth, len(names)) - 1]) + 1
     return along[min(place, len(along) - 1)]
 
 
 def find_style_layers(layers: Layers, asked: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The layers asked for, or those found by depth.
+    """The layers asked for, or those of :func:`style_depths`.
 
     Raises:
-        LayerNotFound: A layer that is not there.
+        LayerNotFound: Unknown layer.
         BadInput: A layer without maps, or none at all.
     """
     names = style_depths(layers) if asked is None else [asked] if isinstance(asked, str) else list(asked)

@@ -76,7 +76,7 @@ def style_similarity(
         for source in sources:
             picture = scope.inputs.whole(source, size)
             with large_enough(picture.shape[-2], picture.shape[-1]):
-                values = scope.run_maps(picture[None], chosen)
+                values = scope.run(picture[None], chosen, channels_first=True)
             seen.append([[measure(values[layer])[0].cpu() for layer in chosen] for measure in DESCRIPTORS.values()])
             tiles.append(torch.nn.functional.interpolate(picture[None].cpu(), (_TILE, _TILE), mode="bilinear", antialias=True)[0])
             advance()

@@ -214,7 +214,7 @@ class _Goal:
     def values(self, pictures: Tensor) -> dict[str, Tensor]:
         """The maps of the content layer and the style layers, units first."""
         names = [*dict.fromkeys([self.content_layer, *self.layers])]
-        return self.scope.run_maps(pictures, names, edit=self.pooling())
+        return self.scope.run(pictures, names, edit=self.pooling(), channels_first=True)
 
     def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> dict[str, Tensor]:  # noqa: ARG002
         """The weighted parts of the loss: see :class:`~convscope.optimize.descent.Loss`."""

@@ -1,4 +1,4 @@
-"""The weights of a convolution as pictures: filters in colour, kernels one by one, or all of them as one array."""
+"""Weights of a convolution as images: filters in colour, kernels one by one, or all of them as one array."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ def weight_grid(
     layer: str,
     *,
     mode: Literal["rgb", "channels", "collated"] = "rgb",
-    scale: Literal["auto", "tile", "shared"] = "auto",
-    compat: bool = False,
+    scale: Literal["auto", "tile", "shared", "range"] = "auto",
 ) -> WeightGrid:
-    """The weights of a convolution as pictures.
+    """Weights of a convolution as images.
 
     Args:
         scope: The network.
         layer: A convolution.
-        mode: "rgb": each filter as a picture, for layers that read the picture's three channels; "channels": each kernel on its own;
+        mode: "rgb": each filter as an image, for layers that read the image's three channels; "channels": each kernel on its own;
             "collated": all kernels as one array.
         scale: "tile": brightness 0.5 + z, clipped to [0,1], z = (w - mean) / std over the tile (a filter in "rgb", else a kernel): shows
-            form, tiles do not compare. "shared": zero is grey and the layer's largest |w| is at both ends: tiles compare. "auto":
-            "shared" for "collated" and for kernels of a single weight, else "tile".
-        compat: In "collated", the article's own array: every kernel transposed, filters across, grey from the smallest to the largest.
+            form, tiles do not compare. "shared": zero is grey and the layer's largest |w| is at both ends: tiles compare. "range": from
+            the layer's smallest to its largest weight, as in the article. "auto": "shared" for "collated" and for kernels of a single
+            weight, else "tile".
 
     Returns:
-        The weights, their brightness, and `.collated()`.
+        The weights, their brightness, and `.collated()`; the article's own array is `.collated(article=True)`.
 
     Raises:
         LayerNotFound: Unknown layer.
@@ -42,7 +41,7 @@ def weight_grid(
 
     Source:
         Kumar, PadhAI (S1), `plot_weights`. Deviations: a tile of equal weights is grey, not 0/0; kernels lie as they are applied;
-        one picture instead of thousands of plots. First-layer filters look like edges and colours; that raw kernels of deep layers
+        one image instead of thousands of plots. First-layer filters look like edges and colours; that raw kernels of deep layers
         show faces, as S1 says, is not so: see :func:`~convscope.feature_visualization`.
 
     Example:
@@ -59,31 +58,28 @@ def weight_grid(
     weights = scope.weights_of(layer).cpu().numpy()
     _, channels, height, width = weights.shape
     if mode == "rgb" and channels != 3:
-        raise BadInput(f'layer {layer}: its filters read {channels} channels, so they are no RGB pictures; use mode="channels"')
+        raise BadInput(f'layer {layer}: its filters read {channels} channels, so they are no RGB images; use mode="channels"')
     used: str = scale
     if scale == "auto":
         used = "shared" if mode == "collated" or channels * height * width == 1 or (mode == "channels" and height * width == 1) else "tile"
-    if mode == "collated" and compat:
-        used = "range"
     return WeightGrid(
         weights=weights,
         shown=brightness(weights, used, (1, 2, 3) if mode == "rgb" else (2, 3)),
         layer=layer,
         mode=mode,
         scale=used,
-        compat=compat,
         groups=int(getattr(scope.layers[layer].module, "groups", 1)),
         manifest={"precision": str(weights.dtype)},
     )
 
 
 def brightness(weights: np.ndarray, scale: str, tile: tuple[int, ...]) -> np.ndarray:
-    """Weights (filter channel h w) as brightness in [0,1]; see :class:`WeightGrid`.
+    """Brightness in [0,1] of weights (filter channel h w); see :class:`WeightGrid`.
 
     Args:
         weights: Any finite values.
         scale: "tile", "shared" or "range".
-        tile: The axes that a tile spans, for "tile".
+        tile: For "tile": the axes that a tile spans.
     """
     if scale == "tile":
         mean, deviation = weights.mean(tile, keepdims=True), weights.std(tile, keepdims=True)

@@ -19,6 +19,7 @@ def open(
     weights: str | Path | None = "pretrained",
     device: str | torch.device = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    fast: bool | Literal["auto"] = "auto",
 ) -> Scope:
     """Opens a network by its name.
 
@@ -34,6 +35,7 @@ def open(
             of classes make a network with that many. ``"random"`` or None: random weights, the same at every call.
         device: "auto" (the GPU if there is one), "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
+        fast: Whether :mod:`convscope.fast` may be used, see :class:`~convscope.Scope`.
 
     Returns:
         A Scope; results made with it record `name` and `weights` in their manifest.
@@ -54,7 +56,12 @@ def open(
     from convscope.zoo.by_name import load_network
 
     loaded = load_network(name, weights)
-    computed_in = loaded.precision if precision == "auto" else precision
-    if device == "auto" and torch.cuda.is_available():
-        device = "cuda"
-    return Scope(loaded.model, loaded.inputs, device=device, precision=computed_in, name=loaded.name, weights=loaded.weights)
+    return Scope(
+        loaded.model,
+        loaded.inputs,
+        device="cuda" if device == "auto" and torch.cuda.is_available() else device,
+        precision=loaded.precision if precision == "auto" else precision,
+        fast=loaded.fast if fast == "auto" else fast,
+        name=loaded.name,
+        weights=loaded.weights,
+    )

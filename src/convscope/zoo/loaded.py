@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import nn
 
@@ -25,7 +26,7 @@ class Loaded:
         inputs: What it expects of its input.
         name: The name it was asked for.
         weights: As asked for: "pretrained", a path, or None for random ones.
-        precision: "auto" unless a user's function returned a Scope that says otherwise.
+        precision, fast: "auto" unless a user's function returned a Scope that says otherwise.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class Loaded:
     name: str = ""
     weights: str | None = PRETRAINED
     precision: str = "auto"
+    fast: bool | Literal["auto"] = "auto"
 
 
 def load_from_file(build: Callable[[int | None], nn.Module], inputs: Inputs, file: WeightsFile, name: str) -> Loaded:
