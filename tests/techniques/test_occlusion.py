@@ -411,7 +411,7 @@ def test_a_network_that_mixes_the_pictures_of_a_batch_is_run_in_full(picture: Te
         ({"target": 8, "layer": "5"}, UnitNotFound, "8"),
         ({"target": None, "layer": "5"}, BadInput, "layer 5 has no predicted class: say which unit is the target"),
         ({"layer": "12"}, LayerNotFound, "no layer '12'"),
-        ({"grid": "dense"}, BadInput, "grid must be cover or valid, got 'dense'"),
+        ({"grid": "dense"}, BadInput, "grid must be cover, valid or article, got 'dense'"),
         ({"method": "fast"}, BadInput, "method must be incremental or full, got 'fast'"),
         ({"verify": -1}, BadInput, "verify must be at least 0"),
         ({"images": torch.ones(2, 3, 22, 31) * 200}, BadInput, "divide by 255"),
@@ -451,13 +451,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     made = convscope.load(tmp_path / "made")
     assert made.map.shape == (2, 4, 4) and made.names == ("one", "two") and (tmp_path / "made" / "figure.png").exists()
     assert main(["occlusion", "net.py:build", "one.png", "--layer", "2", "--target", "3", "--out", "unit"]) == 0
-    sides = ["--patch", "8,16", "--stride", "16, 4", "--fill", "median"]
+    sides = ["--patch", "8x16", "--stride", "16x4", "--fill", "median"]
     assert main(["occlusion", "net.py:build", "one.png", *sides, "--target", "bee", "--out", "sides"]) == 0
     made = convscope.load(tmp_path / "sides")
     assert made.map.shape == (1, 2, 5) and made.boxes[0, 1].tolist() == [0, 4, 8, 20] and made.boxes[1, 0].tolist() == [16, 0, 24, 16]
     capsys.readouterr()
     for wrong, reason in (
-        (["--patch", "99"], "a patch of 99x99 pixels is larger than the picture, 32x32"),
+        (["--patch", "99"], "a patch of 99x99 pixels is larger than the image, 32x32"),
         (["--stride", "0"], "stride must be"),
         (["--stride", "8,8,8"], "Invalid value for --stride: '8,8,8' is neither a whole number nor two"),
         (["--patch", "8x"], "Invalid value for --patch: '8x' is neither a whole number nor two such as 16x32 (down, across)"),

@@ -178,7 +178,7 @@ def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Pa
         ({"layer": "8"}, BadInput, "layer 8 is a Linear, which has no kernels to show; convolutions near it: 4, 0"),
         ({"layer": "4"}, BadInput, "its filters read 6 channels"),
         ({"mode": "grey"}, BadInput, "mode must be rgb, channels or collated, got 'grey'"),
-        ({"scale": "map"}, BadInput, "scale must be auto, tile or shared, got 'map'"),
+        ({"scale": "map"}, BadInput, "scale must be auto, tile, shared or range, got 'map'"),
     ],
 )
 def test_wrong_questions(scope: Scope, wrong: dict[str, str], error: type[Exception], words: str) -> None:
