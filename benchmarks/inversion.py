@@ -124,13 +124,13 @@ def batch(layer: str, steps: int, singles: int) -> None:
     scope = network()
     photo = scope.inputs.whole(PHOTO, 256)
     photo = F.interpolate(photo[None], (256, 256), mode="bilinear", antialias=True)[0].clamp(0, 1)
-    cs.inversion(scope, layer, photo, edit="map=0", steps=3)
+    cs.inversion(scope, layer, photo, edit=cs.FeatureMap(0), steps=3)
     begun = time.perf_counter()
     for number in range(singles):
         cs.inversion(scope, layer, photo, edit=cs.FeatureMap(number), steps=steps)
     single = (time.perf_counter() - begun) / singles
     begun = time.perf_counter()
-    cs.inversion(scope, layer, photo, edit="map=0-15", steps=steps)
+    cs.inversion(scope, layer, photo, edit=[cs.FeatureMap(number) for number in range(16)], steps=steps)
     together = (time.perf_counter() - begun) / 16
     print("| layer | evaluations | single, s per picture | 16 at once, s per picture | share | pictures per minute |")
     print("|---|---:|---:|---:|---:|---:|")

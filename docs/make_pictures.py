@@ -88,12 +88,15 @@ def inverted(scope: cs.Scope, photographs: Path) -> None:
     """Inversion and style."""
     contents = sorted((photographs / "inversion-paper").glob("content-*"))
     paintings = sorted((photographs / "inversion-paper").glob("style-*"))
-    small(render.png(cs.inversion(scope, "features.3", contents, edit="own,map=0-2,reallocate=0").view()), "inversion.png")
+    small(
+        render.png(cs.inversion(scope, "features.3", contents, edit=[None, *map(cs.FeatureMap, range(3)), cs.Reallocate(0)]).view()),
+        "inversion.png",
+    )
     named = [next((photographs / "imagenet-sample").glob(f"*_{name}.jpg")) for name in ("goldfish", "macaw")]
     shown = [*contents, *named]
     tiles: list[Tile] = []
-    shallow = {"prior": "cvpr2015*0.05"}
-    deep = {"prior": "cvpr2015*0.02", "optimizer": "adam", "jitter": 4, "steps": 600}
+    shallow = {"prior": ("cvpr2015", 0.05)}
+    deep = {"prior": ("cvpr2015", 0.02), "optimizer": "adam", "jitter": 4, "steps": 600}
     for layer, numbers in (("features.3", shallow), ("features.7", shallow), ("features.12", deep)):
         made = cs.inversion(scope, layer, shown, **numbers)  # type: ignore[arg-type]
         tiles += [Tile(made.images[row, 0], layer if row == 0 else "", f"error {made.error[row, 0]:.3g}") for row in range(len(shown))]

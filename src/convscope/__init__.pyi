@@ -29,6 +29,8 @@ from .results.exemplars import Exemplars as Exemplars
 from .results.feature_visualization import FeatureVisualization as FeatureVisualization
 from .results.filter_health import FilterHealth as FilterHealth
 from .results.folder import load as load
+from .results.gallery import Gallery as Gallery
+from .results.gallery import read_gallery as read_gallery
 from .results.hypothesis import Hypothesis as Hypothesis
 from .results.inversion import Inversion as Inversion
 from .results.map_overlay import MapOverlay as MapOverlay

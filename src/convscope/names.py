@@ -15,11 +15,6 @@ Units: TypeAlias = int | str | slice | Sequence[int | str] | None
 """Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
 
 
-def unit_file_name(unit: int) -> str:
-    """The file name of a unit's image in a gallery's folder."""
-    return f"unit_{unit:04d}.png"
-
-
 def near_names(name: str, known: Iterable[str], *, count: int = 4) -> list[str]:
     """At most `count` of the known names that are near an unknown one: those that contain it, then those spelled like it."""
     names = list(dict.fromkeys(known))

@@ -1,4 +1,4 @@
-"""Pictures that say how they came about: a PNG whose ``iTXt`` chunk ``convscope`` holds the manifest as JSON."""
+"""Receipts: PNG files whose ``iTXt`` chunk ``convscope`` holds, as JSON, how the image was made."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _LARGEST = 64 * 2**20
 
 
 def write_png(path: str | Path, image: np.ndarray, receipt: Mapping[str, Any]) -> Path:
-    """Writes a picture with its receipt, all or nothing, and returns the path.
+    """Writes a PNG file with a receipt, all or nothing, and returns the path.
 
     Args:
         path: The file; it is replaced if it exists. Its folder must exist.
         image: (rgb h w) float in [0,1], or (h w 3) uint8.
-        receipt: How the picture came about; anything JSON can hold, tuples become lists.
+        receipt: How the image was made; anything JSON can hold, tuples become lists.
 
     Raises:
         BadInput: The image has another shape, type or range.
@@ -45,16 +45,16 @@ def png_bytes(image: np.ndarray, receipt: Mapping[str, Any]) -> bytes:
     chunks = PngInfo()
     chunks.add_itxt(KEY, json.dumps(jsonable(receipt), ensure_ascii=False, allow_nan=False), zip=False)
     buffer = io.BytesIO()
-    Pillow.fromarray(_pixels(image)).save(buffer, format="PNG", pnginfo=chunks, compress_level=4)
+    Pillow.fromarray(to_bytes(image)).save(buffer, format="PNG", pnginfo=chunks, compress_level=4)
     return buffer.getvalue()
 
 
 def read_receipt(path: str | Path) -> dict[str, Any]:
-    """The receipt of a picture; reads no pixels.
+    """The receipt of a PNG file; reads no pixels.
 
     Raises:
         BadImage: The file cannot be read, or is no intact PNG.
-        StoreConflict: The picture carries no receipt, or one that cannot be read.
+        StoreConflict: It carries no receipt, or one that cannot be read.
     """
     path = Path(path)
     try:
@@ -70,7 +70,7 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
             if isinstance(receipt, dict):
                 return receipt
             raise StoreConflict(f"{path}: its receipt is damaged (no table of parameters)")
-    raise StoreConflict(f"{path}: carries no receipt; only pictures written by convscope do, and some programs drop it when they save")
+    raise StoreConflict(f"{path}: carries no receipt; only images written by convscope do, and some programs drop it when they save")
 
 
 def atomic_write(path: str | Path, data: bytes) -> Path:
@@ -118,15 +118,19 @@ def jsonable(value: Any) -> Any:
             return str(value)
 
 
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """(h w 3) uint8 from either accepted form."""
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """The 8-bit pixels (h w 3) of an image in either form that :func:`write_png` accepts.
+
+    Raises:
+        BadInput: The image has another shape, type or range.
+    """
     if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return np.asarray(image, order="C")
     if not np.issubdtype(image.dtype, np.floating) or image.ndim != 3 or image.shape[0] != 3:
-        raise BadInput(f"a picture is (rgb h w) float in [0,1] or (h w 3) uint8, got shape {image.shape} of {image.dtype}")
+        raise BadInput(f"an image is (rgb h w) float in [0,1] or (h w 3) uint8, got shape {image.shape} of {image.dtype}")
     low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
     if not (low >= 0.0 and high <= 1.0):  # written so that NaN is refused too
-        raise BadInput(f"a float picture lies in [0,1], got {low:.4g} to {high:.4g}")
+        raise BadInput(f"a float image lies in [0,1], got {low:.4g} to {high:.4g}")
     return np.ascontiguousarray(np.moveaxis(np.rint(image.astype(np.float64) * 255).astype(np.uint8), 0, -1))
 
 
@@ -134,17 +138,17 @@ def _chunks(path: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kind and body of every chunk of a PNG file, checked against its checksum."""
     if not data.startswith(_SIGNATURE):
         raise BadImage(f"{path}: is not a PNG file")
-    place = len(_SIGNATURE)
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        check = data[place + 8 + length : place + 12 + length]
+    start = len(_SIGNATURE)
+    while start + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, start)
+        kind, body = data[start + 4 : start + 8], data[start + 8 : start + 8 + length]
+        check = data[start + 8 + length : start + 12 + length]
         if len(check) < 4 or struct.unpack(">I", check)[0] != zlib.crc32(kind + body):
-            raise BadImage(f"{path}: is damaged (chunk at byte {place})")
+            raise BadImage(f"{path}: is damaged (chunk at byte {start})")
         yield kind, body
         if kind == b"IEND":
             return
-        place += 12 + length
+        start += 12 + length
     raise BadImage(f"{path}: is cut off")
 
 

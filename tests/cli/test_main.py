@@ -180,6 +180,8 @@ def test_feature_visualization(place: Path, capsys: pytest.CaptureFixture[str]) 
     code, out, err = run(capsys, *words, "--seed", "1")
     assert code == 2 and err.count("\n") == 1 and "was made with another seed; choose another folder, or delete it" in err
     code, out, err = run(capsys, "redo", str(folder / "unit_0002.png"))
+    assert code == 2 and err.count("\n") == 1 and "made with the network net.py:build, which a receipt cannot open" in err
+    code, out, err = run(capsys, "redo", str(folder / "unit_0002.png"), "--network", "net.py:build")
     assert code == 0 and "unit_0002.png: bit-equal" in out
     code, out, err = run(capsys, "redo", str(folder / "sheet.png"))
     assert code == 2 and err.count("\n") == 1 and "only single feature visualizations can be redone" in err
@@ -232,7 +234,7 @@ MISTAKES = {
     "far too many units": ((*FV, "1", "--units", "0-999999999999"), "0-999999999999: no layer has so many units"),
     "no such class": ((*FV, "output", "--units", "ants"), "class 'ants' is unknown"),
     "no such recipe": ((*FV, "1", "--recipe", "cropz"), "no recipe 'cropz'; there are: crops"),
-    "no such number": ((*FV, "1", "--set", "stepz=3"), "no number 'stepz'; near names: steps"),
+    "no such number": ((*FV, "1", "--set", "stepz=3"), "no parameter 'stepz'; near names: steps"),
     "no number": ((*FV, "1", "--set", "steps=many"), "steps must be int, got 'many'"),
     "no value": ((*FV, "1", "--set", "steps"), "steps: expected NAME=VALUE"),
     "no such precision": ((*FV, "1", "--precision", "half"), '"half" for --precision. Choose from: "auto", "float32", "bfloat16"'),
@@ -302,7 +304,7 @@ def test_a_bug_is_not_hidden(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_interrupted_and_resumed(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = importlib.import_module("convscope.galleries.gallery")
-    monkeypatch.setattr(gallery, "AT_ONCE", 2)
+    monkeypatch.setattr(importlib.import_module("convscope.techniques.feature_visualization"), "AT_ONCE", 2)
     real, calls = gallery.feature_visualization, []
 
     def interrupted(*arguments: object, **options: object) -> object:

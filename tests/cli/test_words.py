@@ -46,12 +46,20 @@ def test_edits() -> None:
             words.edits(text)
 
 
+def test_priors() -> None:
+    assert words.prior("ijcv2016") == "ijcv2016"
+    assert words.prior("cvpr2015*0.05") == ("cvpr2015", 0.05) and words.prior("cvpr2015*2e-3") == ("cvpr2015", 0.002)
+    for text in ("cvpr2015*x", "cvpr2015*", "cvpr2015*-1"):
+        with pytest.raises(BadInput, match="is no prior"):
+            words.prior(text)
+
+
 def test_numbers_and_settings() -> None:
     assert words.numbers_of(["features.6=12", "output=0"]) == {"features.6": 12, "output": 0}
-    assert words.settings(["steps=64", "crop-size=8", "view=whole", "scale=(0.9, 1.1)"]) == {
+    assert words.settings(["steps=64", "crop-size=8", "transform=none", "scale=(0.9, 1.1)"]) == {
         "steps": 64,
         "crop_size": 8,
-        "view": "whole",
+        "transform": "none",
         "scale": (0.9, 1.1),
     }
     for given in (["a"], ["=3"], ["a="]):

@@ -15,11 +15,12 @@ from torch import nn
 import convscope
 import hand_built
 from convscope.errors import BadInput, BadWeights, StoreConflict
-from convscope.galleries.gallery import Gallery, write_sheet
 from convscope.receipts import read_receipt, write_png
+from convscope.results.gallery import Gallery, write_sheet
 from convscope.scope import Inputs, Scope
 
 gallery_module = importlib.import_module("convscope.galleries.gallery")
+technique_module = importlib.import_module("convscope.techniques.feature_visualization")
 NUMBERS = {"recipe": "multiscale", "size": 12, "stages": 2, "steps": 6}
 
 
@@ -34,7 +35,7 @@ def scope() -> Scope:
 
 @pytest.fixture(autouse=True)
 def groups_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery_module, "AT_ONCE", 3)
+    monkeypatch.setattr(technique_module, "AT_ONCE", 3)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -45,6 +46,12 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
     return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.glob("unit_*.png"))}
 
 
+def path_of(made: Gallery, unit: int, copy: int = 0) -> Path:
+    image = made.find(unit, copy)
+    assert image is not None
+    return image.path
+
+
 def make(scope: Scope, folder: Path, units: object = None, **more: object) -> Gallery:
     return convscope.gallery(scope, "2", units, folder, **(NUMBERS | more))  # type: ignore[arg-type]
 
@@ -52,12 +59,17 @@ def make(scope: Scope, folder: Path, units: object = None, **more: object) -> Ga
 def test_a_picture_per_unit(scope: Scope, tmp_path: Path) -> None:
     made = make(scope, tmp_path / "new" / "folder", [4, 0, 5, 7])
     assert sorted(files(made.folder)) == ["unit_0000.png", "unit_0004.png", "unit_0005.png", "unit_0007.png"]
-    assert made.made == (4, 0, 5, 7) and list(made.pictures) == [4, 0, 5, 7]
-    assert {unit: status == "stuck" for unit, status in made.status.items()} == {4: False, 0: False, 5: True, 7: False}
+    assert [path.name for path in made.made] == [f"unit_000{unit}.png" for unit in (4, 0, 5, 7)]
+    assert [(image.unit, image.copy, image.status == "stuck") for image in made] == [
+        (4, 0, False),
+        (0, 0, False),
+        (5, 0, True),
+        (7, 0, False),
+    ]
     plain = convscope.feature_visualization(scope, "2", [4, 0, 5], **NUMBERS)  # type: ignore[arg-type]
     expected = np.round(plain.images[1].transpose(1, 2, 0) * 255).astype(np.uint8)
-    assert (np.asarray(Image.open(made.pictures[0])) == expected).all()
-    receipt = read_receipt(made.pictures[0])
+    assert (np.asarray(Image.open(path_of(made, 0))) == expected).all()
+    receipt = read_receipt(path_of(made, 0))
     assert (
         receipt["unit"] == 0
         and receipt["group"] == [4, 0, 5]
@@ -65,7 +77,7 @@ def test_a_picture_per_unit(scope: Scope, tmp_path: Path) -> None:
         and receipt["score"] == float(plain.scores[1])
     )
     assert receipt["recipe"]["steps"] == 6 and receipt["network"]["name"] == "small"
-    assert "no gradient" in read_receipt(made.pictures[5])["reason"]
+    assert "no gradient" in read_receipt(path_of(made, 5))["reason"]
 
 
 def test_a_second_call_makes_nothing(scope: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +86,7 @@ def test_a_second_call_makes_nothing(scope: Scope, tmp_path: Path, monkeypatch: 
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     monkeypatch.setattr(gallery_module, "feature_visualization", lambda *_, **__: pytest.fail("made a picture again"))
     again = make(scope, tmp_path)
-    assert again.made == () and list(again.pictures) == list(range(8)) and again.status[5] == "stuck"
+    assert again.made == () and [image.unit for image in again] == list(range(8)) and again.images[5].status == "stuck"
     assert files(tmp_path) == before and stamps == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
 
@@ -103,7 +115,7 @@ def test_interrupted_between_groups_and_resumed(
             make(scope, tmp_path / "resumed", **more)
     assert sorted(files(tmp_path / "resumed")) == ["unit_0000.png", "unit_0001.png", "unit_0002.png"]
     resumed = make(scope, tmp_path / "resumed", **more)
-    assert resumed.made == (3, 4, 5, 6, 7)
+    assert [path.name for path in resumed.made] == [f"unit_000{unit}.png" for unit in (3, 4, 5, 6, 7)]
     assert files(tmp_path / "resumed") == files(tmp_path / "whole")
 
 
@@ -115,7 +127,7 @@ def test_interrupted_inside_a_group_and_resumed(scope: Scope, tmp_path: Path, mo
         with pytest.raises(OSError, match="disk full"):
             make(scope, tmp_path / "resumed")
     assert len(files(tmp_path / "resumed")) == written
-    assert make(scope, tmp_path / "resumed").made == tuple(range(written, 8))
+    assert len(make(scope, tmp_path / "resumed").made) == 8 - written
     assert files(tmp_path / "resumed") == files(tmp_path / "whole")
 
 
@@ -167,7 +179,7 @@ def test_the_sheet(scope: Scope, tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", range(8))
 def test_redone_bit_by_bit(scope: Scope, tmp_path: Path, unit: int) -> None:
     made = make(scope, tmp_path)
-    redone = convscope.redo(made.pictures[unit], scope=scope)
+    redone = convscope.redo(path_of(made, unit), scope=scope)
     assert redone.equal and redone.largest == 0 and redone.verdict == "bit-equal", redone.verdict
     assert redone.image.shape == (3, 14, 14)
 
@@ -175,16 +187,16 @@ def test_redone_bit_by_bit(scope: Scope, tmp_path: Path, unit: int) -> None:
 def test_redoing_leaves_the_scope_as_it_was(scope: Scope, tmp_path: Path) -> None:
     made = make(scope, tmp_path, [0])
     scope.precision = "auto"
-    assert convscope.redo(made.pictures[0], scope=scope).equal
+    assert convscope.redo(path_of(made, 0), scope=scope).equal
     assert scope.precision == "auto"
 
 
 def test_a_changed_picture_is_noticed(scope: Scope, tmp_path: Path) -> None:
     made = make(scope, tmp_path, [0])
-    image = np.asarray(Image.open(made.pictures[0])).copy()
+    image = np.asarray(Image.open(path_of(made, 0))).copy()
     image[3, 4, 1] ^= 8
-    write_png(made.pictures[0], image, read_receipt(made.pictures[0]))
-    redone = convscope.redo(made.pictures[0], scope=scope)
+    write_png(path_of(made, 0), image, read_receipt(path_of(made, 0)))
+    redone = convscope.redo(path_of(made, 0), scope=scope)
     assert not redone.equal and redone.largest == 8 and redone.verdict.startswith("not bit-equal: largest difference 8/255")
 
 
@@ -192,7 +204,7 @@ def test_other_weights_cannot_redo(scope: Scope, tmp_path: Path) -> None:
     made = make(scope, tmp_path, [0])
     other = Scope(hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()), 1), Inputs(size=16))
     with pytest.raises(BadWeights, match=f"made with weights {scope.weights_hash}"):
-        convscope.redo(made.pictures[0], scope=other)
+        convscope.redo(path_of(made, 0), scope=other)
 
 
 def test_what_cannot_be_redone(scope: Scope, tmp_path: Path) -> None:

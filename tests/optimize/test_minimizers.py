@@ -148,7 +148,7 @@ def test_lbfgs_stops_where_nothing_is_to_be_gained() -> None:
 
 def test_adam_is_torchs() -> None:
     start = draws(3, 2, dtype=torch.float64)
-    found, asked = drive(adam(start, 20, rate=0.1), quadratic)
+    found, asked = drive(adam(start, 20, learning_rate=0.1), quadratic)
     theirs = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([theirs], lr=0.1)
     for point, _ in asked:

@@ -83,15 +83,15 @@ def test_penalties_by_hand(double: Scope) -> None:
     assert double.forwards == before, "a penalty on pixels runs no network"
 
 
-def test_sameness(double: Scope) -> None:
-    alike = objectives.sameness("4")
+def test_diversity(double: Scope) -> None:
+    diverse = objectives.diversity("4")
     one = pictures(1)
-    assert torch.allclose(alike(double, torch.cat([one, one, one])), torch.ones(3, dtype=torch.float64))
+    assert torch.allclose(diverse(double, torch.cat([one, one, one])), -torch.ones(3, dtype=torch.float64))
     values = double.activations(pictures(3), "4")["4"].flatten(2)
     grams = [value @ value.T / (value @ value.T).norm() for value in values]
-    expected = [sum(float((grams[a] * grams[b]).sum()) for b in range(3) if b != a) / 2 for a in range(3)]
-    assert alike(double, pictures(3)).tolist() == pytest.approx(expected)
-    assert float(alike(double, one)) == 0
+    expected = [-sum(float((grams[a] * grams[b]).sum()) for b in range(3) if b != a) / 2 for a in range(3)]
+    assert diverse(double, pictures(3)).tolist() == pytest.approx(expected)
+    assert float(diverse(double, one)) == 0
 
 
 def test_arithmetic(double: Scope) -> None:
@@ -141,9 +141,9 @@ def smooth_scope() -> Scope:
         objectives.total_variation(),
         objectives.norm(),
         objectives.norm(4, 0.3),
-        objectives.sameness("2"),
+        objectives.diversity("2"),
     ],
-    ids=["mean", "sum", "logit", "neuron", "direction", "evidence", "deepdream", "tv", "norm2", "norm4", "sameness"],
+    ids=["mean", "sum", "logit", "neuron", "direction", "evidence", "deepdream", "tv", "norm2", "norm4", "diversity"],
 )
 def test_gradients_by_finite_differences(objective: Objective) -> None:
     scope, images = smooth_scope(), draws(2, 3, 6, 6, dtype=torch.float64).requires_grad_()

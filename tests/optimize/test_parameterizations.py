@@ -1,4 +1,4 @@
-"""How pictures are written as free numbers, held against plain formulas."""
+"""Parameterizations, held against plain formulas."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def generators(*seeds: int) -> list[Generator]:
 
 
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
-def test_one_generator_one_picture(name: str) -> None:
+def test_one_generator_one_image(name: str) -> None:
     form = PARAMETERIZATIONS[name](INPUTS, (0, 0.01) if name == "fourier" else (100, 200))
     numbers = form.start(10, 10, generators(5, 6, 5))
     assert torch.equal(numbers[0], numbers[2]) and not torch.equal(numbers[0], numbers[1])
     assert torch.equal(numbers[1:2], form.start(10, 10, generators(6)))
-    assert form.picture(numbers, 10, 10).shape == (3, 3, 10, 10)
+    assert form.image(numbers, 10, 10).shape == (3, 3, 10, 10)
 
 
 def test_start_noise_is_eight_bit() -> None:
@@ -43,8 +43,8 @@ def test_start_noise_is_eight_bit() -> None:
 
 def test_pixels_may_leave_the_range() -> None:
     numbers = draws(1, 3, 8, 8) * 4 - 2
-    assert torch.equal(Pixels(INPUTS).picture(numbers, 8, 8), numbers)
-    torch.testing.assert_close(NormalizedPixels(INPUTS).picture(INPUTS.normalize(numbers), 8, 8), numbers)
+    assert torch.equal(Pixels(INPUTS).image(numbers, 8, 8), numbers)
+    torch.testing.assert_close(NormalizedPixels(INPUTS).image(INPUTS.normalize(numbers), 8, 8), numbers)
 
 
 @pytest.mark.parametrize("blur", [None, 3])
@@ -54,17 +54,17 @@ def test_enlarging_resizes_the_right_quantity(blur: int | None) -> None:
     expected = box_blur(larger, blur) if blur else larger
     assert torch.equal(Pixels(INPUTS).enlarge(picture, 12, blur), expected)
     torch.testing.assert_close(
-        NormalizedPixels(INPUTS).picture(NormalizedPixels(INPUTS).enlarge(INPUTS.normalize(picture), 12, blur), 12, 12), expected
+        NormalizedPixels(INPUTS).image(NormalizedPixels(INPUTS).enlarge(INPUTS.normalize(picture), 12, blur), 12, 12), expected
     )
     assert torch.equal(Sigmoid(INPUTS).enlarge(picture, 12, blur), expected), "the logits, not the picture"
 
 
-def test_sigmoid_pictures_stay_in_range() -> None:
+def test_sigmoid_images_stay_in_range() -> None:
     numbers = draws(1, 3, 8, 8) * 200 - 100
-    picture = Sigmoid(INPUTS).picture(numbers, 8, 8)
+    picture = Sigmoid(INPUTS).image(numbers, 8, 8)
     assert torch.equal(picture, 1 / (1 + torch.exp(-numbers))) or torch.allclose(picture, 1 / (1 + torch.exp(-numbers)))
     assert float(picture.min()) >= 0 and float(picture.max()) <= 1
-    fourier = Fourier(INPUTS).picture(torch.randn(1, 3, 9, 5, 2, generator=Generator().manual_seed(0)) * 50, 9, 9)
+    fourier = Fourier(INPUTS).image(torch.randn(1, 3, 9, 5, 2, generator=Generator().manual_seed(0)) * 50, 9, 9)
     assert float(fourier.min()) >= 0 and float(fourier.max()) <= 1
 
 
@@ -89,7 +89,7 @@ def test_the_spectrum_falls_like_one_over_f(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (9, 8)])
-def test_a_fourier_picture_is_a_plain_sum_of_waves(height: int, width: int) -> None:
+def test_a_fourier_image_is_a_plain_sum_of_waves(height: int, width: int) -> None:
     numbers = torch.randn(1, 3, height, width // 2 + 1, 2, generator=Generator().manual_seed(0), dtype=torch.float64)
     scale = spectrum_scale(height, width).double()
     pixels = torch.zeros(3, height, width, dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_a_fourier_picture_is_a_plain_sum_of_waves(height: int, width: int) -> N
                     wave = real * math.cos(angle) - imaginary * math.sin(angle)
                     pixels[:, y, x] += twice * scale[row, column] * wave / (height * width)
     expected = torch.sigmoid(torch.einsum("rc,chw->rhw", color_matrix().double(), pixels / 4))
-    torch.testing.assert_close(Fourier(INPUTS).picture(numbers, height, width)[0], expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(Fourier(INPUTS).image(numbers, height, width)[0], expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 9), (48, 64)])
@@ -124,7 +124,7 @@ def test_bands_are_of_alike_frequencies_and_one_colour(height: int, width: int) 
 def test_the_fourier_start_is_nearly_grey() -> None:
     numbers = Fourier(INPUTS, (0, 0.01)).start(64, 64, generators(0))
     assert float(numbers.std()) == pytest.approx(0.01, rel=0.05)
-    assert float((Fourier(INPUTS).picture(numbers, 64, 64) - 0.5).abs().max()) < 0.2
+    assert float((Fourier(INPUTS).image(numbers, 64, 64) - 0.5).abs().max()) < 0.2
     with pytest.raises(BadInput, match="stages=1"):
         Fourier(INPUTS).enlarge(numbers, 80, None)
 
@@ -136,4 +136,4 @@ def test_a_picture_does_not_depend_on_its_place_in_the_batch(name: str) -> None:
     for seed in range(0, 60, 3):
         numbers = form.start(33, 33, generators(seed, seed + 1, seed + 2))
         numbers = numbers * 3 + 0.1 * draws(*numbers.shape, seed=seed)
-        assert torch.equal(form.picture(numbers, 33, 33), form.picture(numbers.flip(0), 33, 33).flip(0))
+        assert torch.equal(form.image(numbers, 33, 33), form.image(numbers.flip(0), 33, 33).flip(0))

@@ -1,4 +1,4 @@
-"""Recipes: the articles' numbers, and numbers that make no sense."""
+"""Recipes: the articles' parameters, and values that make no sense."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from convscope.errors import BadInput
 from convscope.optimize.recipes import RECIPES, Recipe, find_recipe
-from convscope.optimize.transforms import Crops, Robust
+from convscope.optimize.transforms import RandomAffine, RandomCrops
 
 
 def test_sides_of_the_forty_line_article() -> None:
@@ -20,35 +20,35 @@ def test_sides_of_feature_map_visualizer() -> None:
     assert RECIPES["multiscale-sigmoid"].sides(224) == expected
 
 
-def test_the_articles_numbers() -> None:
+def test_the_articles_parameters() -> None:
     def numbers(name: str, *keys: str) -> list[object]:
         return [getattr(RECIPES[name], key) for key in keys]
 
-    keys = ("image", "optimizer", "rate", "weight_decay", "steps", "start_range", "blur", "reduce", "view")
-    assert numbers("multiscale", *keys) == ["normalized", "adam", 0.1, 1e-6, 20, (150, 180), None, "mean", "whole"]
-    assert numbers("multiscale-sigmoid", *keys) == ["sigmoid", "adam", 0.2, 1e-6, 20, (150, 180), None, "mean", "whole"]
-    assert numbers("pixels", *keys) == ["pixels", "normalized", 1.0, 0.0, 40, (128, 148), None, "mean", "whole"]
+    keys = ("parameterization", "optimizer", "learning_rate", "weight_decay", "steps", "start_range", "blur", "reduce", "transform")
+    assert numbers("multiscale", *keys) == ["normalized", "adam", 0.1, 1e-6, 20, (150, 180), None, "mean", "none"]
+    assert numbers("multiscale-sigmoid", *keys) == ["sigmoid", "adam", 0.2, 1e-6, 20, (150, 180), None, "mean", "none"]
+    assert numbers("pixels", *keys) == ["pixels", "normalized-gradient", 1.0, 0.0, 40, (128, 148), None, "mean", "none"]
     assert RECIPES["pixels"].sides(224) == [150]
     for name in ("crops", "fourier"):
-        assert numbers(name, "image", "optimizer", "weight_decay", "start_range") == ["fourier", "adam", 0.0, (0, 0.01)]
-    lucid = RECIPES["fourier"].looking()
-    assert isinstance(lucid, Robust)
-    assert (lucid.pad, lucid.jitter, lucid.scale, lucid.rotate, RECIPES["fourier"].rate) == (12, (8, 4), (0.9, 1.1), 10.0, 0.05)
+        assert numbers(name, "parameterization", "optimizer", "weight_decay", "start_range") == ["fourier", "adam", 0.0, (0, 0.01)]
+    lucid = RECIPES["fourier"].random_transform()
+    assert isinstance(lucid, RandomAffine)
+    assert (lucid.pad, lucid.jitter, lucid.scale, lucid.rotate, RECIPES["fourier"].learning_rate) == (12, (8, 4), (0.9, 1.1), 10.0, 0.05)
 
 
 def test_a_recipe_without_size_takes_the_networks() -> None:
-    assert find_recipe("pixels", size=None, stages=3, factor=1.5).sides(20) == [20, 30, 45]
+    assert find_recipe("pixels", size=None, stages=3, enlargement=1.5).sides(20) == [20, 30, 45]
 
 
-def test_views() -> None:
-    assert RECIPES["multiscale"].looking() is None
-    assert isinstance(RECIPES["crops"].looking(), Crops)
-    assert find_recipe("crops", crop_size=32).looking().side(500) == 32  # type: ignore[union-attr]
+def test_transforms() -> None:
+    assert RECIPES["multiscale"].random_transform() is None
+    assert isinstance(RECIPES["crops"].random_transform(), RandomCrops)
+    assert find_recipe("crops", crop_size=32).random_transform().output_side(500) == 32  # type: ignore[union-attr]
 
 
-def test_changing_numbers() -> None:
-    changed = find_recipe("crops", steps=7, crop_first=[0.5, 1.0])
-    assert (changed.steps, changed.crop_first, changed.name) == (7, (0.5, 1.0), "crops")
+def test_changing_parameters() -> None:
+    changed = find_recipe("crops", steps=7, crop_start=[0.5, 1.0])
+    assert (changed.steps, changed.crop_start, changed.name) == (7, (0.5, 1.0), "crops")
     assert RECIPES["crops"].steps != 7
     assert find_recipe(changed) == changed
     assert all(find_recipe(name) == recipe for name, recipe in RECIPES.items())
@@ -57,29 +57,29 @@ def test_changing_numbers() -> None:
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ({"stepz": 3}, "no number 'stepz'; near names: steps"),
-        ({"name": "mine"}, "no number 'name'"),
+        ({"stepz": 3}, "no parameter 'stepz'; near names: steps"),
+        ({"name": "mine"}, "no parameter 'name'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"steps": 2.5}, "steps must be int, got 2.5"),
         ({"steps": "many"}, "steps must be int, got 'many'"),
         ({"steps": True}, "steps must be int, got True"),
         ({"steps": None}, "steps must be int, got None"),
-        ({"rate": "fast"}, "rate must be float, got 'fast'"),
-        ({"rate": float("nan")}, "rate must be float, got nan"),
+        ({"learning_rate": "fast"}, "learning_rate must be float, got 'fast'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be float, got nan"),
         ({"size": "big"}, r"size must be int \| None, got 'big'"),
         ({"size": 4}, "size must be at least 8, got 4"),
-        ({"image": "jpeg"}, "image must be pixels, normalized, sigmoid, fourier, got 'jpeg'"),
-        ({"view": "askew"}, "view must be whole, crops, robust, got 'askew'"),
-        ({"optimizer": "sgd"}, "optimizer must be adam, normalized, got 'sgd'"),
+        ({"parameterization": "jpeg"}, "parameterization must be pixels, normalized, sigmoid, fourier, got 'jpeg'"),
+        ({"transform": "askew"}, "transform must be none, crops, affine, got 'askew'"),
+        ({"optimizer": "sgd"}, "optimizer must be adam, normalized-gradient, got 'sgd'"),
         ({"reduce": "max"}, "reduce must be mean, sum, center, got 'max'"),
-        ({"crop_first": 0.5}, r"crop_first must be tuple\[float, float\], got 0.5"),
-        ({"crop_first": (0.5,)}, r"crop_first must be tuple\[float, float\]"),
+        ({"crop_start": 0.5}, r"crop_start must be tuple\[float, float\], got 0.5"),
+        ({"crop_start": (0.5,)}, r"crop_start must be tuple\[float, float\]"),
         ({"jitter": (1.5, 2)}, r"jitter must be tuple\[int, int\]"),
         ({"stages": 2}, "a Fourier image has one size"),
-        ({"factor": 0.5}, "factor must be at least 1"),
+        ({"enlargement": 0.5}, "enlargement must be at least 1"),
     ],
 )
-def test_wrong_numbers(numbers: dict[str, object], words: str) -> None:
+def test_wrong_parameters(numbers: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words) as caught:
         find_recipe("crops", **numbers)
     assert "\n" not in str(caught.value)
@@ -90,7 +90,7 @@ def test_unknown_recipes() -> None:
         find_recipe("cropz")
 
 
-def test_every_number_is_explained() -> None:
+def test_every_parameter_is_explained() -> None:
     text = Recipe.__doc__ or ""
     for field in dataclasses.fields(Recipe):
         assert field.name in text, field.name

@@ -273,7 +273,7 @@ def seen(scope: Scope, recipe: str, units: object = (0, 3, 5), layer: str = "4",
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_picture_changes_and_the_objective_rises(scope: Scope, recipe: str) -> None:
-    made, start = seen(scope, recipe), seen(scope, recipe, steps=1, rate=0)
+    made, start = seen(scope, recipe), seen(scope, recipe, steps=1, learning_rate=0)
     assert np.abs(made.images - start.images).mean((1, 2, 3)).min() > 0.01
     assert (made.scores > start.scores).all()
     assert (made.history[:, -1] > made.history[:, 0]).all()
@@ -295,7 +295,7 @@ def test_same_seed_same_bits(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_unit_does_not_depend_on_its_batch_mates(scope: Scope, recipe: str) -> None:
+def test_a_unit_does_not_depend_on_the_other_units_of_its_batch(scope: Scope, recipe: str) -> None:
     first, second = seen(scope, recipe, (0, 3, 5)), seen(scope, recipe, (7, 2, 0))
     assert (first.images[0] == second.images[2]).all() and first.scores[0] == second.scores[2]
     alone = seen(scope, recipe, (0,), steps=3)
@@ -460,7 +460,7 @@ def test_another_start_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
     def useless_at_first(*arguments: object, **options: object) -> object:
         done = ascend(*arguments, **options)
         calls.append(options.get("redirect"))
-        useless = dataclasses.replace(done, pictures=torch.zeros_like(done.pictures), history=torch.zeros_like(done.history))
+        useless = dataclasses.replace(done, images=torch.zeros_like(done.images), history=torch.zeros_like(done.history))
         return useless if len(calls) == 1 else done
 
     monkeypatch.setattr(home, "ascend", useless_at_first)
@@ -470,7 +470,7 @@ def test_another_start_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_unit_that_does_not_rise_is_not_called_converged() -> None:
-    made = seen(with_biases(0.0), "pixels", (0,), "1", rate=0.0)
+    made = seen(with_biases(0.0), "pixels", (0,), "1", learning_rate=0.0)
     assert made.status == ("stuck",) and "did not rise" in made.reasons[0]
 
 
@@ -513,30 +513,30 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
 @pytest.mark.parametrize(
     "change",
     [
-        {"rate": 0.2},
+        {"learning_rate": 0.2},
         {"weight_decay": 0.3},
         {"start_range": (10, 240)},
         {"steps": 9},
         {"stages": 2},
-        {"factor": 1.5},
+        {"enlargement": 1.5},
         {"blur": 3},
         {"reduce": "center"},
-        {"view": "crops", "crop_size": 12},
-        {"view": "robust"},
+        {"transform": "crops", "crop_size": 12},
+        {"transform": "affine"},
         {"noise": 0.1},
-        {"optimizer": "normalized"},
-        {"image": "sigmoid"},
+        {"optimizer": "normalized-gradient"},
+        {"parameterization": "sigmoid"},
         {"size": 18},
     ],
     ids=str,
 )
-def test_every_number_changes_something(scope: Scope, change: dict[str, object]) -> None:
+def test_every_parameter_changes_something(scope: Scope, change: dict[str, object]) -> None:
     plain, changed = seen(scope, "multiscale", (0,)), seen(scope, "multiscale", (0,), **change)
     assert plain.images.shape != changed.images.shape or (plain.images != changed.images).any()
 
 
 def test_a_trained_network(squeezenet: Scope) -> None:
     made = convscope.feature_visualization(squeezenet, "features.12", [0, 7], size=96, steps=40, crop_size=64)
-    start = convscope.feature_visualization(squeezenet, "features.12", [0, 7], size=96, steps=1, rate=0, crop_size=64)
+    start = convscope.feature_visualization(squeezenet, "features.12", [0, 7], size=96, steps=1, learning_rate=0, crop_size=64)
     assert set(made.status) <= {"converged", "rescued"} and (made.scores > start.scores + 1).all()
     assert (made.scores == made.after_relu).all()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import convscope as cs
 import hand_built
 from convscope.errors import BadInput, LayerNotFound
-from convscope.optimize.objectives import find_prior, natural_norm, natural_variation
 from convscope.optimize.parameterizations import MeanSubtracted
+from convscope.optimize.priors import find_prior, natural_norm, natural_variation
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
@@ -81,7 +81,7 @@ def test_an_injective_linear_code_has_one_inverse() -> None:
     scope = Scope(model, Inputs(size=12), precision="float32")
     image = 0.2 + 0.6 * draws(1, 3, 12, 12, seed=2, dtype=torch.float64)
     for written in ("fourier", "normalized"):
-        made = cs.inversion(scope, "0", image, image=written, steps=400)
+        made = cs.inversion(scope, "0", image, parameterization=written, steps=400)
         np.testing.assert_allclose(made.images[0, 0], image[0], atol=2e-3)
         assert made.error.item() < 1e-5
 
@@ -97,7 +97,7 @@ def enlarge(small: nn.Module) -> None:
 )
 def test_every_way_lowers_the_error(small: nn.Module, scope: Scope, optimizer: str, written: str | None) -> None:
     enlarge(small)
-    made = cs.inversion(scope, "5", PHOTO, optimizer=optimizer, image=written, steps=30)
+    made = cs.inversion(scope, "5", PHOTO, optimizer=optimizer, parameterization=written, steps=30)
     history = made.history[0, 0][np.isfinite(made.history[0, 0])]
     assert history[-1] < 0.7 * history[0]
     assert made.images.min() >= 0 and made.images.max() <= 1
@@ -190,7 +190,7 @@ def test_priors_by_hand() -> None:
                     variation[image] += (down**2 + across**2) / 30
     np.testing.assert_allclose(natural_norm().score({}, pictures), norm, rtol=1e-9)
     np.testing.assert_allclose(natural_variation().score({}, pictures), variation * (6.5 / 80) ** 2, rtol=1e-9)
-    ijcv, cvpr = find_prior("ijcv2016", 0.3), find_prior("cvpr2015*0.5", 0.3)
+    ijcv, cvpr = find_prior("ijcv2016", 0.3), find_prior(("cvpr2015", 0.5), 0.3)
     assert ijcv is not None and cvpr is not None and find_prior("none", 0.1) is None
     np.testing.assert_allclose(ijcv.score({}, pictures), norm + variation * (6.5 / 80) ** 2, rtol=1e-9)
     np.testing.assert_allclose(cvpr.score({}, pictures), 0.5 * (4e-10 * sixth + 10 / 2 * variation) / 9961, rtol=1e-9)
@@ -213,9 +213,9 @@ def test_seeds(scope: Scope) -> None:
 
 
 def test_what_is_said(scope: Scope) -> None:
-    made = cs.inversion(scope, "5", PHOTO, edit="map=3", steps=4)
+    made = cs.inversion(scope, "5", PHOTO, edit=cs.FeatureMap(3), steps=4)
     assert made.summary() == f"image 0, map 3: normalized error {made.error.item():.3g} after 4 evaluations"
-    assert made.manifest["plan"]["optimizer"] == "lbfgs" and made.parts == ("code",)
+    assert made.manifest["recipe"]["optimizer"] == "lbfgs" and made.parts == ("code",)
     assert cs.inversion(scope, "5", PHOTO, prior="ijcv2016", steps=1).parts == ("code", "prior")
 
 
@@ -226,13 +226,14 @@ def test_what_is_said(scope: Scope) -> None:
         ({"layer": []}, BadInput, "no layer asked for"),
         ({"steps": 0}, BadInput, "steps must be a whole number of at least 1, got 0"),
         ({"optimizer": "sgd"}, BadInput, "optimizer must be lbfgs, adam or paper"),
-        ({"image": "jpeg"}, BadInput, "image must be fourier"),
+        ({"parameterization": "jpeg"}, BadInput, "parameterization must be fourier"),
         ({"prior": "l2"}, BadInput, "prior must be none, ijcv2016"),
-        ({"prior": "cvpr2015*x"}, BadInput, "prior must be none, ijcv2016"),
+        ({"prior": "cvpr2015*0.1"}, BadInput, "prior must be none, ijcv2016"),
+        ({"prior": ("cvpr2015", -1)}, BadInput, "prior must be none, ijcv2016"),
         ({"pooling": "max"}, BadInput, "pooling must be own or average"),
         ({"jitter": 4}, BadInput, "optimizer='adam'"),
         ({"jitter": 0, "optimizer": "adam"}, BadInput, "jitter must be 1"),
-        ({"edit": "maps"}, BadInput, "edit: expected own"),
+        ({"edit": "map=3"}, BadInput, "edit: expected FeatureMap"),
         ({"edit": cs.FeatureMap(8)}, BadInput, r"FeatureMap\(8\): the layer has maps 0 to 7"),
         ({"edit": lambda code: code[:2]}, BadInput, "not a finite code of that shape"),
         ({"edit": lambda code: code / 0}, BadInput, "not a finite code of that shape"),
@@ -267,8 +268,10 @@ def test_averages_are_inverted_with_a_curvature_for_each_band(squeezenet: Scope,
     """At 128 px; with one band for all it is 0.0081."""
     photo = squeezenet.inputs.whole(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
     made = cs.inversion(squeezenet, "features.3", photo, pooling="average", steps=20)
-    assert made.manifest["plan"]["banded"] and made.error.item() < 0.004
-    assert not cs.inversion(squeezenet, "features.3", photo, pooling="average", image="pixels", steps=1).manifest["plan"]["banded"]
+    assert made.manifest["recipe"]["banded"] and made.error.item() < 0.004
+    assert not cs.inversion(squeezenet, "features.3", photo, pooling="average", parameterization="pixels", steps=1).manifest["recipe"][
+        "banded"
+    ]
 
 
 @pytest.mark.slow
@@ -284,7 +287,9 @@ def test_one_filters_texture_is_alike_on_both_photographs(squeezenet: Scope, sha
         squeezenet.inputs.whole(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104]
         for name in ("golden-gate", "tubingen")
     ]
-    made = cs.inversion(squeezenet, "features.3", torch.stack(photos), edit="map=0-7", steps=60, pooling="average")
+    made = cs.inversion(
+        squeezenet, "features.3", torch.stack(photos), edit=[cs.FeatureMap(number) for number in range(8)], steps=60, pooling="average"
+    )
     pictures = [torch.tensor(one) for one in made.images.reshape(-1, *made.images.shape[2:])]
     alike = cs.style_similarity(squeezenet, pictures, layers="features.7")
     nearest = alike.nearest("gram", among=range(8, 16))[:8] - 8

@@ -102,7 +102,7 @@ def test_content_alone_is_kept_and_noise_is_a_start(scope: Scope) -> None:
     assert noise.content_errors.item() < 0.2 * noise.losses[0, 0, 0] + 0.2
     assert not np.allclose(noise.images, kept.images, atol=1e-2)
     paper = cs.style_transfer(scope, CONTENT, STYLE, optimizer="paper", steps=3)
-    assert paper.manifest["plan"]["start"] == "noise" and paper.manifest["plan"]["numbers"] == {"weight_decay": 5e-3}
+    assert paper.manifest["recipe"]["start"] == "noise" and paper.manifest["recipe"]["options"] == {"weight_decay": 5e-3}
 
 
 def test_files_keep_their_proportions(scope: Scope, tmp_path: Path) -> None:

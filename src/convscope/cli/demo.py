@@ -9,9 +9,10 @@ import numpy as np
 from convscope import render
 from convscope.cli.derive import command
 from convscope.cli.show import print_written, progress
-from convscope.galleries.gallery import gallery, write_sheet
+from convscope.galleries.gallery import gallery
 from convscope.progress import task
 from convscope.receipts import atomic_write
+from convscope.results.gallery import write_sheet
 from convscope.techniques.hypothesis import hypothesis
 from convscope.techniques.spectrum import spectrum
 from convscope.zoo import open as open_network

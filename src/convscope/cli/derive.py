@@ -69,6 +69,8 @@ def known_types(*, network: bool) -> list[Written]:
     ]
     if network:
         from convscope.ops.codes import Edit
+        from convscope.optimize.objective import Objective
+        from convscope.optimize.priors import Prior
         from convscope.scope.inputs import Image, Images
         from convscope.techniques.fills import Fill
 
@@ -77,6 +79,7 @@ def known_types(*, network: bool) -> list[Written]:
             Written(Image, Path, "IMAGE"),
             Written(Fill, words.fill, "FILL"),
             Written(Edit | Sequence[Edit | None], words.edits, "EDIT,...", "Written own, map=3, map=0-4 or reallocate=0.", default="own"),
+            Written(Prior | tuple[Prior, float] | Objective, words.prior, "PRIOR", "Written as a name, or with a weight: cvpr2015*0.1."),
         ]
     return known
 

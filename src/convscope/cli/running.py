@@ -105,15 +105,17 @@ def _save(function: Callable[..., Any], subject: Any, folder: str, values: dict[
 
 
 def _save_gallery(_function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
-    from convscope.galleries.gallery import gallery, write_sheet
+    from convscope.galleries.gallery import gallery
+    from convscope.results.gallery import write_sheet
 
     layer = values.pop("layer")
     made = gallery(scope, layer, values.pop("units", None), folder, **values)
     sheet = write_sheet(made, f"{scope.name}, {layer}")
-    counts = {status: list(made.status.values()).count(status) for status in dict.fromkeys(made.status.values())}
+    statuses = [image.status for image in made]
+    counts = {status: statuses.count(status) for status in dict.fromkeys(statuses)}
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    there = len(made.pictures) - len(made.made)
-    summary = f"{len(made.pictures)} images: {states}" + (f" ({there} were there already)" if there else "")
+    there = len(made) - len(made.made)
+    summary = f"{len(made)} images: {states}" + (f" ({there} were there already)" if there else "")
     return summary, [(sheet, "all of them on one sheet"), (made.folder, "a PNG per unit, with receipt (convscope redo)")]
 
 

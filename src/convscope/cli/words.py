@@ -81,6 +81,14 @@ def edits(text: str) -> list[Any]:
     return found
 
 
+def prior(text: str) -> Any:
+    """An image prior: "ijcv2016", or one with a weight, "cvpr2015*0.1"."""
+    name, times, weight = text.partition("*")
+    if times and not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", weight):
+        raise BadInput(f"{text!r} is no prior: expected a name, or one with a weight such as cvpr2015*0.1")
+    return (name, float(weight)) if times else name
+
+
 def numbers_of(given: Sequence[str]) -> dict[str, int]:
     """Numbers by name, each written "NAME=NUMBER"."""
     return {name: _number(value) for name, value in map(_assignment, given)}

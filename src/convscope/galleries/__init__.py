@@ -1,1 +1,1 @@
-"""Folders of feature visualizations: made, read, and single images made again from their receipts."""
+"""Galleries of feature visualizations: made, and single images made again from their receipts."""

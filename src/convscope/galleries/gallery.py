@@ -1,45 +1,23 @@
-"""A folder of unit pictures: written group by group, resumable, every picture with its receipt."""
+"""Makes galleries: a folder of feature visualizations, resumable, every image with its receipt."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image as Pillow
-
 from convscope.errors import StoreConflict
-from convscope.names import unit_file_name
-from convscope.optimize.recipes import Recipe, find_recipe
+from convscope.names import Units
+from convscope.optimize.objective import Objective
+from convscope.optimize.recipes import DEFAULT, Recipe, find_recipe
 from convscope.progress import task
-from convscope.receipts import read_receipt, write_png
-from convscope.render.contact_sheet import contact_sheet
-from convscope.render.panels import Image
+from convscope.receipts import jsonable, write_png
+from convscope.results.feature_visualization import FeatureVisualization
+from convscope.results.gallery import Gallery, GalleryImage, image_name
 from convscope.results.provenance import describe
-from convscope.scope import Scope, Units
-from convscope.techniques.feature_visualization import AT_ONCE, FeatureVisualization, feature_visualization
-
-MARGIN = 16
-"""White pixels around a sheet."""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A finished folder of pictures.
-
-    Attributes:
-        folder: Where it is.
-        pictures: {unit: path of its PNG}.
-        status: {unit: "converged", "rescued" or "stuck"}.
-        made: Units made by this call; the others were there already.
-    """
-
-    folder: Path
-    pictures: dict[int, Path]
-    status: dict[int, str]
-    made: tuple[int, ...]
+from convscope.scope import Scope
+from convscope.techniques.feature_visualization import Goal, ObjectiveLike, at_once, feature_visualization, goal_of
 
 
 def gallery(
@@ -48,13 +26,17 @@ def gallery(
     units: Units,
     out: str | Path,
     *,
-    recipe: str | Recipe = "crops",
+    objective: ObjectiveLike = None,
+    penalty: Objective | None = None,
+    copies: int = 1,
+    diversity: float = 0.0,
+    recipe: str | Recipe = DEFAULT,
     seed: int = 0,
-    **numbers: Any,
+    **changes: Any,
 ) -> Gallery:
-    """Makes the pictures of many units into a folder, as `unit_0012.png`, each with its receipt.
+    """Makes a gallery: the feature visualizations of many units in a folder, as `unit_0012.png`, each with its receipt.
 
-    Units whose picture is there already, with the same question in its receipt, are skipped, so an interrupted run is resumed by
+    Images that are there already, made with the same parameters, network and inputs, are skipped, so an interrupted run is resumed by
     calling it again. Memory does not grow with the number of units.
 
     Args:
@@ -62,82 +44,107 @@ def gallery(
         layer: Layer name.
         units: Unit numbers; None for all.
         out: The folder; made if need be.
-        recipe: As for :func:`~convscope.feature_visualization`.
+        objective, penalty, copies, diversity, recipe: As for :func:`~convscope.feature_visualization`. Further copies are
+            `unit_0012_copy1.png`; the image of an objective that is not of one unit is `objective.png`.
         seed: Seed.
-        numbers: Numbers of the recipe to replace.
+        changes: Recipe parameters to replace.
+
+    Returns:
+        The gallery, as :func:`~convscope.read_gallery` reads it, with the images of `units` alone.
 
     Raises:
-        StoreConflict: The folder holds pictures made with other parameters.
+        StoreConflict: The folder holds images made with other parameters, or with an objective that has no name.
     """
     folder = Path(out)
-    wanted = scope.units(layer, units)
-    plan = find_recipe(recipe, **numbers)
-    question = {
-        "layer": layer,
-        "recipe": describe(plan),
-        "seed": seed,
-        "weights_hash": scope.weights_hash,
-        "precision": scope.resolve("optimize"),
-    }
-    paths = {number: folder / unit_file_name(number) for number in wanted}
-    status = {number: _finished(path, question) for number, path in paths.items() if path.exists()}
-    missing = [number for number in wanted if number not in status]
-    groups = [wanted[first : first + AT_ONCE] for first in range(0, len(wanted), AT_ONCE)]
+    plan = find_recipe(recipe, **changes)
+    goal = goal_of(scope, layer, units, objective, penalty, copies, diversity, plan)
+    images = {number: [GalleryImage(number, copy, folder / image_name(number, copy)) for copy in range(copies)] for number in goal.units}
+    asked = _asked(scope, goal, seed)
+    finished: set[Path] = set()
+    for image in [image for several in images.values() for image in several if image.path.exists()]:
+        _check(image, asked, goal)
+        finished.add(image.path)
+    several = at_once(copies)
+    groups = [goal.units[first : first + several] for first in range(0, len(goal.units), several)]
     # A group that was interrupted is made again as a whole: rounding may depend on what goes through the network together.
-    groups = [group for group in groups if not status.keys() >= set(group)]
+    groups = [group for group in groups if any(image.path not in finished for number in group for image in images[number])]
     folder.mkdir(parents=True, exist_ok=True)
-    steps = plan.stages * plan.steps
-    with task(f"{layer}: {len(missing)} of {len(wanted)} pictures to make", sum(map(len, groups)) * steps) as advance:
+    steps, made = plan.stages * plan.steps, list[Path]()
+    missing = sum(image.path not in finished for several in images.values() for image in several)
+    with task(f"{layer}: {missing} of {len(goal.units) * copies} images to make", sum(map(len, groups)) * copies * steps) as advance:
         for group in groups:
-            result = feature_visualization(scope, layer, group, recipe=plan, seed=seed)
-            for index, number in enumerate(group):
-                if number not in status:
-                    write_png(paths[number], result.images[index], receipt(result, index))
-                    status[number] = result.status[index]
-            advance(len(group) * steps)
-    return Gallery(folder, paths, status, tuple(missing))
-
-
-def write_sheet(made: Gallery, title: str) -> Path:
-    """All pictures of a gallery on one sheet, `sheet.png` in its folder; what is stuck is marked."""
-    tiles: list[Image] = []
-    for number, path in made.pictures.items():
-        found = read_receipt(path)
-        label = f"{number} {found['label']}".strip()
-        stuck = "stuck" if made.status[number] == "stuck" else None
-        tiles.append(Image(np.asarray(Pillow.open(path), np.float32).transpose(2, 0, 1) / 255, label, f"{found['score']:.3g}", stuck))
-    sheet = np.pad(contact_sheet(tiles, title=title, side=160), ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)
-    recipe = read_receipt(next(iter(made.pictures.values())))["recipe"]["name"] if made.pictures else ""
-    return write_png(made.folder / "sheet.png", sheet, {"technique": "contact_sheet", "title": title, "recipe": recipe})
+            wanted = {} if isinstance(objective, Objective) else {"units": [number for number in group if number is not None]}
+            result = feature_visualization(
+                scope,
+                layer,
+                **wanted,
+                objective=objective,
+                penalty=penalty,
+                copies=copies,
+                diversity=diversity,
+                recipe=plan,
+                seed=seed,
+            )
+            for index, image in enumerate(image for number in group for image in images[number]):
+                if image.path not in finished:
+                    made.append(write_png(image.path, result.images[index], receipt(result, index)))
+            advance(len(group) * copies * steps)
+    return Gallery(folder, tuple(image for several in images.values() for image in several), tuple(made))
 
 
 def receipt(result: FeatureVisualization, index: int) -> dict[str, Any]:
-    """The receipt of one unit's picture: everything that is needed to make it again."""
-    manifest = dict(result.manifest)
-    return manifest | {
+    """The receipt of one image: everything that is needed to make it again."""
+    return dict(result.manifest) | {
         "unit": result.units[index],
+        "copy": result.copies[index],
         "label": result.labels[index],
         "status": result.status[index],
         "reason": result.reasons[index],
         "score": float(result.scores[index]),
         "before_relu": float(result.before_relu[index]),
         "after_relu": float(result.after_relu[index]),
-        "group": list(result.units),
+        "maximized": result.objectives[index],
+        "group": list(dict.fromkeys(result.units)),
     }
 
 
-def _finished(path: Path, question: dict[str, Any]) -> str:
-    """The status of a picture that is there already, if it answers the same question."""
-    found = read_receipt(path)
-    parameters = found.get("parameters", {})
-    answered = {
-        "layer": parameters.get("layer"),
-        "recipe": found.get("recipe"),
-        "seed": parameters.get("seed"),
-        "weights_hash": found.get("network", {}).get("weights_hash"),
-        "precision": found.get("precision"),
-    }
-    if json.loads(json.dumps(question)) != answered:
-        differing = [key for key, value in json.loads(json.dumps(question)).items() if answered[key] != value]
-        raise StoreConflict(f"{path} was made with another {', '.join(differing)}; choose another folder, or delete it")
-    return str(found["status"])
+def _asked(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:
+    """What all images of a gallery have in common, as their receipts hold it."""
+    return jsonable(
+        {
+            "layer": goal.layer,
+            "recipe": describe(goal.recipe),
+            "seed": seed,
+            "weights_hash": scope.weights_hash,
+            "inputs": scope.inputs.manifest(),
+            "precision": scope.resolve("optimize"),
+            "fast": scope.fast,
+            "penalty": goal.penalty and goal.penalty.describe(),
+            "copies": goal.copies,
+            "diversity": goal.diversity,
+        }
+    )
+
+
+def _check(image: GalleryImage, asked: Mapping[str, Any], goal: Goal) -> None:
+    """Refuses an image that is there already, unless it was made with the same parameters."""
+    found = image.receipt
+    parameters, network = found.get("parameters", {}), found.get("network", {})
+    answered = {key: parameters.get(key) for key in ("layer", "seed", "copies", "diversity")}
+    answered |= {key: network.get(key) for key in ("weights_hash", "inputs")}
+    answered |= {key: found.get(key) for key in ("recipe", "precision", "fast", "penalty")}
+    differing = [key for key, value in asked.items() if answered[key] != value]
+    own = None if goal.objectives is None else goal.objectives[image.unit]
+    made_of = found.get("objective")
+    group = found.get("group", [])
+    if made_of is not None:
+        made_of = made_of[group.index(image.unit)] if image.unit in group and len(made_of) == len(group) else {}
+    if made_of != (None if own is None else json.loads(json.dumps(own.describe()))):
+        differing.append("objective")
+    if differing:
+        raise StoreConflict(f"{image.path} was made with another {', '.join(differing)}; choose another folder, or delete it")
+    if not all(one.named for one in (own, goal.penalty) if one is not None):
+        raise StoreConflict(
+            f"{image.path} is there already, made with an objective that has no name, perhaps another one: "
+            "make it with convscope.objectives.named, choose another folder, or delete the image"
+        )

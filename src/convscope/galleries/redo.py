@@ -1,27 +1,35 @@
-"""A picture made again from its receipt, and held against the original."""
+"""Makes an image again from its receipt and compares the two."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from convscope.errors import BadInput, BadWeights
+from convscope.errors import BadInput, BadWeights, StoreConflict
+from convscope.optimize.objective import Objective
+from convscope.optimize.objectives import from_description
 from convscope.optimize.recipes import Recipe
-from convscope.receipts import read_receipt
+from convscope.receipts import jsonable, read_receipt, to_bytes
 from convscope.scope import Scope
-from convscope.techniques.feature_visualization import feature_visualization
+from convscope.techniques.feature_visualization import ObjectiveLike, feature_visualization
 from convscope.zoo import open as open_network
+
+_ZOO_NAME = re.compile(r"\w+|timm:[\w.-]+", re.ASCII)
+"""Names that a receipt may open: textures, torchvision's and timm's, never a file."""
 
 
 @dataclass(frozen=True)
 class Redone:
-    """What came of making a picture again.
+    """What came of making an image again.
 
     Attributes:
-        image: The new picture, (rgb h w) in [0,1].
+        image: The new image, (rgb h w) in [0,1].
         equal: Whether all its 8-bit pixels equal the original's.
         largest: The largest difference of a pixel, in 1/255.
         mean: The mean difference, in 1/255.
@@ -35,51 +43,104 @@ class Redone:
     verdict: str
 
 
-def redo(picture: str | Path, *, scope: Scope | None = None, weights: str | Path | None = None) -> Redone:
-    """Makes a picture again from the receipt in its PNG.
+def redo(
+    picture: str | Path,
+    *,
+    scope: Scope | None = None,
+    weights: str | Path | None = None,
+    objective: ObjectiveLike = None,
+    penalty: Objective | None = None,
+) -> Redone:
+    """Makes an image again from the receipt in its PNG.
+
+    A receipt may name a network of torchvision, timm or convscope and the weights published with it. Code and files are never taken from
+    it: a network or objective of your own, and a file of weights, must be given.
 
     Args:
         picture: A PNG written by :func:`~convscope.gallery`.
-        scope: The network, if the receipt's name cannot be opened (a network of your own).
-        weights: Where the weights are now, if they have moved.
+        scope: The network, if it is one of your own; it is left as it is.
+        weights: The file of weights, if it was made with one.
+        objective: The objective, if it is not made of built-in ones.
+        penalty: The penalty, if it is not made of built-in ones.
 
     Returns:
-        The new picture and how it differs.
+        The new image and how it differs.
 
     Raises:
-        StoreConflict: No receipt in that file.
-        BadWeights: The network has other weights than the one that made the picture.
+        StoreConflict: No receipt in that file, or a damaged one.
+        BadInput: The receipt names a network, weights or objective that only the caller can give.
+        BadWeights: The network has other weights than the one that made the image.
     """
-    receipt = read_receipt(Path(picture))
+    path = Path(picture)
+    receipt = read_receipt(path)
     if "group" not in receipt:
-        raise BadInput(f"{picture}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
-    network = receipt["network"]
-    if scope is None:
-        scope = open_network(
-            network["name"],
-            weights=weights or network["weights"],
-            device=receipt["device"],
-            precision=receipt["precision"],
-            fast=receipt["fast"],
-        )
-    if scope.weights_hash != network["weights_hash"]:
-        raise BadWeights(f"{picture}: made with weights {network['weights_hash']}, but {scope.name} has {scope.weights_hash}")
-    numbers = dict(receipt["recipe"])
-    recipe = Recipe(numbers.pop("name"), numbers["image"]).changed(**numbers)
-    parameters = receipt["parameters"]
-    # Rounding may depend on what goes through the network together, so the picture gets the mates that it had.
-    mates = receipt["group"]
-    before, scope.precision = scope.precision, receipt["precision"]
+        raise BadInput(f"{path}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
     try:
-        result = feature_visualization(scope, parameters["layer"], mates, recipe=recipe, seed=parameters["seed"])
-    finally:
-        scope.precision = before
-    image = result.images[mates.index(receipt["unit"])]
-    new = np.round(image.transpose(1, 2, 0) * 255).astype(int)
-    old = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+        network, parameters, group = receipt["network"], receipt["parameters"], list(receipt["group"])
+        made_with, inputs = {key: receipt[key] for key in ("device", "precision", "fast")}, network["inputs"]
+        row = group.index(receipt["unit"]) * int(parameters["copies"]) + int(receipt["copy"])
+        fields = dict(receipt["recipe"])
+        recipe = Recipe(fields.pop("name"), fields["parameterization"]).changed(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreConflict(f"{path}: its receipt is damaged ({type(error).__name__}: {error})") from None
+    scope = _scope(path, network, made_with, scope, weights)
+    if differing := [key for key in ("size", "mean", "std") if jsonable(scope.inputs.manifest()[key]) != inputs.get(key)]:
+        raise BadInput(f"{path}: made with other inputs ({', '.join(f'{key} {inputs.get(key)}' for key in differing)})")
+    if scope.weights_hash != network["weights_hash"]:
+        raise BadWeights(f"{path}: made with weights {network['weights_hash']}, but {scope.name} has {scope.weights_hash}")
+    if objective is None and receipt.get("objective") is not None:
+        objective = _objective(path, group, receipt["objective"])
+    if penalty is None and receipt.get("penalty") is not None:
+        penalty = _made_again(path, "penalty", receipt["penalty"])
+    # Rounding may depend on what goes through the network together, so the image gets the same other images in its batch.
+    result = feature_visualization(
+        scope,
+        parameters["layer"],
+        None if isinstance(objective, Objective) else group,
+        objective=objective,
+        penalty=penalty,
+        copies=parameters["copies"],
+        diversity=parameters["diversity"],
+        recipe=recipe,
+        seed=parameters["seed"],
+    )
+    image = result.images[row]
+    new = to_bytes(image).astype(int)
+    old = np.asarray(Image.open(path).convert("RGB")).astype(int)
     if new.shape != old.shape:
-        raise BadInput(f"{picture}: has {old.shape[:2]} pixels, its receipt makes {new.shape[:2]}")
+        raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {new.shape[:2]}")
     gap = np.abs(new - old)
     equal = not gap.any()
     words = "bit-equal" if equal else f"not bit-equal: largest difference {gap.max()}/255, mean {gap.mean():.3g}/255"
     return Redone(image, equal, int(gap.max()), float(gap.mean()), words)
+
+
+def _scope(path: Path, network: Mapping[str, Any], made_with: Mapping[str, Any], given: Scope | None, weights: str | Path | None) -> Scope:
+    """The network that made the image, in the precision that it was made in."""
+    if given is not None:
+        settings = {key: made_with[key] for key in ("precision", "fast")}
+        return Scope(given.model, given.inputs, **settings, name=given.name, weights=given.weights)
+    name, published = network.get("name"), network.get("weights")
+    if not isinstance(name, str) or not _ZOO_NAME.fullmatch(name):
+        raise BadInput(f"{path}: made with the network {name}, which a receipt cannot open; give it as `scope` (--network)")
+    if weights is None and published not in (None, "pretrained"):
+        raise BadInput(f"{path}: made with the weights {published}, which a receipt cannot read; give the file as `weights` (--weights)")
+    return open_network(name, weights=weights or published, **made_with)
+
+
+def _objective(path: Path, group: list[int | None], descriptions: Any) -> ObjectiveLike:
+    """The objective of every unit that was in the batch."""
+    if not isinstance(descriptions, list) or len(descriptions) != len(group):
+        raise StoreConflict(f"{path}: its receipt is damaged (objectives of {group})")
+    made = [_made_again(path, "objective", description) for description in descriptions]
+    if group == [None]:
+        return made[0]
+    by_unit = dict(zip(group, made, strict=True))
+    return lambda unit: by_unit[unit]
+
+
+def _made_again(path: Path, what: str, description: Any) -> Objective:
+    try:
+        return from_description(description)
+    except BadInput as error:
+        raise BadInput(f"{path}: its {what} cannot be made again: {error.message}; give it as `{what}`") from None

@@ -1,12 +1,11 @@
-"""Other codes made from a code: what an inversion may aim at instead of the image's own.
+"""Edits of codes: targets of an inversion made from the image's own code.
 
-A code is one image's value at a layer, (c h w) or (c). Every function of a code to a code of the same shape will do; these are the
-paper's.
+A code is the activations of one image at a layer, (c h w) or (c). Every function from a code to a code of the same shape is an edit; these
+are the paper's.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,13 +22,13 @@ Edit: TypeAlias = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Everything is given to one map: psi_l = the sum over channels at every position, psi_k = 0 for every other k.
+    """Feature map inversion: psi_l = the sum over channels at every position, psi_k = 0 for every other k.
 
     Attributes:
-        map: The map l.
+        map: Channel number l.
 
     Source:
-        Xia et al. 2016 (arXiv 1608.04170), feature map inversion. Their code calls it a mean, but it is the sum that the text speaks of.
+        Xia et al. 2016 (arXiv 1608.04170). Their code calls it a mean, but it is a sum, as in their text.
     """
 
     map: int
@@ -47,16 +46,16 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Reallocate:
-    """The code's total is dealt out anew among the maps: psi_k = v_k / sum(v) * sum(phi) * phi_k / sum(phi_k), with random v > 0.
+    """Random modification: every map scaled to a random share of the total: psi_k = v_k / sum(v) * sum(phi) * phi_k / sum(phi_k), v > 0.
 
-    Where a unit was at rest it stays at rest: maps that are zero everywhere get nothing, and the total is preserved.
+    Zeros stay zero, maps that are zero everywhere get no share, and the total is preserved.
 
     Attributes:
         seed: Seed of v, drawn as the magnitudes of N(3, 1000).
 
     Source:
-        Xia et al. 2016, random modification. Deviation: they draw v itself from N(3, 1000), so that half of the targets are negative, out
-        of a ReLU's reach, the scale is unbounded, and dead maps give 0/0.
+        Xia et al. 2016. Deviation: they draw v itself from N(3, 1000), so that half of the targets are negative,
+        which no ReLU can reach, the scale is unbounded, and dead maps give 0/0.
     """
 
     seed: int = 0
@@ -73,10 +72,10 @@ def reallocated(code: Tensor, shares: Tensor) -> Tensor:
     """The code with each map's total in proportion to `shares` (c), all > 0; dead maps stay dead and the whole total is preserved.
 
     Raises:
-        BadInput: The code has negative values, so that "active" and "total" mean nothing.
+        BadInput: The code has negative values, so that shares of the total are not defined.
     """
     if bool((code < 0).any()):
-        raise BadInput("reallocating needs a code without negative values: take a layer after its ReLU")
+        raise BadInput("Reallocate needs a code without negative values: take a layer after its ReLU")
     maps = code.flatten(1) if code.ndim > 1 else code[:, None]
     sums = maps.sum(1)
     alive = sums > 0
@@ -87,13 +86,13 @@ def reallocated(code: Tensor, shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Purposeful:
-    """The content's maps in the style's order: its i-th smallest map by sum takes the place of the style's i-th smallest, at its mean.
+    """Purposeful modification: the content's i-th smallest map by sum replaces the style's i-th smallest, shifted to that map's mean.
 
     Attributes:
         style: The style's code, (c h w), of any height and width: ``scope.activations(image, layer)[layer][0]``.
 
     Source:
-        Xia et al. 2016: the modification without optimization, which is in their code only. Targets can be negative.
+        Xia et al. 2016: the variant without optimization, which is in their code only. Targets can be negative.
     """
 
     style: Tensor
@@ -110,41 +109,23 @@ class Purposeful:
         return "in the style's order"
 
 
-def find_edits(asked: Edit | str | Sequence[Edit | str | None] | None) -> list[Edit | None]:
-    """The edits meant by one, by words such as "map=0-4,reallocate=1,own", or by a list of these; None is the code itself.
+def find_edits(asked: Edit | Sequence[Edit | None] | None) -> list[Edit | None]:
+    """One edit, or a list of edits, as a list; None is the code itself.
 
     Raises:
-        BadInput: Words that mean no edit, or an empty list.
+        BadInput: Something that is no edit, or an empty list.
     """
-    several: Sequence[Any] = asked if isinstance(asked, (list, tuple)) else [asked]
-    found: list[Edit | None] = []
-    for each in several:
-        found += _from_words(each) if isinstance(each, str) else [each]
-        if not (found and (found[-1] is None or callable(found[-1]))):
-            raise BadInput(f"edit: expected FeatureMap(l), Reallocate(seed), a function of a code, or words such as map=3; got {each!r}")
+    found: list[Any] = list(asked) if isinstance(asked, (list, tuple)) else [asked]
+    for each in found:
+        if each is not None and not callable(each):
+            raise BadInput(f"edit: expected FeatureMap(l), Reallocate(seed), a function of a code, None, or a list of these; got {each!r}")
     if not found:
         raise BadInput("edit: got an empty list")
     return found
 
 
-def _from_words(words: str) -> list[Edit | None]:
-    found: list[Edit | None] = []
-    for word in (part.strip() for part in words.split(",")):
-        match = re.fullmatch(r"(map|reallocate)=(\d+)(?:-(\d+))?", word)
-        if word != "own" and match is None:
-            raise BadInput(f"edit: expected own, map=3, map=0-4 or reallocate=0, got {word!r}")
-        if match is None:
-            found.append(None)
-            continue
-        first, last = int(match[2]), int(match[3] or match[2])
-        if last < first:
-            raise BadInput(f"edit: {word!r} counts backwards")
-        found += [FeatureMap(number) if match[1] == "map" else Reallocate(number) for number in range(first, last + 1)]
-    return found
-
-
 def edit_name(edit: Edit | None) -> str:
-    """How to call an edit in a figure."""
+    """Name of an edit in a figure."""
     if edit is None:
         return "own code"
     return str(edit) if isinstance(edit, (FeatureMap, Reallocate, Purposeful)) else getattr(edit, "__name__", type(edit).__name__)

@@ -1,4 +1,4 @@
-"""The loop that every optimized picture goes through: look at the picture, ask the objective, climb."""
+"""Batched gradient ascent of feature visualization: images share each pass; each has its own random generators."""
 
 from __future__ import annotations
 
@@ -6,188 +6,202 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
 from convscope.fast.memory import reusing_memory, trimming_heap
-from convscope.optimize.objectives import Objective
+from convscope.optimize.objective import Objective
 from convscope.optimize.parameterizations import PARAMETERIZATIONS, Parameterization
 from convscope.optimize.recipes import Recipe
-from convscope.optimize.transforms import look
+from convscope.optimize.transforms import warp
 from convscope.scope import Scope
 from convscope.scope.edits import redirected_relu
 from convscope.seeding import derive_seed
 
 REDIRECTED_STEPS = 16
-"""For so many steps a blocked picture climbs through redirected ReLUs (Lucid's number)."""
+"""Steps through redirected ReLUs of an image whose gradient is blocked (Lucid's number)."""
 
 
 @dataclass
-class Climber:
-    """One picture on its way: what it is to maximize, and its own two streams of draws.
+class Job:
+    """State of one image being optimized: its unit and two random generators.
 
     Attributes:
-        unit: The unit that it is for.
-        start: Draws the start picture.
-        views: Draws how it is looked at, step by step.
+        unit: The unit that it is for; None: an objective that is not of one unit.
+        start: Draws the start image.
+        transforms: Draws the transforms and the noise, step by step.
     """
 
-    unit: int
+    unit: int | None
     start: Generator
-    views: Generator
+    transforms: Generator
 
     @classmethod
-    def of(cls, seed: int, layer: str, unit: int, attempt: int = 0) -> Climber:
-        """The climber of a unit. Its draws depend on nothing but these names, so not on its batch mates."""
+    def of(cls, seed: int, layer: str, unit: int | None, copy: int = 0, attempt: int = 0) -> Job:
+        """The job of one copy of a unit. Its draws depend on nothing but these arguments, so not on the other images of the batch."""
+        name = "objective" if unit is None else unit
+        copies = ("copy", copy) if copy else ()
 
-        def stream(purpose: str) -> Generator:
-            return Generator().manual_seed(derive_seed(seed, "feature_visualization", layer, unit, attempt, purpose))
+        def generator(purpose: str) -> Generator:
+            return Generator().manual_seed(derive_seed(seed, "feature_visualization", layer, name, attempt, purpose, *copies))
 
-        return cls(unit, stream("start"), stream("views"))
+        return cls(unit, generator("start"), generator("views"))
+
+
+ObjectiveOf: TypeAlias = Callable[[Sequence[Job]], Objective]
+"""The objective for a batch, given its jobs in order."""
 
 
 @dataclass(frozen=True)
-class Climbed:
-    """Finished pictures (n 3 h w), clipped to [0,1], on the CPU, and the objective at every step, (n steps)."""
+class Optimized:
+    """Finished images (n 3 h w), clipped to [0,1], on the CPU, and the objective at every step, (n steps)."""
 
-    pictures: Tensor
+    images: Tensor
     history: Tensor
 
 
 def ascend(
     scope: Scope,
-    climbers: Sequence[Climber],
-    objective_of: Callable[[list[int]], Objective],
+    jobs: Sequence[Job],
+    objective_of: ObjectiveOf,
     recipe: Recipe,
     *,
+    group: int = 1,
     redirect: bool = False,
     advance: Callable[[int], None] = lambda _: None,
-) -> Climbed:
-    """Optimizes one picture per climber.
+) -> Optimized:
+    """Optimizes one image per job.
 
-    All pictures go through a stage together before the next begins; inside a stage they are taken in batches that suit its size.
+    All images go through a stage together before the next begins; inside a stage they are taken in batches that suit its size.
 
     Args:
         scope: The network.
-        climbers: The pictures to make.
-        objective_of: The objective for a batch, given its units in order.
-        recipe: All numbers.
+        jobs: The images to make.
+        objective_of: The objective for a batch.
+        recipe: All parameters.
+        group: So many consecutive jobs always share a batch, because their objective compares them.
         redirect: Send the gradient of the first steps through redirected ReLUs.
-        advance: Called with the number of picture-steps done.
+        advance: Called with the number of image-steps done.
     """
-    form = PARAMETERIZATIONS[recipe.image](scope.inputs, recipe.start_range)
+    form = PARAMETERIZATIONS[recipe.parameterization](scope.inputs, recipe.start_range)
     sides = recipe.sides(max(scope.inputs.height, scope.inputs.width))
-    numbers = form.start(sides[0], sides[0], [climber.start for climber in climbers]).to(scope.device)
+    parameters = form.start(sides[0], sides[0], [job.start for job in jobs]).to(scope.device)
     history: list[Tensor] = []
     with reusing_memory(scope.fast), scope.session(scope.resolve("optimize"), lean=not redirect):
         for stage, side in enumerate(sides):
             if stage:
-                numbers = form.enlarge(numbers, side, recipe.blur)
-            view = recipe.looking()
+                parameters = form.enlarge(parameters, side, recipe.blur)
+            transform = recipe.random_transform()
             redirected = REDIRECTED_STEPS if redirect and stage == 0 else 0
-            work = partial(_part, scope, form, numbers, climbers, objective_of, recipe, side, redirected, advance)
-            parts = scope.in_parts(len(climbers), scope.fitting((view.side(side) if view else side) ** 2), work)
-            history.append(torch.cat(list(trimming_heap(parts, scope.fast))))
+            work = partial(_run_batch, scope, form, parameters, jobs, objective_of, recipe, side, redirected, advance, group)
+            at_once = scope.fitting((transform.output_side(side) if transform else side) ** 2)
+            batches = scope.in_parts(len(jobs) // group, max(1, at_once // group), work)
+            history.append(torch.cat(list(trimming_heap(batches, scope.fast))))
     with torch.no_grad():
-        pictures = torch.cat([form.picture(part[None], sides[-1], sides[-1]) for part in numbers])
-    return Climbed(pictures.float().clamp(0, 1).cpu(), torch.cat(history, 1))
+        images = torch.cat([form.image(one[None], sides[-1], sides[-1]) for one in parameters])
+    return Optimized(images.float().clamp(0, 1).cpu(), torch.cat(history, 1))
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where climbers begin.
+    """The start images.
 
     Attributes:
-        scores: The objective at the start pictures, (n).
-        blocked: Whether a start picture has no gradient at all, so that no step could move it.
+        scores: The objective at each, (n).
+        blocked: Whether it has no gradient at all, so that no step could change the image.
     """
 
     scores: list[float]
     blocked: list[bool]
 
 
-def look_at_start(scope: Scope, climbers: Sequence[Climber], objective_of: Callable[[list[int]], Objective], recipe: Recipe) -> Start:
-    """The objective and its gradient at the start pictures as a whole. Uses up none of the climbers' draws."""
-    form = PARAMETERIZATIONS[recipe.image](scope.inputs, recipe.start_range)
+def score_start(scope: Scope, jobs: Sequence[Job], objective_of: ObjectiveOf, recipe: Recipe, *, group: int = 1) -> Start:
+    """The objective and its gradient at the untransformed start images. Uses up none of the jobs' draws."""
+    form = PARAMETERIZATIONS[recipe.parameterization](scope.inputs, recipe.start_range)
     side = recipe.sides(max(scope.inputs.height, scope.inputs.width))[0]
-    at_once = scope.fitting(side * side)
+    at_once = group * max(1, scope.fitting(side * side) // group)
     scores: list[float] = []
     blocked: list[bool] = []
     with scope.session(scope.resolve("optimize")), torch.enable_grad():
-        for first in range(0, len(climbers), at_once):
-            mates = climbers[first : first + at_once]
-            twins = [Generator().manual_seed(climber.start.initial_seed()) for climber in mates]
-            numbers = form.start(side, side, twins).to(scope.device).requires_grad_()
-            score = objective_of([climber.unit for climber in mates])(scope, form.picture(numbers, side, side))
-            (gradient,) = torch.autograd.grad(score.sum(), numbers)
+        for first in range(0, len(jobs), at_once):
+            batch = jobs[first : first + at_once]
+            generators = [Generator().manual_seed(job.start.initial_seed()) for job in batch]
+            parameters = form.start(side, side, generators).to(scope.device).requires_grad_()
+            score = objective_of(batch)(scope, form.image(parameters, side, side))
+            (gradient,) = torch.autograd.grad(score.sum(), parameters)
             scores += score.tolist()
             blocked += (gradient.flatten(1).abs().amax(1) == 0).tolist()
     return Start(scores, blocked)
 
 
-def _part(
+def _run_batch(
     scope: Scope,
     form: Parameterization,
-    numbers: Tensor,
-    climbers: Sequence[Climber],
-    objective_of: Callable[[list[int]], Objective],
+    parameters: Tensor,
+    jobs: Sequence[Job],
+    objective_of: ObjectiveOf,
     recipe: Recipe,
     side: int,
     redirected_steps: int,
     advance: Callable[[int], None],
+    group: int,
     part: slice,
 ) -> Tensor:
-    """A stage for some of the climbers; writes their numbers back. What runs out of memory can be asked for again."""
-    mates = climbers[part]
-    streams = [climber.views.get_state() for climber in mates]
-    own = numbers[part].clone().requires_grad_()
-    objective = objective_of([climber.unit for climber in mates])
+    """One stage for some groups of jobs; writes their parameters back. After running out of memory it can be repeated."""
+    part = slice(part.start * group, part.stop * group)
+    batch = jobs[part]
+    states = [job.transforms.get_state() for job in batch]
+    own = parameters[part].clone().requires_grad_()
+    objective = objective_of(batch)
     try:
-        trace = _stage(scope, form, own, mates, objective, recipe, side, redirected_steps, advance)
+        trace = _run_stage(scope, form, own, batch, objective, recipe, side, redirected_steps, advance)
     except RuntimeError:
-        for climber, stream in zip(mates, streams, strict=True):
-            climber.views.set_state(stream)
+        for job, state in zip(batch, states, strict=True):
+            job.transforms.set_state(state)
         raise
-    numbers[part] = own.detach()
+    parameters[part] = own.detach()
     return trace
 
 
-def _stage(
+def _run_stage(
     scope: Scope,
     form: Parameterization,
-    numbers: Tensor,
-    climbers: Sequence[Climber],
+    parameters: Tensor,
+    jobs: Sequence[Job],
     objective: Objective,
     recipe: Recipe,
     side: int,
     redirected_steps: int,
     advance: Callable[[int], None],
 ) -> Tensor:
-    """Optimizes `numbers` in place for one stage; returns the objective at every step, (n steps)."""
-    adam = torch.optim.Adam([numbers], lr=recipe.rate, weight_decay=recipe.weight_decay) if recipe.optimizer == "adam" else None
-    view = recipe.looking()
-    trace = torch.empty(len(climbers), recipe.steps)
+    """Optimizes `parameters` in place for one stage; returns the objective at every step, (n steps)."""
+    adam = None
+    if recipe.optimizer == "adam":
+        adam = torch.optim.Adam([parameters], lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    transform = recipe.random_transform()
+    trace = torch.empty(len(jobs), recipe.steps)
     for step in range(recipe.steps):
         with torch.enable_grad(), redirected_relu() if step < redirected_steps else nullcontext():
-            pictures = form.picture(numbers, side, side)
-            if view is not None:
-                done = step / max(1, recipe.steps - 1)
-                matrices = torch.stack([view.draw(climber.views, done, side) for climber in climbers])
-                pictures = look(pictures, matrices, view.side(side))
+            images = form.image(parameters, side, side)
+            if transform is not None:
+                progress = step / max(1, recipe.steps - 1)
+                matrices = torch.stack([transform.draw(job.transforms, progress, side) for job in jobs])
+                images = warp(images, matrices, transform.output_side(side))
             if recipe.noise:
-                shape = pictures.shape[1:]
-                noise = torch.stack([torch.randn(shape, generator=climber.views) for climber in climbers])
-                pictures = pictures + recipe.noise * noise.to(pictures)
-            score = objective(scope, pictures.contiguous(memory_format=torch.channels_last))  # the faster layout, here
-            numbers.grad = None
+                shape = images.shape[1:]
+                noise = torch.stack([torch.randn(shape, generator=job.transforms) for job in jobs])
+                images = images + recipe.noise * noise.to(images)
+            score = objective(scope, images.contiguous(memory_format=torch.channels_last))  # the faster layout, here
+            parameters.grad = None
             (-score.sum()).backward()
         trace[:, step] = score.detach()
         if adam is not None:
             adam.step()
         else:
-            gradient = torch.zeros_like(numbers) if numbers.grad is None else numbers.grad
+            gradient = torch.zeros_like(parameters) if parameters.grad is None else parameters.grad
             rms = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-30).view(-1, 1, 1, 1)
-            numbers.data.sub_(recipe.rate / 255 * gradient / rms)
-        advance(len(climbers))
+            parameters.data.sub_(recipe.learning_rate / 255 * gradient / rms)
+        advance(len(jobs))
     return trace

@@ -1,115 +1,160 @@
-"""The loop that pictures of a wanted code or style come from: pictures of one size share every pass, each with a minimizer of its own."""
+"""Batched minimization loop for inversion and style transfer. Images share each pass; each has its own optimizer state."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from convscope.errors import BadInput
 from convscope.fast.memory import reusing_memory, trimming_heap
-from convscope.optimize.minimizers import Minimizer
-from convscope.optimize.parameterizations import Parameterization
-from convscope.scope import Scope
+from convscope.optimize.minimizers import Minimizer, find_minimizer
+from convscope.optimize.parameterizations import PARAMETERIZATIONS, Fourier, MeanSubtracted, NormalizedPixels, Parameterization
+from convscope.optimize.recipes import DescentRecipe
+from convscope.progress import task
+from convscope.scope import Inputs, Scope
+from convscope.seeding import derive_seed
+
+_T = TypeVar("_T")
+
+History: TypeAlias = list[list[dict[str, float]]]
+"""Of each image, every term of the loss at every evaluation."""
 
 
 class Loss(Protocol):
-    """What is made small: the sum of the named parts."""
+    """What is minimized: the sum of named terms."""
 
-    def __call__(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> Mapping[str, Tensor]:
-        """{part: (m)} of pictures (m 3 h w) of some of the items, at the `turn`-th evaluation."""
+    def __call__(self, images: Tensor, *, items: Sequence[int], step: int) -> Mapping[str, Tensor]:
+        """{term: (m)} of images (m 3 h w), which are some of the items, at the evaluation number `step`."""
         ...
 
 
-@dataclass
-class Descended:
-    """What became of the items.
+@dataclass(frozen=True)
+class Minimized:
+    """What came of a minimization.
 
     Attributes:
-        numbers: Free numbers in the end, (n ...).
-        history: Of each item, every part of the loss at every evaluation.
+        images: The last images (n 3 h w), not clipped, on the network's device.
+        history: See :data:`History`.
     """
 
-    numbers: Tensor
-    history: list[list[dict[str, float]]] = field(default_factory=list)
+    images: Tensor
+    history: History
 
 
-def descend(
+def tabulated(history: History, value: Callable[[int, dict[str, float]], float]) -> Tensor:
+    """A value of (item, terms) at every evaluation, (n steps), NaN after an item's last one."""
+    table = torch.full((len(history), max(map(len, history))), torch.nan)
+    for item, steps in enumerate(history):
+        table[item, : len(steps)] = torch.tensor([value(item, terms) for terms in steps])
+    return table
+
+
+def minimize(
     scope: Scope,
-    form: Parameterization,
+    technique: str,
+    recipe: DescentRecipe,
     size: tuple[int, int],
-    starts: Tensor,
+    count: int,
     loss: Loss,
-    minimizer: Callable[[Tensor], Minimizer],
     *,
-    precision: str,
-    advance: Callable[[int], None] = lambda _: None,
-) -> Descended:
-    """Minimizes a loss for many pictures at once; none depends on the others.
+    seed: int,
+    content: Tensor | None = None,
+    title: str = "",
+) -> Minimized:
+    """Minimizes a loss for many images at once; none depends on the others.
 
     Args:
         scope: The network.
-        form: How the pictures are written as free numbers.
-        size: Height and width of the pictures.
-        starts: Free numbers to start from, (n ...).
-        loss: What is made small.
-        minimizer: Makes a minimizer from an item's start.
-        precision: What the passes run in, "float32" or "bfloat16".
-        advance: Called with the number of evaluations done.
+        technique: Name of the technique, from which the start noise is drawn.
+        recipe: All parameters.
+        size: Height and width of the images.
+        count: How many images.
+        loss: What is minimized.
+        seed: Seed of the start noise, the same for all images.
+        content: The images that a recipe with start "content" begins at, (n 3 h w).
+        title: Title of the progress bar.
     """
+    more = recipe.jitter - 1
+    canvas = size[0] + more, size[1] + more
+    form = _form(recipe, scope.inputs)
+    bands = {"groups": form.bands(*canvas).to(scope.device)} if recipe.banded and isinstance(form, Fourier) else {}
+    if recipe.start == "content" and content is not None and isinstance(form, NormalizedPixels | MeanSubtracted):
+        starts = form.parameters(content)
+    else:
+        starts = form.start(*canvas, [Generator().manual_seed(derive_seed(seed, technique, "start")) for _ in range(count)])
     starts = starts.to(scope.device)
+    make = find_minimizer(recipe.optimizer, recipe.steps, **recipe.options, **bands)
+    with task(title, count * recipe.steps) as advance:
 
-    def work(part: slice) -> Descended:
-        return _together(form, size, starts, list(range(len(starts)))[part], loss, minimizer, advance)
+        def work(part: slice) -> tuple[Tensor, History]:
+            return _run_batch(form, canvas, starts, list(range(count))[part], loss, make, advance)
 
-    with reusing_memory(scope.fast), scope.session(precision, lean=True):
-        parts = list(trimming_heap(scope.in_parts(len(starts), scope.fitting(size[0] * size[1]), work), scope.fast))
-    return Descended(torch.cat([part.numbers for part in parts]), [trace for part in parts for trace in part.history])
+        with reusing_memory(scope.fast), scope.session(scope.resolve("optimize"), lean=True):
+            batches = list(trimming_heap(scope.in_parts(count, scope.fitting(canvas[0] * canvas[1]), work), scope.fast))
+    with torch.no_grad():
+        images = torch.cat([form.image(one[None], *canvas) for parameters, _ in batches for one in parameters])
+    edge = more // 2
+    return Minimized(images[..., edge : edge + size[0], edge : edge + size[1]], [steps for _, history in batches for steps in history])
 
 
-def _together(
+def in_float32(scope: Scope, images: Tensor, work: Callable[[Tensor, Sequence[int]], _T]) -> list[_T]:
+    """What `work` makes of parts of a batch (m 3 h w) and their numbers, without gradients, in float32."""
+    items = range(len(images))
+    at_once = scope.fitting(images.shape[-2] * images.shape[-1])
+    with torch.no_grad(), scope.session("float32"):
+        return list(scope.in_parts(len(images), at_once, lambda part: work(images[part].to(scope.device), items[part])))
+
+
+def _form(recipe: DescentRecipe, inputs: Inputs) -> Parameterization:
+    if recipe.parameterization == "fourier":
+        return Fourier(inputs, recipe.start_range, recipe.decay)
+    return PARAMETERIZATIONS[recipe.parameterization](inputs, recipe.start_range)
+
+
+def _run_batch(
     form: Parameterization,
     size: tuple[int, int],
     starts: Tensor,
     items: list[int],
     loss: Loss,
-    minimizer: Callable[[Tensor], Minimizer],
+    make: Callable[[Tensor], Minimizer],
     advance: Callable[[int], None],
-) -> Descended:
-    """Some of the items from beginning to end, in one batch that shrinks as they finish."""
-    running = {item: minimizer(starts[item]) for item in items}
-    points = {item: next(one) for item, one in running.items()}
+) -> tuple[Tensor, History]:
+    """Some of the items from beginning to end, in one batch that shrinks as they finish: parameters and history."""
+    running = {item: make(starts[item]) for item in items}
+    points = {item: next(minimizer) for item, minimizer in running.items()}
     ended: dict[int, Tensor] = {}
     history: dict[int, list[dict[str, float]]] = {item: [] for item in items}
-    turn = 0
+    step = 0
     while points:
         alive = list(points)
-        parts, gradients = _evaluate(form, size, torch.stack([points[item] for item in alive]), partial(loss, items=alive, turn=turn))
-        if not turn and not all(math.isfinite(value) for values in parts.values() for value in values):
-            raise BadInput(f"the loss is not finite at the start: { ({name: values[0] for name, values in parts.items()}) }")
-        turn += 1
+        terms, gradients = _evaluate(form, size, torch.stack([points[item] for item in alive]), partial(loss, items=alive, step=step))
+        if not step and not all(math.isfinite(value) for values in terms.values() for value in values):
+            raise BadInput(f"the loss is not finite at the start: { ({name: values[0] for name, values in terms.items()}) }")
+        step += 1
         for row, item in enumerate(alive):
-            history[item].append({name: values[row] for name, values in parts.items()})
+            history[item].append({name: values[row] for name, values in terms.items()})
             try:
                 points[item] = running[item].send((sum(history[item][-1].values()), gradients[row]))
             except StopIteration as done:
                 ended[item] = done.value
                 del points[item]
         advance(len(alive))
-    return Descended(torch.stack([ended[item] for item in items]), [history[item] for item in items])
+    return torch.stack([ended[item] for item in items]), [history[item] for item in items]
 
 
 def _evaluate(
-    form: Parameterization, size: tuple[int, int], numbers: Tensor, loss: Callable[[Tensor], Mapping[str, Tensor]]
+    form: Parameterization, size: tuple[int, int], points: Tensor, loss: Callable[[Tensor], Mapping[str, Tensor]]
 ) -> tuple[dict[str, list[float]], Tensor]:
-    """The parts of the loss for each item, and the gradient of their sum with respect to the free numbers."""
+    """The terms of the loss for each item, and the gradient of their sum with respect to the parameters."""
     with torch.enable_grad():
-        free = numbers.requires_grad_()
-        parts = loss(form.picture(free, *size).contiguous(memory_format=torch.channels_last))  # the faster layout, here
-        (gradient,) = torch.autograd.grad(torch.stack(list(parts.values())).sum(), free)
-    return {name: values.detach().double().tolist() for name, values in parts.items()}, gradient
+        parameters = points.requires_grad_()
+        terms = loss(form.image(parameters, *size).contiguous(memory_format=torch.channels_last))  # the faster layout, here
+        (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), parameters)
+    return {name: values.detach().double().tolist() for name, values in terms.items()}, gradient

@@ -1,6 +1,6 @@
-"""Minimizers of one picture each, written as generators: they yield where to look next and are sent the loss and the gradient there.
+"""Optimizers that minimize a loss for one image each, written as generators: they yield a point and are sent its loss and gradient.
 
-So many of them share one pass through a network, and what one of them does depends on nothing but its own losses and gradients.
+So the optimizers of many images share one pass through a network, and each depends on nothing but its own losses and gradients.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 from convscope.errors import BadInput
 
 Minimizer = Generator[Tensor, tuple[float, Tensor], Tensor]
-"""Yields free numbers, is sent (loss, gradient) there, and returns the numbers that it ends with."""
+"""Yields parameters, is sent (loss, gradient) there, and returns the parameters that it ends with."""
 
 _DECREASE, _CURVATURE, _TRIALS = 1e-4, 0.9, 12
 
 
 @dataclass
-class _Place:
-    """A point with the loss and the gradient there, and how many steps along the last direction led to it."""
+class _Point:
+    """Parameters with the loss and the gradient there, and how many steps along the last direction led to them."""
 
     point: Tensor
     loss: float
@@ -40,18 +40,18 @@ def lbfgs(
 
     The loss never rises. Ends early where no step lowers it any more. Deviations: with `longest` above 1, the first trial of a line search
     is as many quasi-Newton steps as would have been best along the last direction, judging by the slopes at its two ends. With `groups`,
-    each has an inverse curvature of its own to begin with, and not all of them one: how far it moved for how much its gradient changed.
+    the diagonal of the initial inverse Hessian is estimated per group, from how far it moved and how much its gradient changed.
 
     Args:
-        start: Free numbers, any shape.
-        evaluations: How often the loss may be asked for, trials of the line search included.
+        start: Parameters, any shape.
+        evaluations: Most evaluations of the loss, trials of the line search included.
         memory: Pairs of steps and gradient differences that the curvature is estimated from.
         first: Root mean square of the very first step, in units of the start's own scale.
         longest: Most quasi-Newton steps of a first trial.
-        groups: The group of each number, from 0, of the start's shape or its first axes: numbers likely to be about as easy to change.
+        groups: The group of each parameter, from 0, of the start's shape or its first axes: parameters of about the same curvature.
     """
     loss, gradient = yield start
-    here = _Place(start, loss, gradient)
+    here = _Point(start, loss, gradient)
     curvatures = None if groups is None else _Curvatures(groups)
     pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=memory)
     used, trial = 1, 1.0
@@ -69,7 +69,7 @@ def lbfgs(
         if found is None:
             if not pairs:
                 break
-            pairs.clear()  # the estimate of the curvature misleads: begin anew along the gradient
+            pairs.clear()  # the estimated curvature misleads: restart along the gradient
             continue
         if pairs:
             fall = slope - _dot(found.gradient, direction)
@@ -85,11 +85,11 @@ def lbfgs(
 
 
 def _search(
-    here: _Place, direction: Tensor, slope: float, step: float, evaluations: int
-) -> Generator[Tensor, tuple[float, Tensor], tuple[_Place | None, int]]:
-    """A lower place along `direction`, or None, and how many evaluations that took."""
+    here: _Point, direction: Tensor, slope: float, step: float, evaluations: int
+) -> Generator[Tensor, tuple[float, Tensor], tuple[_Point | None, int]]:
+    """Line search: a point of lower loss along `direction`, or None, and how many evaluations that took."""
     low, high = 0.0, math.inf
-    lower: _Place | None = None
+    lower: _Point | None = None
     for trial in range(1, min(_TRIALS, evaluations) + 1):
         point = here.point + step * direction
         loss, gradient = yield point
@@ -100,7 +100,7 @@ def _search(
             step = min(max(vertex, low + 0.1 * (high - low)), low + 0.5 * (high - low))
             continue
         if lower is None or loss <= lower.loss:
-            lower = _Place(point, loss, gradient, step)
+            lower = _Point(point, loss, gradient, step)
         if _dot(gradient, direction) >= _CURVATURE * slope:
             return lower, trial
         low = step
@@ -109,7 +109,7 @@ def _search(
 
 
 class _Curvatures:
-    """How strongly the gradient answers to each group of numbers."""
+    """Diagonal of the initial inverse Hessian, estimated per group of parameters."""
 
     def __init__(self, groups: Tensor) -> None:
         self._groups = groups
@@ -117,24 +117,24 @@ class _Curvatures:
         self._inverse: Tensor | None = None
 
     def inverse(self, gradient: Tensor) -> Tensor:
-        """Of each number. Before any step, the more a group's gradient weighs, the more it is taken to be bent."""
+        """The diagonal, for each parameter. Before the first step: RMS(gradient)^-0.75 per group."""
         each = self._rms_of(gradient) ** -0.75 if self._inverse is None else self._inverse
         return each[self._groups].view(*self._groups.shape, *[1] * (gradient.ndim - self._groups.ndim))
 
     def learn(self, step: Tensor, change: Tensor) -> None:
-        """From a step and the gradient's change over it; the geometric mean of this and what was known."""
+        """Updates the estimate by RMS(step) / RMS(change of the gradient), as the geometric mean with the previous one."""
         now = self._rms_of(step) / self._rms_of(change)
         self._inverse = now if self._inverse is None else (self._inverse * now).sqrt()
 
     def _rms_of(self, values: Tensor) -> Tensor:
-        """Root mean square of each group, at least a tenth of a thousandth of the largest."""
+        """Root mean square of each group, at least 1e-4 of the largest."""
         squares = values.square().view(self._groups.numel(), -1).mean(1)
         each = (torch.bincount(self._groups.flatten(), squares, len(self._members)) / self._members).sqrt()
         return each.clamp(min=1e-4 * max(float(each.max()), 1e-30)).to(values.dtype)
 
 
 def _two_loops(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], initial: Tensor | None = None) -> Tensor:
-    """The quasi-Newton direction: minus the estimated inverse Hessian times the gradient; `initial`: where its diagonal begins."""
+    """Two-loop recursion: minus the estimated inverse Hessian times the gradient; `initial` is its initial diagonal."""
     direction = -gradient
     shares: list[float] = []
     for step, change, inverse in reversed(pairs):
@@ -150,23 +150,21 @@ def _two_loops(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], ini
     return direction
 
 
-def adam(start: Tensor, evaluations: int, *, rate: float = 0.05) -> Minimizer:
-    """Adam (Kingma and Ba 2015) with the customary decay rates 0.9 and 0.999."""
-    point, mean, square = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
-    for turn in range(1, evaluations + 1):
-        _, gradient = yield point
-        mean = mean.lerp(gradient, 0.1)
-        square = square.lerp(gradient.square(), 0.001)
-        size = (square / (1 - 0.999**turn)).sqrt_().add_(1e-8)
-        point = point - rate / (1 - 0.9**turn) * mean / size
-    return point
+def adam(start: Tensor, evaluations: int, *, learning_rate: float = 0.05) -> Minimizer:
+    """Adam (Kingma and Ba 2015): torch's, with its default decay rates 0.9 and 0.999."""
+    parameters = start.clone()
+    optimizer = torch.optim.Adam([parameters], lr=learning_rate)
+    for _ in range(evaluations):
+        _, parameters.grad = yield parameters.detach().clone()
+        optimizer.step()
+    return parameters.detach()
 
 
 def clipped_sgd(
     start: Tensor,
     evaluations: int,
     *,
-    rate: float = 0.1,
+    learning_rate: float = 0.1,
     momentum: float = 0.9,
     decay: float = 0.9,
     every: int = 10,
@@ -174,24 +172,24 @@ def clipped_sgd(
     weight_decay: float = 5e-4,
     still: float = 0.005,
 ) -> Minimizer:
-    """The optimizer of the feature-map-inversion paper: gradient descent with momentum, clipped element by element.
+    """Optimizer of the feature map inversion paper: gradient descent with momentum, the gradient clipped element by element.
 
     Args:
-        start: Free numbers in 0..255 minus the mean colour.
-        evaluations: The most steps.
-        rate: Learning rate, times `decay` after `every` steps.
+        start: Pixels in 0..255 minus the mean colour.
+        evaluations: Most steps.
+        learning_rate: Learning rate, times `decay` after `every` steps.
         momentum: Share of the last step that is taken again.
-        decay: See `rate`.
-        every: See `rate`.
+        decay: See `learning_rate`.
+        every: See `learning_rate`.
         clip: Largest magnitude of an element of the gradient.
         weight_decay: Pull towards zero, added after clipping.
-        still: Ends where a step is shorter than this share of the numbers' norm.
+        still: Ends where a step is shorter than this share of the parameters' norm.
     """
     point, speed = start.clone(), torch.zeros_like(start)
-    for turn in range(evaluations):
+    for step in range(evaluations):
         _, gradient = yield point
         pull = gradient.clamp(-clip, clip) + weight_decay * point
-        speed = momentum * speed - rate * decay ** (turn // every) * pull
+        speed = momentum * speed - learning_rate * decay ** (step // every) * pull
         point = point + speed
         if float(speed.norm()) < still * float(point.norm()):
             break
@@ -201,8 +199,8 @@ def clipped_sgd(
 MINIMIZERS: dict[str, Callable[..., Minimizer]] = {"lbfgs": lbfgs, "adam": adam, "paper": clipped_sgd}
 
 
-def find_minimizer(name: str, evaluations: int, **numbers: Any) -> Callable[[Tensor], Minimizer]:
-    """A minimizer by name, for any start.
+def find_minimizer(name: str, evaluations: int, **options: Any) -> Callable[[Tensor], Minimizer]:
+    """An optimizer by name, for any start.
 
     Raises:
         BadInput: Unknown name, or no evaluations.
@@ -211,7 +209,7 @@ def find_minimizer(name: str, evaluations: int, **numbers: Any) -> Callable[[Ten
         raise BadInput(f"optimizer must be one of {', '.join(MINIMIZERS)}, got {name!r}")
     if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
         raise BadInput(f"steps must be a whole number of at least 1, got {evaluations!r}")
-    return partial(MINIMIZERS[name], evaluations=evaluations, **numbers)
+    return partial(MINIMIZERS[name], evaluations=evaluations, **options)
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

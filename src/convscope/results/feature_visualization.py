@@ -1,4 +1,4 @@
-"""Feature visualizations: for each unit an image optimized from noise that maximizes its activation."""
+"""Feature visualizations: images optimized from noise that maximize a unit's activation, or another objective."""
 
 from __future__ import annotations
 
@@ -12,66 +12,79 @@ _SPELLED = 12
 """Most units that are listed by number in the note."""
 
 _LINES = 12
-"""Most units with a line of their own in the summary."""
+"""Most images with a line of their own in the summary."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureVisualization(Result):
-    """One image per unit.
+    """An image per unit and copy, unit by unit.
 
     Attributes:
-        images: The images, (unit rgb h w) in [0,1].
-        scores: What the recipe maximizes (the mean over the unit's map), at the final image, in float32, (unit).
-        before_relu: Mean over the map before rectification, (unit): the ReLU's input where the layer is a ReLU, else the value itself.
-        after_relu: Mean over the map after rectification, (unit).
-        history: The objective at every step of the optimization, of the transformed image, (unit step).
+        images: The images, (image rgb h w) in [0,1].
+        scores: The objective (by default the mean over the unit's map) at the final image, without penalties, in float32, (image).
+        before_relu: Mean over the unit's map before the ReLU, (image): the ReLU's input where the layer is a ReLU, else the value itself;
+            NaN where the objective is not of one unit.
+        after_relu: Mean over the unit's map after the ReLU, (image).
+        history: The whole objective at every step of the optimization, of the transformed image, (image step).
         layer: The layer's name.
-        units: Unit numbers.
+        units: Unit of each image; None where the objective is not of one unit.
+        copies: Copy number of each image, from 0; empty where there is one copy only.
         labels: Class names on the output layer, "" elsewhere.
+        objectives: The whole objective of each image, as text.
         status: "converged"; "rescued": it took redirected ReLUs or another start; "stuck": the image means nothing.
         reasons: Why, where the status is not "converged".
     """
 
-    images: Array = axes("unit rgb h w", "image")
-    scores: Array = axes("unit", unit="activation")
-    before_relu: Array = axes("unit", unit="activation")
-    after_relu: Array = axes("unit", unit="activation")
-    history: Array = axes("unit step", "series", unit="activation")
+    images: Array = axes("image rgb h w", "image")
+    scores: Array = axes("image", unit="activation")
+    before_relu: Array = axes("image", unit="activation")
+    after_relu: Array = axes("image", unit="activation")
+    history: Array = axes("image step", "series", unit="activation")
     layer: str = ""
-    units: tuple[int, ...] = ()
+    units: tuple[int | None, ...] = ()
+    copies: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
     status: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """How many units converged, and the score of each of the first units."""
+        """How many images converged, and the score of each of the first."""
         counts = ", ".join(f"{self.status.count(status)} {status}" for status in dict.fromkeys(self.status))
-        lines = [f"{words.plural(len(self.units), 'unit')} of {self.layer}: {counts}"]
+        lines = [f"{self._counted()} of {self.layer}: {counts}"]
         for row in range(min(len(self.units), _LINES)):
             reason = f" ({self.reasons[row]})" if self.reasons[row] else ""
             lines.append(f"{_title(self, row)}: {self.scores[row]:.3g}, {self.status[row]}{reason}")
         if len(self.units) > _LINES:
-            lines.append(f"... and {len(self.units) - _LINES} more units")
+            lines.append(f"... and {len(self.units) - _LINES} more images")
         return "\n".join(lines)
 
+    def _counted(self) -> str:
+        """ "3 units", or "3 units, 12 images" with copies."""
+        units = words.plural(len(set(self.units)), "unit")
+        return f"{units}, {words.plural(len(self.units), 'image')}" if any(self.copies) else units
+
     def view(self) -> View:
-        """A tile per unit with its score; units that are stuck are marked with the reason."""
+        """A tile per image with its score; images that are stuck are marked with the reason."""
         tiles = tuple(_tile(self, row) for row in range(len(self.images)))
         stuck = [unit for unit, status in zip(self.units, self.status, strict=True) if status == "stuck"]
         rescued = self.status.count("rescued")
         listed = f" ({', '.join(map(str, stuck))})" if len(stuck) <= _SPELLED else ""
         counts = [
-            f"{len(tiles)} units",
+            self._counted(),
             f"{rescued} rescued" if rescued else "",
             f"{len(stuck)} stuck{listed}: not optimized, the image means nothing" if stuck else "",
         ]
-        note = f"Number below a tile: the mean of the unit's map at the final image. {'; '.join(filter(None, counts))}."
+        score = "the objective" if self.manifest.get("objective") else "the mean of the unit's map"
+        note = f"Number below a tile: {score} at the final image. {'; '.join(filter(None, counts))}."
         return View(words.title(self), tiles, columns=None, subtitle=words.subtitle(self), note=note)
 
 
 def _title(result: FeatureVisualization, row: int) -> str:
     label = result.labels[row] if row < len(result.labels) else ""
-    return words.named(result.units[row], label) if label else f"unit {result.units[row]}"
+    unit, copy = result.units[row], result.copies[row] if row < len(result.copies) else 0
+    name = result.objectives[row] if unit is None else words.named(unit, label) if label else f"unit {unit}"
+    return f"{name}, copy {copy}" if any(result.copies) else name
 
 
 def _tile(result: FeatureVisualization, row: int) -> Image:

@@ -23,6 +23,7 @@ from convscope.receipts import jsonable, png_bytes, write_synced
 from convscope.results.base import Result
 from convscope.results.classes import result_class
 from convscope.results.coding import decode, encode
+from convscope.results.gallery import is_gallery
 
 SCHEMA = 1
 """Version of the folder's layout; a reader refuses what is newer."""
@@ -174,6 +175,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         head = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if is_gallery(folder):
+            raise StoreConflict(f"{folder}: is a gallery, a folder of images; read it with convscope.read_gallery(folder)") from None
         raise StoreConflict(f"{folder}: holds no finished result ({_MANIFEST} is missing)") from None
     except (OSError, ValueError) as error:
         raise StoreConflict(f"{folder}: {_MANIFEST} cannot be read ({error})") from error

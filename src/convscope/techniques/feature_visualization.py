@@ -1,36 +1,41 @@
-"""What a unit looks for: a picture optimized from noise to excite it."""
+"""Feature visualization: images optimized from noise to excite a unit, or any other objective."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from convscope.optimize.ascent import Climbed, Climber, ascend, look_at_start
-from convscope.optimize.objectives import Objective, Values, class_evidence, unit
-from convscope.optimize.recipes import Recipe, find_recipe
+from convscope.errors import BadInput
+from convscope.names import OUTPUT, Units
+from convscope.optimize.ascent import Job, Optimized, ascend, score_start
+from convscope.optimize.objective import Objective, Values, grouped
+from convscope.optimize.objectives import class_evidence, diversity, unit
+from convscope.optimize.recipes import DEFAULT, Recipe, find_recipe
 from convscope.progress import task
 from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.provenance import technique
-from convscope.scope import OUTPUT, Layer, Scope, Units
+from convscope.scope import Layer, Scope
 from convscope.scope.layers import INPUT
 
 AT_ONCE = 16
-"""Units that go through the stages together: enough to fill the small stages, few enough to be soon finished."""
+"""Images that go through the stages together: enough to fill the small stages, few enough to be soon finished."""
 
 
 ATTEMPTS = 3
-"""Starts tried for a unit whose gradient is blocked."""
+"""Start images tried through redirected ReLUs for a unit whose gradient is blocked."""
 
 
 RELUS = ("ReLU", "ReLU6")
 
 
-_ObjectiveOf: TypeAlias = Callable[[list[int]], Objective]
+ObjectiveLike: TypeAlias = Objective | Callable[[int], Objective] | None
+"""An objective, a function of a unit number that makes one, or None: the unit's own activation."""
 
 
 @technique
@@ -39,35 +44,44 @@ def feature_visualization(
     layer: str,
     units: Units = None,
     *,
-    recipe: str | Recipe = "crops",
-    seed: int = 0,
+    objective: ObjectiveLike = None,
     penalty: Objective | None = None,
-    **numbers: Any,
+    copies: int = 1,
+    diversity: float = 0.0,
+    recipe: str | Recipe = DEFAULT,
+    seed: int = 0,
+    **changes: Any,
 ) -> FeatureVisualization:
-    """What units look for, as pictures optimized from noise.
+    """Images optimized from noise to excite units (feature visualization).
 
-    x* = argmax over x of mean over positions of A_unit(T(x)), with x written as the recipe says and T its random looks at the picture.
+    x* = argmax over x of mean over positions of A_unit(T(x)), with x parameterized and transformed (T) as the recipe says.
 
     Args:
         scope: The network.
         layer: Layer name; convolution, batch norm, ReLU, block, or "output" for classes.
         units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
-        recipe: "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a :class:`~convscope.optimize.recipes.Recipe`.
-        seed: Seed of all draws. A unit's picture does not depend on what else is asked for.
+        objective: What is maximized instead: a function unit -> objective, or one objective, which makes images of its own and takes no
+            `units`; see docs/objectives.md.
         penalty: An objective to subtract, e.g. ``1e-4 * objectives.total_variation()``.
-        numbers: Numbers of the recipe to replace, e.g. ``steps=64``.
+        copies: Images per unit, each from its own random draws.
+        diversity: Weight of the term that makes the copies of a unit different from one another (Lucid's diversity), at `layer`.
+        recipe: "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a
+            :class:`~convscope.optimize.recipes.Recipe`.
+        seed: Seed of all draws. A unit's images do not depend on what else is asked for.
+        changes: Recipe parameters to replace, e.g. ``steps=64``.
 
     Returns:
-        One picture per unit, with scores re-evaluated in float32 on the final picture as a whole, clipped to [0,1].
+        An image per unit and copy, unit by unit, with scores re-evaluated in float32 on the final image as a whole, clipped to [0,1].
 
     Raises:
         LayerNotFound: Unknown layer.
         UnitNotFound: A unit that the layer does not have.
-        BadInput: Unknown recipe or number.
+        BadInput: Unknown recipe or parameter, an objective that is none, or copies that make no sense.
 
     Source:
         Erhan et al. 2009 (activation maximization); Graetz 2019 ("multiscale"); Chollet 2016 ("pixels"); Olah, Mordvintsev, Schubert
-        2017 ("fourier"). "crops" takes the shrinking random crops and noise of Fel et al. 2023 (MACO) to the Fourier image.
+        2017 ("fourier", objectives, diversity). "crops" takes the shrinking random crops and noise of Fel et al. 2023 (MACO) to the
+        Fourier image.
 
     Example:
         >>> import convscope as cs
@@ -80,42 +94,169 @@ def feature_visualization(
         convscope feature-visualization textures output --units chains,spirals --recipe fourier --set steps=16 --set size=64 --out images
     """
     chosen = scope.layers[layer]
-    wanted = scope.units(layer, units)
-    plan = find_recipe(recipe, **numbers)
-
-    def aim_of(mates: list[int]) -> Objective:
-        return unit(layer, mates, reduce=plan.reduce)
-
-    def objective_of(mates: list[int]) -> Objective:
-        objective = aim_of(mates)
-        if layer == OUTPUT and plan.class_weight:
-            objective += plan.class_weight * class_evidence(mates)
-        return objective if penalty is None else objective - penalty
-
+    plan = find_recipe(recipe, **changes)
+    goal = goal_of(scope, layer, units, objective, penalty, copies, diversity, plan)
+    rows = [(number, copy) for number in goal.units for copy in range(copies)]
+    batch = at_once(copies) * copies
     parts: list[_Part] = []
-    with task(f"{layer}: {len(wanted)} pictures", len(wanted) * plan.stages * plan.steps) as advance:
-        for first in range(0, len(wanted), AT_ONCE):
-            parts.append(_visualize(scope, chosen, wanted[first : first + AT_ONCE], plan, seed, aim_of, objective_of, advance))
+    with task(f"{layer}: {len(rows)} images", len(rows) * plan.stages * plan.steps) as advance:
+        for first in range(0, len(rows), batch):
+            parts.append(_visualize(scope, chosen, rows[first : first + batch], goal, plan, seed, advance))
+    numbers = [number for number, _ in rows]
     return FeatureVisualization(
-        images=torch.cat([part.pictures for part in parts]),
+        images=torch.cat([part.images for part in parts]),
         scores=torch.cat([part.scores[0] for part in parts]),
         before_relu=torch.cat([part.scores[1] for part in parts]),
         after_relu=torch.cat([part.scores[2] for part in parts]),
         history=torch.cat([part.history for part in parts]),
         layer=layer,
-        units=tuple(wanted),
-        labels=scope.unit_labels(layer, wanted),
+        units=tuple(numbers),
+        copies=tuple(copy for _, copy in rows),
+        labels=tuple("" if number is None else scope.unit_labels(layer, [number])[0] for number in numbers),
+        objectives=tuple(str(goal.full(number)) for number in numbers),
         status=tuple(status for part in parts for status in part.status),
         reasons=tuple(reason for part in parts for reason in part.reasons),
-        manifest={"recipe": asdict(plan), "precision": scope.resolve("optimize")},
+        manifest={
+            "recipe": asdict(plan),
+            "precision": scope.resolve("optimize"),
+            "objective": goal.describe(),
+            "penalty": None if penalty is None else penalty.describe(),
+        },
     )
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What images are optimized for.
+
+    Attributes:
+        layer: The layer's name.
+        units: The units; a single None for an objective that is not of one unit.
+        objectives: The caller's objective for each unit; None: the unit's own activation.
+        penalty: See :func:`feature_visualization`.
+        copies: See :func:`feature_visualization`.
+        diversity: See :func:`feature_visualization`.
+        recipe: The recipe.
+    """
+
+    layer: str
+    units: tuple[int | None, ...]
+    objectives: dict[int | None, Objective] | None
+    penalty: Objective | None
+    copies: int
+    diversity: float
+    recipe: Recipe
+
+    @property
+    def group(self) -> int:
+        """So many consecutive images share one objective that compares them: all copies of a unit, or each image by itself."""
+        given = [*(self.objectives or {}).values(), *([self.penalty] if self.penalty else [])]
+        return self.copies if self.diversity or not all(one.independent for one in given) else 1
+
+    def describe(self) -> list[dict[str, Any]] | None:
+        """The caller's objective for each of the units, as JSON holds it."""
+        return None if self.objectives is None else [self.objectives[number].describe() for number in self.units]
+
+    def full(self, number: int | None) -> Objective:
+        """The whole objective of one unit: with class evidence, penalty and diversity."""
+        return self._completed(self._own(number), number or 0, lambda term: term)
+
+    def score_of(self, jobs: Sequence[Job]) -> Objective:
+        """What the images are scored by, for a batch: the objective without penalty, class evidence and diversity."""
+        if self.objectives is None:
+            return unit(self.layer, _units(jobs), reduce=self.recipe.reduce)
+        return self._grouped([self.objectives[job.unit] for job in jobs[:: self.group]])
+
+    def objective_of(self, jobs: Sequence[Job]) -> Objective:
+        """What is maximized, for a batch."""
+        groups = len(jobs) // self.group
+        return self._completed(self.score_of(jobs), _units(jobs), lambda term: self._grouped([term] * groups))
+
+    def _own(self, number: int | None) -> Objective:
+        return unit(self.layer, number or 0, reduce=self.recipe.reduce) if self.objectives is None else self.objectives[number]
+
+    def _completed(self, objective: Objective, units: int | list[int], per_group: Callable[[Objective], Objective]) -> Objective:
+        if self.objectives is None and self.layer == OUTPUT and self.recipe.class_weight:
+            objective += self.recipe.class_weight * class_evidence(units)
+        if self.penalty is not None:
+            objective -= per_group(self.penalty)
+        return objective + self.diversity * per_group(diversity(self.layer)) if self.diversity else objective
+
+    def _grouped(self, objectives: Sequence[Objective]) -> Objective:
+        """One objective for a batch of groups; as it is where it is the same for all and compares no images."""
+        first = objectives[0]
+        return first if first.independent and all(one is first for one in objectives) else grouped(objectives, self.group)
+
+
+def goal_of(
+    scope: Scope,
+    layer: str,
+    units: Units,
+    objective: ObjectiveLike,
+    penalty: Objective | None,
+    copies: int,
+    diversity: float,
+    recipe: Recipe,
+) -> Goal:
+    """What :func:`feature_visualization` optimizes images for.
+
+    Raises:
+        UnitNotFound: A unit that the layer does not have.
+        BadInput: An objective that is none, units beside one objective, or copies that make no sense.
+    """
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"copies must be a whole number of at least 1, got {copies!r}")
+    if not isinstance(diversity, (int, float)) or not 0 <= diversity < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"diversity must be a number of at least 0, got {diversity!r}")
+    if diversity and copies == 1:
+        raise BadInput(f"diversity={diversity:g} makes the copies of a unit different, so it needs copies=2 or more")
+    if not (penalty is None or isinstance(penalty, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"penalty must be an objective such as 1e-4 * objectives.total_variation(), got {type(penalty).__name__}")
+    if isinstance(objective, Objective):
+        if units is not None:
+            raise BadInput(f"units: {objective} makes images of its own; for images per unit pass a function of the unit as `objective`")
+        own = sorted(objective.units.get(layer, ()))
+        numbers: tuple[int | None, ...] = (own[0],) if len(own) == 1 else (None,)
+        objectives: dict[int | None, Objective] | None = {numbers[0]: objective}
+    else:
+        numbers = tuple(scope.units(layer, units))
+        objectives = None if objective is None else {number: _called(objective, number) for number in scope.units(layer, units)}
+    for each in [*(objectives or {}).values(), *([penalty] if penalty else [])]:
+        for name in each.layers:
+            _ = scope.layers[name]
+    return Goal(layer, numbers, objectives, penalty, copies, float(diversity), recipe)
+
+
+def at_once(copies: int) -> int:
+    """Units whose images go through the stages together."""
+    return max(1, AT_ONCE // copies)
+
+
+def _called(function: Callable[[int], Objective], number: int) -> Objective:
+    wanted = "objective must be an objective or a function unit -> objective"
+    if not callable(function):
+        raise BadInput(f"{wanted}, got {type(function).__name__}")
+    try:
+        inspect.signature(function).bind(number)
+    except TypeError as error:
+        raise BadInput(f"{wanted}: it cannot be called with a unit number ({error})") from None
+    except ValueError:  # a signature that cannot be known beforehand
+        pass
+    made: Any = function(number)
+    if not isinstance(made, Objective):
+        raise BadInput(f"{wanted}: for unit {number} it gave {type(made).__name__}")
+    return made
+
+
+def _units(jobs: Sequence[Job]) -> list[int]:
+    return [0 if job.unit is None else job.unit for job in jobs]
 
 
 @dataclass
 class _Part:
-    """What one group of units came to; pictures clipped to [0,1], on the CPU; scores as of :func:`_scores`."""
+    """Images that were optimized together, clipped to [0,1], on the CPU; scores as of :func:`_scores`."""
 
-    pictures: Tensor
+    images: Tensor
     history: Tensor
     scores: Tensor
     status: list[str]
@@ -123,50 +264,57 @@ class _Part:
 
 
 def _visualize(
-    scope: Scope, layer: Layer, units: list[int], plan: Recipe, seed: int, aim_of: _ObjectiveOf, objective_of: _ObjectiveOf, advance: Any
+    scope: Scope, layer: Layer, rows: list[tuple[int | None, int]], goal: Goal, recipe: Recipe, seed: int, advance: Callable[[int], None]
 ) -> _Part:
-    """Optimizes a group of units. Those that start without gradient, or do not rise, try again through redirected ReLUs."""
-    climbed: dict[int, Climbed] = {}
+    """Optimizes some images. Those without gradient at the start, or whose objective does not rise, try again through redirected ReLUs.
+
+    Images that share an objective (a group) are tried again together.
+    """
+    group = goal.group
+    finished: dict[int, Optimized] = {}
     scored: list[Tensor] = []
     status: dict[int, tuple[str, str]] = {}
     reasons: dict[int, str] = {}
 
-    def climb(places: list[int], attempt: int, detour: str) -> list[int]:
-        """One try for the units at these places of the group; returns the places that failed."""
-        climbers = [Climber.of(seed, layer.name, units[place], attempt) for place in places]
-        start = look_at_start(scope, climbers, aim_of, plan)  # without penalty: that has a gradient where the unit has none
-        going = [index for index in range(len(places)) if detour or not start.blocked[index]]
-        failed = [place for index, place in enumerate(places) if index not in going]
+    def attempt(asked: list[int], number: int, detour: str) -> list[int]:
+        """One attempt for the images with these row numbers, whole groups; returns those of the groups that failed."""
+        jobs = [Job.of(seed, layer.name, *rows[row], number) for row in asked]
+        start = score_start(scope, jobs, goal.score_of, recipe, group=group)  # without penalty: that has a gradient where the unit has none
+        blocked = {index // group for index in range(len(asked)) if start.blocked[index] and not detour}
+        going = [index for index in range(len(asked)) if index // group not in blocked]
+        failed = [row for index, row in enumerate(asked) if index // group in blocked]
         reasons.update(dict.fromkeys(failed, "no gradient at the start"))
         if not going:
             return failed
-        done = ascend(scope, [climbers[index] for index in going], objective_of, plan, redirect=bool(detour), advance=advance)
-        scored.append(_scores(scope, layer, done.pictures, [units[places[index]] for index in going], plan.reduce))
-        for row, index in enumerate(going):
-            place = places[index]
-            climbed[place] = Climbed(done.pictures[row : row + 1], done.history[row : row + 1])
-            reason = reasons.setdefault(place, "the objective did not rise")
-            status[place] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
-            score = float(scored[-1][0, row])
+        jobs = [jobs[index] for index in going]
+        done = ascend(scope, jobs, goal.objective_of, recipe, group=group, redirect=bool(detour), advance=advance)
+        scored.append(_scores(scope, layer, done.images, jobs, goal))
+        stuck: set[int] = set()
+        for place, index in enumerate(going):
+            row = asked[index]
+            finished[row] = Optimized(done.images[place : place + 1], done.history[place : place + 1])
+            reason = reasons.setdefault(row, "the objective did not rise")
+            status[row] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
+            score = float(scored[-1][0, place])
             if not math.isfinite(score):
-                status[place] = "stuck", f"the unit's value at the final picture is {score}: the network overflows"
-            elif score <= start.scores[index] and not rose(done.history[row]):
-                status[place] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
-                failed.append(place)
-        return failed
+                status[row] = "stuck", f"the unit's value at the final image is {score}: the network overflows"
+            elif score <= start.scores[index] and not rose(done.history[place]):
+                status[row] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
+                stuck.add(row // group)
+        return failed + [asked[index] for index in going if asked[index] // group in stuck]
 
-    failed = climb(list(range(len(units))), 0, "")
-    for attempt in range(ATTEMPTS):
-        failed = climb(failed, attempt, f"redirected ReLUs for the first steps, start {attempt + 1}") if failed else []
-    places = range(len(units))
-    pictures = torch.cat([climbed[place].pictures for place in places])
-    at_once = len(scored) == 1 and scored[0].shape[1] == len(units)
+    failed = attempt(list(range(len(rows))), 0, "")
+    for number in range(ATTEMPTS):
+        failed = attempt(failed, number, f"redirected ReLUs for the first steps, start {number + 1}") if failed else []
+    images = torch.cat([finished[row].images for row in range(len(rows))])
+    at_first = len(scored) == 1 and scored[0].shape[1] == len(rows)
+    jobs = [Job.of(seed, layer.name, *row) for row in rows]
     return _Part(
-        pictures=pictures,
-        history=torch.cat([climbed[place].history for place in places]),
-        scores=scored[0] if at_once else _scores(scope, layer, pictures, units, plan.reduce),
-        status=[status[place][0] for place in places],
-        reasons=[status[place][1] for place in places],
+        images=images,
+        history=torch.cat([finished[row].history for row in range(len(rows))]),
+        scores=scored[0] if at_first else _scores(scope, layer, images, jobs, goal),
+        status=[status[row][0] for row in range(len(rows))],
+        reasons=[status[row][1] for row in range(len(rows))],
     )
 
 
@@ -176,20 +324,26 @@ def rose(history: Tensor) -> bool:
     return float(history[-tenth:].mean()) > float(history[:tenth].mean())
 
 
-def _scores(scope: Scope, layer: Layer, pictures: Tensor, units: list[int], reduce: str) -> Tensor:
-    """The recipe's measure of pictures, and their means before and after rectification, (3 unit), in float32."""
+def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goal: Goal) -> Tensor:
+    """The score of images, and their unit's means before and after rectification, (3 n), in float32; NaN where there is no unit."""
     before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
+    group = goal.group
 
     def measure(part: slice) -> Tensor:
-        mates = units[part]
-        values = {name: layer.channels_first(value) for name, value in scope.run(pictures[part], [layer.name, before]).items()}
-        index = torch.arange(len(mates)), torch.tensor(mates)
+        part = slice(part.start * group, part.stop * group)
+        batch = jobs[part]
+        objective = goal.score_of(batch)
+        names = list(dict.fromkeys([layer.name, before, *sorted(objective.layers)]))
+        values = scope.run(images[part], names, channels_first=True)
+        index = torch.arange(len(batch)), torch.tensor(_units(batch))
         own, raw = (
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
         )
-        scored = unit(layer.name, mates, reduce=reduce).score(Values(values), pictures[part])
-        return torch.stack([scored, raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
+        scored = objective.score(Values(values), images[part])
+        means = torch.stack([raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
+        without = torch.tensor([job.unit is None for job in batch])
+        return torch.cat([scored[None], torch.where(without.to(means.device), torch.nan, means)])
 
-    at_once = scope.fitting(pictures.shape[-2] * pictures.shape[-1])
+    batches = max(1, scope.fitting(images.shape[-2] * images.shape[-1]) // group)
     with torch.no_grad(), scope.session("float32"):
-        return torch.cat([row.float().cpu() for row in scope.in_parts(len(units), at_once, measure)], 1)
+        return torch.cat([row.float().cpu() for row in scope.in_parts(len(jobs) // group, batches, measure)], 1)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
-from convscope.names import unit_file_name
 from convscope.progress import task
+from convscope.results.gallery import read_gallery
 from convscope.results.provenance import technique
 from convscope.results.spectrum import Spectrum
 from convscope.scope import OUTPUT, Image, Images, Scope
@@ -75,7 +75,7 @@ def spectrum(
     names = image_names([source for index, source in enumerate(sources) if index not in skipped])
     mean, maximum, active = (torch.cat(part) for part in zip(*measured, strict=True))
     values = mean if reduce == "mean" else maximum
-    pictured, tiles = _pictures(pictures, values)
+    pictured, tiles = _pictures(pictures, layer, values)
     return Spectrum(
         values=values,
         maxima=maximum,
@@ -90,14 +90,18 @@ def spectrum(
     )
 
 
-def _pictures(folder: str | Path | None, values: Tensor) -> tuple[tuple[int, ...], np.ndarray]:
-    """The units among each image's ten highest that have an image in `folder`, and these images, (picture rgb 128 128)."""
+def _pictures(folder: str | Path | None, layer: str, values: Tensor) -> tuple[tuple[int, ...], np.ndarray]:
+    """The units among each image's ten highest that a gallery has an image of, and these images, (picture rgb 128 128)."""
     rows = torch.cat([values, values.mean(0, keepdim=True)])
     high = sorted(set(rows.topk(min(10, rows.shape[1])).indices.flatten().tolist()))
-    found = [unit for unit in high if folder is not None and (Path(folder) / unit_file_name(unit)).exists()]
-    if folder is None or not found:
+    gallery = None if folder is None else read_gallery(folder)
+    found = {unit: image for unit in high if gallery is not None and (image := gallery.find(unit)) is not None}
+    for image in found.values():
+        if (made := image.receipt.get("parameters", {}).get("layer")) != layer:
+            raise BadInput(f"pictures: {image.path} is a visualization of layer {made}, not of {layer}")
+    if not found:
         return (), np.zeros((0, 3, 128, 128), np.float32)
-    tiles = [read_image(Path(folder) / unit_file_name(unit)).resize((128, 128)) for unit in found]
+    tiles = [read_image(image.path).resize((128, 128)) for image in found.values()]
     return tuple(found), np.stack([np.asarray(tile, np.float32).transpose(2, 0, 1) / 255 for tile in tiles])
 
 

@@ -1,4 +1,4 @@
-"""One picture's content in another's style, the style being a statistic of feature maps that forgets where things are."""
+"""Style transfer: one image's content in another's style, style being a statistic of feature maps over positions."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from convscope.errors import BadInput
 from convscope.ops.map_statistics import DESCRIPTORS, style_loss
-from convscope.optimize.descent import descend
-from convscope.optimize.minimizers import find_minimizer
-from convscope.optimize.parameterizations import MeanSubtracted, NormalizedPixels
-from convscope.progress import task
+from convscope.optimize.descent import in_float32, minimize, tabulated
+from convscope.optimize.recipes import STYLE_TRANSFER, Optimizer, find_descent_recipe
 from convscope.results.provenance import describe, technique
 from convscope.results.style_transfer import STATISTICS, StyleTransfer
-from convscope.scope import Images, Inputs, Scope
+from convscope.scope import Images, Scope
 from convscope.scope.edits import average_pooling
 from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
-from convscope.seeding import derive_seed
 from convscope.techniques.style_layers import find_style_layers, layer_after, style_depths
 
 WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 3e5)}
@@ -34,14 +30,6 @@ WEIGHTS = {"sums": (10.0, 1.0), "gram": (1.0, 1000.0), "mean-std": (1.0, 3e5)}
 
 CONTENT_DEPTH = {"sums": 2, "gram": 4, "mean-std": 4}
 """Content is compared at the layer after the so-many-eth style layer: VGG's relu2_2 (PMCI), relu4_2 (Gatys et al.)."""
-
-
-FORMS: dict[str, Callable[[Inputs], NormalizedPixels | MeanSubtracted]] = {
-    "lbfgs": partial(NormalizedPixels, start_range=(118, 138)),
-    "adam": partial(NormalizedPixels, start_range=(118, 138)),
-    "paper": MeanSubtracted,
-}
-"""How each optimizer's pictures are written."""
 
 
 @technique
@@ -55,14 +43,14 @@ def style_transfer(
     style_layers: str | Sequence[str] | None = None,
     content_weight: float | None = None,
     style_weight: float | None = None,
-    optimizer: Literal["lbfgs", "adam", "paper"] = "lbfgs",
+    optimizer: Optimizer = "lbfgs",
     steps: int | None = None,
     start: Literal["content", "noise"] | None = None,
-    pooling: Literal["own", "average"] = "average",
+    pooling: Literal["average", "own"] = "average",
     size: int = 256,
     seed: int = 0,
 ) -> StyleTransfer:
-    """One picture's content in another's style: argmin over x of alpha content(x) + beta * sum over layers of style(x).
+    """Transfers the style of one image to the content of another: argmin over x of alpha content(x) + beta * sum over layers of style(x).
 
     content is 1 / (2M) ||F - F_c||^2 for "sums" and 1/2 ||F - F_c||^2 for the others; style is, with C channels, M positions, Gram G:
     "sums": 1 / (2CM) ||S - S_s||^2; "gram": 1 / (4 C^2 M^2) ||G - G_s||^2 / layers;
@@ -70,29 +58,29 @@ def style_transfer(
 
     Args:
         scope: The network.
-        content: One or several pictures of one size.
-        style: One or several pictures of any sizes; statistics are compared per position.
+        content: One or several images of one size.
+        style: One or several images of any sizes; statistics are compared per position.
         statistic: "sums" (PMCI), "gram" (Gatys et al.) or "mean-std"; the losses of all three are reported for each.
         content_layer: Default: by depth, VGG's relu2_2 for "sums", relu4_2 otherwise, and what corresponds to it elsewhere.
         style_layers: One or several names. Default: five by depth, VGG's relu1_1 to relu5_1 and what corresponds to them elsewhere.
         content_weight: alpha; default 10 for "sums", 1 otherwise.
         style_weight: beta; default 1 for "sums", 1000 for "gram", 3e5 for "mean-std". Networks differ in scale: look, and change it.
         optimizer: "lbfgs", "adam", or "paper": clipped gradient descent with momentum, and its stop rule.
-        steps: Evaluations of the network for each picture, at most; default 200, 300 and 1000.
+        steps: Evaluations of the network for each image, at most; default 200, 300 and 1000.
         start: "content" (default), or "noise" (default with optimizer "paper").
         pooling: "average" in place of max pooling, as in both papers, or "own".
-        size: Longer side of the pictures in pixels; tensors keep their size.
+        size: Longer side of the images in pixels; tensors keep their size.
         seed: Seed of the noise.
 
     Returns:
-        A picture per content and style, with losses re-measured in float32 on the clipped picture.
+        An image per content and style, with losses re-measured in float32 on the clipped image.
 
     Raises:
         LayerNotFound: Unknown layer.
         BadInput: Unknown statistic, optimizer or start, no steps, weights that are not positive; contents of different sizes.
 
     Source:
-        Xia et al. 2016 (arXiv 1608.04170), PMCI; Gatys et al. 2016; Li et al. 2017 (1701.01036). Deviation: pictures of different sizes are
+        Xia et al. 2016 (arXiv 1608.04170), PMCI; Gatys et al. 2016; Li et al. 2017 (1701.01036). Deviation: images of different sizes are
         compared per position instead of after resizing.
 
     Example:
@@ -105,64 +93,39 @@ def style_transfer(
         convscope style-transfer textures data/images/heart/0000.png --style data/images/weave/0000.png --size 96 --steps 20
         convscope style-transfer textures data/images/heart/0000.png --style data/images/weave --statistic gram --size 96 --steps 20
     """
-    plan = _plan(optimizer, steps, start)
+    recipe = find_descent_recipe(STYLE_TRANSFER, optimizer, steps=steps, start=start)
     contents = scope.inputs.batch([scope.inputs.whole(one, size) for one in scope.inputs.sources(content)])
     styles = [scope.inputs.whole(one, size) for one in scope.inputs.sources(style)]
-    goal = _Goal.of(scope, statistic, content_layer, style_layers, content_weight, style_weight, pooling)
-    goal = goal.towards(contents, styles)
-    pictures, trace = _descend(goal, contents, len(styles), plan, seed)
-    before, _ = goal.measure(contents.repeat_interleave(len(styles), 0))
-    after, errors = goal.measure(pictures)
-    history = torch.full((len(trace), max(map(len, trace))), torch.nan)
-    for row, turns in enumerate(trace):
-        history[row, : len(turns)] = torch.tensor([sum(turn.values()) for turn in turns])
+    loss = _Loss.of(scope, statistic, content_layer, style_layers, content_weight, style_weight, pooling)
+    loss = loss.towards(contents, styles)
     count = len(contents), len(styles)
+    repeated = contents.repeat_interleave(len(styles), 0)
+    shape, title = (contents.shape[-2], contents.shape[-1]), f"{len(repeated)} images by {statistic}"
+    minimized = minimize(scope, "style_transfer", recipe, shape, len(repeated), loss, seed=seed, content=repeated, title=title)
+    made, history = minimized.images.float().clamp(0, 1).cpu(), minimized.history
+    before, _ = loss.measure(repeated)
+    after, errors = loss.measure(made)
     return StyleTransfer(
-        images=pictures.unflatten(0, count),
+        images=made.unflatten(0, count),
         contents=contents,
         styles=torch.stack([_cut(one, contents.shape[-2], contents.shape[-1]) for one in styles]),
         style_losses=after.unflatten(0, count),
         style_losses_before=before.unflatten(0, count),
         content_errors=errors.unflatten(0, count),
-        losses=torch.tensor([list(turns[-1].values()) for turns in trace]).unflatten(0, count),
-        history=history.unflatten(0, count),
+        losses=torch.tensor([list(steps[-1].values()) for steps in history]).unflatten(0, count),
+        history=tabulated(history, lambda _, terms: sum(terms.values())).unflatten(0, count),
         statistic=statistic,
-        content_layer=goal.content_layer,
-        layers=goal.layers,
+        content_layer=loss.content_layer,
+        layers=loss.layers,
         content_names=image_names(scope.inputs.sources(content)),
         style_names=image_names(scope.inputs.sources(style)),
-        manifest={"precision": scope.resolve("optimize"), "weights": [goal.alpha, goal.beta], "plan": describe(plan)},
+        manifest={"precision": scope.resolve("optimize"), "weights": [loss.alpha, loss.beta], "recipe": describe(recipe)},
     )
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How pictures are optimized: the optimizer, where it starts, evaluations at most, further numbers."""
-
-    optimizer: str
-    start: str
-    steps: int
-    numbers: Mapping[str, float]
-
-
-PLANS = {
-    "lbfgs": _Plan("lbfgs", "content", 200, {}),
-    "adam": _Plan("adam", "content", 300, {"rate": 0.05}),
-    "paper": _Plan("paper", "noise", 1000, {"weight_decay": 5e-3}),
-}
-
-
-def _plan(optimizer: str, steps: int | None, start: str | None) -> _Plan:
-    """The optimizer's plan with what the caller wants otherwise."""
-    plan = PLANS[optimizer]
-    plan = replace(plan, start=start or plan.start, steps=plan.steps if steps is None else steps)
-    find_minimizer(plan.optimizer, plan.steps)
-    return plan
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """What the pictures are to become; item = content times the number of styles + style."""
+class _Loss:
+    """Distances from the contents and from the styles' statistics; item = content times the number of styles + style."""
 
     scope: Scope
     statistic: str
@@ -184,7 +147,7 @@ class _Goal:
         content_weight: float | None,
         style_weight: float | None,
         pooling: str,
-    ) -> _Goal:
+    ) -> _Loss:
         weights = [
             default if given is None else given for given, default in zip((content_weight, style_weight), WEIGHTS[statistic], strict=True)
         ]
@@ -197,7 +160,7 @@ class _Goal:
         (known,) = find_style_layers(scope.layers, default)
         return cls(scope, statistic, known, layers, weights[0], weights[1], average_pooling if pooling == "average" else nullcontext)
 
-    def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Goal:
+    def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Loss:
         """The same, with the contents' codes and the styles' descriptors."""
         with torch.no_grad(), self.scope.session("float32"):
             with large_enough(contents.shape[-2], contents.shape[-1]):
@@ -208,17 +171,17 @@ class _Goal:
                     seen.append(self.values(style[None]))
         maps = [torch.stack([measure(each[layer])[0] for each in seen]) for measure in DESCRIPTORS.values() for layer in self.layers]
         count = len(self.layers)
-        descriptors = {name: maps[place * count : (place + 1) * count] for place, name in enumerate(DESCRIPTORS)}
+        descriptors = {name: maps[index * count : (index + 1) * count] for index, name in enumerate(DESCRIPTORS)}
         return replace(self, codes=codes, descriptors=descriptors)
 
-    def values(self, pictures: Tensor) -> dict[str, Tensor]:
-        """The maps of the content layer and the style layers, units first."""
+    def values(self, images: Tensor) -> dict[str, Tensor]:
+        """The maps of the content layer and the style layers, units on axis 1."""
         names = [*dict.fromkeys([self.content_layer, *self.layers])]
-        return self.scope.run(pictures, names, edit=self.pooling(), channels_first=True)
+        return self.scope.run(images, names, edit=self.pooling(), channels_first=True)
 
-    def loss(self, pictures: Tensor, *, items: Sequence[int], turn: int) -> dict[str, Tensor]:  # noqa: ARG002
-        """The weighted parts of the loss: see :class:`~convscope.optimize.descent.Loss`."""
-        values = self.values(pictures)
+    def __call__(self, images: Tensor, *, items: Sequence[int], step: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """The weighted terms of the loss: see :class:`~convscope.optimize.descent.Loss`."""
+        values = self.values(images)
         own = values[self.content_layer]
         squares = (own - self._code(items)).square().flatten(1).sum(1) / 2
         style = torch.stack(self._style_losses(values, self.statistic, items)).sum(0)
@@ -226,20 +189,17 @@ class _Goal:
         positions = own[0, 0].numel() if self.statistic == "sums" else 1
         return {"content": self.alpha / positions * squares, "style": self.beta * share * style}
 
-    def measure(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Of all items' pictures, in float32: style losses (n statistic layer), content errors (n)."""
-        items = range(len(pictures))
+    def measure(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all items' images, in float32: style losses (n statistic layer), content errors (n)."""
 
-        def work(part: slice) -> tuple[Tensor, Tensor]:
-            values = self.values(pictures[part].to(self.scope.device))
-            losses = [torch.stack(self._style_losses(values, name, items[part]), 1) for name in STATISTICS]
-            code = self._code(items[part])
+        def work(part: Tensor, items: Sequence[int]) -> tuple[Tensor, Tensor]:
+            values = self.values(part)
+            losses = [torch.stack(self._style_losses(values, name, items), 1) for name in STATISTICS]
+            code = self._code(items)
             error = (values[self.content_layer] - code).square().flatten(1).sum(1) / code.square().flatten(1).sum(1)
             return torch.stack(losses, 1).cpu(), error.cpu()
 
-        at_once = self.scope.fitting(pictures.shape[-2] * pictures.shape[-1])
-        with torch.no_grad(), self.scope.session("float32"):
-            losses, errors = zip(*self.scope.in_parts(len(pictures), at_once, work), strict=True)
+        losses, errors = zip(*in_float32(self.scope, images, work), strict=True)
         return torch.cat(losses), torch.cat(errors)
 
     def _code(self, items: Sequence[int]) -> Tensor:
@@ -248,39 +208,14 @@ class _Goal:
 
     def _style_losses(self, values: Mapping[str, Tensor], statistic: str, items: Sequence[int]) -> list[Tensor]:
         known = self.descriptors[statistic]
-        places = [item % len(known[0]) for item in items]
-        return [style_loss(statistic, values[layer], own[places]) for layer, own in zip(self.layers, known, strict=True)]
+        columns = [item % len(known[0]) for item in items]
+        return [style_loss(statistic, values[layer], own[columns]) for layer, own in zip(self.layers, known, strict=True)]
 
 
-def _descend(goal: _Goal, contents: Tensor, styles: int, plan: _Plan, seed: int) -> tuple[Tensor, list[list[dict[str, float]]]]:
-    """A picture per item, clipped, and every item's parts of the loss at every evaluation."""
-    form = FORMS[plan.optimizer](goal.scope.inputs)
-    height, width = contents.shape[-2:]
-    count = len(contents) * styles
-    if plan.start == "content":
-        starts = form.numbers(contents).repeat_interleave(styles, 0)
-    else:
-        starts = form.start(height, width, [Generator().manual_seed(derive_seed(seed, "style_transfer", "start")) for _ in range(count)])
-    with task(f"{count} pictures by {goal.statistic}", count * plan.steps) as advance:
-        made = descend(
-            goal.scope,
-            form,
-            (height, width),
-            starts,
-            goal.loss,
-            find_minimizer(plan.optimizer, plan.steps, **plan.numbers),
-            precision=goal.scope.resolve("optimize"),
-            advance=advance,
-        )
-    with torch.no_grad():
-        pictures = torch.cat([form.picture(numbers[None], height, width) for numbers in made.numbers])
-    return pictures.float().clamp(0, 1).cpu(), made.history
-
-
-def _cut(picture: Tensor, height: int, width: int) -> Tensor:
-    """The middle of a picture (3 h w) in the wanted proportions and size."""
-    scale = max(height / picture.shape[-2], width / picture.shape[-1])
-    size = [max(height, round(scale * picture.shape[-2])), max(width, round(scale * picture.shape[-1]))]
-    larger = F.interpolate(picture[None].cpu(), size=size, mode="bilinear", antialias=True)[0]
+def _cut(image: Tensor, height: int, width: int) -> Tensor:
+    """Central crop of an image (3 h w), resized to the wanted size."""
+    scale = max(height / image.shape[-2], width / image.shape[-1])
+    size = [max(height, round(scale * image.shape[-2])), max(width, round(scale * image.shape[-1]))]
+    larger = F.interpolate(image[None].cpu(), size=size, mode="bilinear", antialias=True)[0]
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return larger[:, top : top + height, left : left + width].clamp(0, 1)

@@ -1,7 +1,7 @@
-"""Parameterizations: how an optimized picture is written as free numbers, one file each.
+"""Parameterizations: how an image is written as parameters to optimize, one file each.
 
-A parameterization has ``start(sides, generators)`` -> free numbers (n ...), ``picture(numbers, h, w)`` -> (n 3 h w) in pixel space, and,
-if pictures can grow, ``enlarge(numbers, side, blur)``.
+A parameterization has ``start(h, w, generators)`` -> parameters (n ...), ``image(parameters, h, w)`` -> (n 3 h w) in pixel space, and, if
+images can grow, ``enlarge(parameters, side, blur)``.
 """
 
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from convscope.scope import Inputs
 
 
 class Parameterization(Protocol):
-    """How a batch of pictures is written as free numbers."""
+    """How a batch of images is written as parameters."""
 
     def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
-        """Free numbers (n ...) of the start pictures, one drawn from each generator."""
+        """Parameters (n ...) of the start images, one drawn from each generator."""
         ...
 
-    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:
-        """The pictures (n 3 h w) that the numbers stand for, differentiable."""
+    def image(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        """The images (n 3 h w) that the parameters stand for, differentiable."""
         ...
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
-        """Numbers of the same pictures at another size, blurred with a box of `blur` pixels if given."""
+    def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:
+        """Parameters of the same images at another size, blurred with a box of `blur` pixels if given."""
         ...
 
 

@@ -26,12 +26,12 @@ def color_matrix() -> Tensor:
 
 @dataclass(frozen=True)
 class Fourier:
-    """Free numbers are the real and imaginary parts of the image's spectrum, (n 3 h w//2+1 2), scaled by 1/frequency.
+    """Parameters are the real and imaginary parts of the image's spectrum, (n 3 h w//2+1 2), scaled by 1/frequency.
 
-    picture = sigmoid(C irfft2(numbers * scale) / 4), with scale = sqrt(h w) / max(f, 1/max(h, w))^decay and C the colour matrix.
+    image = sigmoid(C irfft2(parameters * scale) / 4), with scale = sqrt(h w) / max(f, 1/max(h, w))^decay and C the colour matrix.
 
     Attributes:
-        inputs: Not used: a sigmoid picture knows its range by itself.
+        inputs: Not used: a sigmoid image knows its range by itself.
         start_range: (0, sd): the start is normal with this standard deviation.
         decay: Power of the frequency in the scale: 1 makes the spectrum of natural images equally easy to change, 0 that of white noise.
 
@@ -48,20 +48,20 @@ class Fourier:
         shape = 3, height, width // 2 + 1, 2
         return self.start_range[1] * torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 
-    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:
-        scale = spectrum_scale(height, width, self.decay).to(numbers)
-        pixels = torch.fft.irfft2(torch.view_as_complex(numbers) * scale, s=(height, width)) / 4
-        return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix().to(numbers), pixels))
+    def image(self, parameters: Tensor, height: int, width: int) -> Tensor:
+        scale = spectrum_scale(height, width, self.decay).to(parameters)
+        pixels = torch.fft.irfft2(torch.view_as_complex(parameters) * scale, s=(height, width)) / 4
+        return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix().to(parameters), pixels))
 
     def bands(self, height: int, width: int) -> Tensor:
-        """Which band each pair of free numbers belongs to, (3 h w//2+1) from 0: ten of frequency, equally many octaves wide, a colour."""
+        """Which band each pair of parameters belongs to, (3 h w//2+1) from 0: ten of frequency, equally many octaves wide, a colour."""
         frequency = _frequency(height, width).clamp(min=1 / max(height, width))
         lowest, highest = frequency.min().log(), frequency.max().log()
         band = ((frequency.log() - lowest) / (highest - lowest).clamp(min=1e-6) * _BANDS).long().clamp(max=_BANDS - 1)
         return band + _BANDS * torch.arange(3)[:, None, None]
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
-        raise BadInput("a Fourier image has one size from the start: use stages=1 with image='fourier'")
+    def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
+        raise BadInput("a Fourier image has one size from the start: use stages=1 with parameterization='fourier'")
 
 
 def spectrum_scale(height: int, width: int, decay: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pixels in 0..255 minus the mean colour, as Caffe's networks were fed: the space that the inversion papers' numbers are in."""
+"""Pixels in 0..255 minus the mean colour, as Caffe's networks were fed: the space that the inversion papers' constants are in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEAN_COLOR = (123.68, 116.779, 103.939)
 
 @dataclass(frozen=True)
 class MeanSubtracted:
-    """Free numbers are 255 x - mean colour, (n 3 h w), free to leave the range of pixels.
+    """Parameters are 255 x - mean colour, (n 3 h w), free to leave the range of pixels.
 
     Attributes:
         inputs: Not used: the papers' mean colour does not depend on the network.
@@ -30,20 +30,20 @@ class MeanSubtracted:
         low, high = self.start_range
         return low + (high - low) * torch.stack([torch.rand(3, height, width, generator=generator) for generator in generators])
 
-    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
-        return (numbers + _mean_color(numbers)) / 255
+    def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
+        return (parameters + _mean_color(parameters)) / 255
 
-    def numbers(self, pictures: Tensor) -> Tensor:
-        """The inverse of :meth:`picture`."""
-        return mean_subtracted(pictures)
+    def parameters(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`image`."""
+        return mean_subtracted(images)
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
-        raise BadInput("pictures in 0..255 minus the mean colour are not enlarged: use image='pixels' for that")
+    def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
+        raise BadInput("images in 0..255 minus the mean colour are not enlarged: use parameterization='pixels' for that")
 
 
-def mean_subtracted(pictures: Tensor) -> Tensor:
-    """255 x - mean colour, of pictures (n 3 h w) in [0,1]."""
-    return 255 * pictures - _mean_color(pictures)
+def mean_subtracted(images: Tensor) -> Tensor:
+    """255 x - mean colour, of images (n 3 h w) in [0,1]."""
+    return 255 * images - _mean_color(images)
 
 
 def _mean_color(like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from convscope.scope import Inputs
 
 @dataclass(frozen=True)
 class Pixels:
-    """Free numbers are the pixels themselves, (n 3 h w), in units of [0,1] and free to leave that range.
+    """Parameters are the pixels themselves, (n 3 h w), in units of [0,1] and free to leave that range.
 
     Attributes:
         inputs: The network's inputs.
@@ -26,34 +26,34 @@ class Pixels:
     def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
         return noise_8bit(height, width, generators, self.start_range)
 
-    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
-        return numbers
+    def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
+        return parameters
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
-        larger = cubic(numbers, side)
+    def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:
+        larger = cubic(parameters, side)
         return box_blur(larger, blur) if blur else larger
 
 
 @dataclass(frozen=True)
 class NormalizedPixels(Pixels):
-    """Free numbers are (x - mean) / std, so that a step of the optimizer is as long in every channel as it is for the network."""
+    """Parameters are (x - mean) / std, so that a step of the optimizer is as long in every channel as it is for the network."""
 
     def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
         return self.inputs.normalize(super().start(height, width, generators))
 
-    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002
-        return self.inputs.denormalize(numbers)
+    def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002
+        return self.inputs.denormalize(parameters)
 
-    def numbers(self, pictures: Tensor) -> Tensor:
-        """The inverse of :meth:`picture`."""
-        return self.inputs.normalize(pictures)
+    def parameters(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`image`."""
+        return self.inputs.normalize(images)
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
-        return self.inputs.normalize(super().enlarge(self.inputs.denormalize(numbers), side, blur))
+    def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:
+        return self.inputs.normalize(super().enlarge(self.inputs.denormalize(parameters), side, blur))
 
 
 def noise_8bit(height: int, width: int, generators: list[Generator], bounds: tuple[float, float]) -> Tensor:
-    """(n 3 h w) whole numbers drawn uniformly from [low, high), over 255; one picture from each generator."""
+    """(n 3 h w) whole numbers drawn uniformly from [low, high), over 255; one image from each generator."""
     low, high = bounds
     noise = torch.stack([torch.rand(3, height, width, generator=generator) for generator in generators])
     return (low + (high - low) * noise).floor() / 255

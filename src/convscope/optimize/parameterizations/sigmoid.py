@@ -1,4 +1,4 @@
-"""Pixels as the sigmoid of free numbers: always in [0,1]. The parameterization of FeatureMapVisualizer."""
+"""Pixels as the sigmoid of parameters: always in [0,1]. The parameterization of FeatureMapVisualizer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from convscope.scope import Inputs
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """Free numbers are logits, (n 3 h w); enlarging resizes the logits, not the picture.
+    """Parameters are logits, (n 3 h w); enlarging resizes the logits, not the image.
 
     Attributes:
-        inputs: Not used: a sigmoid picture knows its range by itself.
+        inputs: Not used: a sigmoid image knows its range by itself.
         start_range: The logits of the start are drawn uniformly from these bounds times 1/255 (150 to 180: 0.59 to 0.70), as 8-bit noise.
     """
 
@@ -27,18 +27,18 @@ class Sigmoid:
     def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
         return noise_8bit(height, width, generators, self.start_range)
 
-    def picture(self, numbers: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - logits know their size
-        return sigmoid_of_each(numbers)
+    def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - logits know their size
+        return sigmoid_of_each(parameters)
 
-    def enlarge(self, numbers: Tensor, side: int, blur: int | None) -> Tensor:
-        larger = cubic(numbers, side)
+    def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:
+        larger = cubic(parameters, side)
         return box_blur(larger, blur) if blur else larger
 
 
-def sigmoid_of_each(numbers: Tensor) -> Tensor:
-    """The sigmoid of (n ...), picture by picture.
+def sigmoid_of_each(parameters: Tensor) -> Tensor:
+    """The sigmoid of (n ...), image by image.
 
     The last few values of a tensor go through other code than the rest, with another rounding on some processors: taken together, a
-    picture would depend on its place in the batch.
+    image would depend on its place in the batch.
     """
-    return torch.stack([torch.sigmoid(one) for one in numbers])
+    return torch.stack([torch.sigmoid(one) for one in parameters])

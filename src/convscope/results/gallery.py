@@ -1,0 +1,161 @@
+"""Galleries: folders of feature visualizations, a PNG per unit and copy, each with its receipt. Reading needs no network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from convscope.errors import BadImage, StoreConflict
+from convscope.receipts import read_receipt, write_png
+from convscope.render.contact_sheet import contact_sheet
+from convscope.render.panels import Image
+
+SHEET = "sheet.png"
+"""File name of a gallery's contact sheet."""
+
+_FILE = re.compile(r"(?:unit_(\d{4,})|objective)(?:_copy([1-9]\d*))?\.png")
+_MARGIN = 16
+"""White pixels around a contact sheet."""
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """One image of a gallery. Its file is read when a property asks for it.
+
+    Attributes:
+        unit: The unit's number; None for an objective that is not of one unit.
+        copy: The copy's number, from 0.
+        path: The PNG.
+    """
+
+    unit: int | None
+    copy: int
+    path: Path
+
+    @cached_property
+    def receipt(self) -> Mapping[str, Any]:
+        """How the image was made: see :func:`convscope.receipts.read_receipt`.
+
+        Raises:
+            BadImage: The file cannot be read, or is no intact PNG.
+            StoreConflict: It carries no receipt, or that of another unit.
+        """
+        receipt = read_receipt(self.path)
+        unit, copy = receipt.get("unit"), receipt.get("copy", 0)
+        if (unit, copy) != (self.unit, self.copy):
+            raise StoreConflict(f"{self.path}: its receipt is that of {image_name(unit, copy) if isinstance(unit, int) else unit}")
+        return receipt
+
+    @property
+    def status(self) -> str:
+        """ "converged", "rescued" or "stuck": see :class:`convscope.FeatureVisualization`."""
+        return str(self.receipt.get("status", ""))
+
+    @property
+    def label(self) -> str:
+        """The class name on the output layer, "" elsewhere."""
+        return str(self.receipt.get("label", ""))
+
+    @property
+    def score(self) -> float:
+        """The objective at the final image."""
+        return float(self.receipt.get("score", "nan"))
+
+    @property
+    def maximized(self) -> str:
+        """The objective as text, penalties included."""
+        return str(self.receipt.get("maximized", ""))
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image, (rgb h w) float32 in [0,1].
+
+        Raises:
+            BadImage: The file cannot be read.
+        """
+        try:
+            with Pillow.open(self.path) as opened:
+                pixels = np.asarray(opened.convert("RGB"), np.float32)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BadImage(f"{self.path}: cannot be read ({error})") from error
+        return pixels.transpose(2, 0, 1) / 255
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A folder of feature visualizations.
+
+    Attributes:
+        folder: Where it is.
+        images: Its images, by unit and copy.
+        made: Files that the call of :func:`convscope.gallery` wrote that returned it; the others were there already.
+    """
+
+    folder: Path
+    images: tuple[GalleryImage, ...]
+    made: tuple[Path, ...] = ()
+
+    def __iter__(self) -> Iterator[GalleryImage]:
+        return iter(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def find(self, unit: int | None, copy: int = 0) -> GalleryImage | None:
+        """The image of a unit, or None."""
+        return next((image for image in self.images if (image.unit, image.copy) == (unit, copy)), None)
+
+
+def image_name(unit: int | None, copy: int = 0) -> str:
+    """File name of a unit's image in a gallery; None: an objective that is not of one unit."""
+    return ("objective" if unit is None else f"unit_{unit:04d}") + (f"_copy{copy}" if copy else "") + ".png"
+
+
+def read_gallery(folder: str | Path) -> Gallery:
+    """Reads a folder that :func:`convscope.gallery` or the command feature-visualization wrote. Needs neither network nor torch.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The gallery, which lists its images; their pixels and receipts are read when asked for.
+
+    Raises:
+        StoreConflict: There is no such folder, or it holds no image of a gallery.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StoreConflict(f"{folder}: there is no such folder")
+    images = [
+        GalleryImage(None if match[1] is None else int(match[1]), int(match[2] or 0), path)
+        for path in folder.iterdir()
+        if (match := _FILE.fullmatch(path.name))
+    ]
+    if not images:
+        raise StoreConflict(f"{folder}: holds no gallery (looked for {image_name(12)} and the like)")
+    order = sorted(images, key=lambda image: (-1 if image.unit is None else image.unit, image.copy))
+    return Gallery(folder, tuple(order))
+
+
+def is_gallery(folder: str | Path) -> bool:
+    """Whether a folder holds images of a gallery."""
+    return Path(folder).is_dir() and any(_FILE.fullmatch(path.name) for path in Path(folder).iterdir())
+
+
+def write_sheet(gallery: Gallery, title: str) -> Path:
+    """Writes all images of a gallery on one contact sheet, `sheet.png` in its folder; what is stuck is marked."""
+    tiles: list[Image] = []
+    for image in gallery:
+        name = f"{'objective' if image.unit is None else image.unit} {image.label}".strip()
+        name += f", copy {image.copy}" if image.copy else ""
+        tiles.append(Image(image.image, name, f"{image.score:.3g}", "stuck" if image.status == "stuck" else None))
+    sheet = np.pad(contact_sheet(tiles, title=title, side=160), ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=255)
+    recipe = gallery.images[0].receipt.get("recipe", {}).get("name", "") if gallery.images else ""
+    return write_png(gallery.folder / SHEET, sheet, {"technique": "contact_sheet", "title": title, "recipe": recipe})
