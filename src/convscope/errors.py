@@ -56,7 +56,15 @@ class UnitNotFound(BadInput):
 
 
 class BadImage(ConvscopeError):
-    """A file cannot be read as an image."""
+    """A file cannot be read as an image.
+
+    Attributes:
+        reason: Why, without the name of the file.
+    """
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        super().__init__(f"{name}: {reason}" if name else reason)
+        self.reason = reason
 
 
 class BadWeights(ConvscopeError):

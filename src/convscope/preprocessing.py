@@ -1,14 +1,18 @@
-"""Pictures from files: decoded to 8-bit RGB, resized and cropped as a network wants them. Loads no torch, so decoders start at once."""
+"""Preprocessing of images: encoded bytes to 8-bit RGB, resized and cropped to the network's input. Never loads torch."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import IO
+import importlib.util
+import io
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from convscope.errors import BadImage
+from convscope.errors import BadImage, BadInput
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -16,82 +20,203 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jfif"])
-_ORIENTATION = 0x0112
+FORMATS = {
+    **dict.fromkeys([".jpg", ".jpeg", ".jfif"], "JPEG"),
+    **dict.fromkeys([".tif", ".tiff"], "TIFF"),
+    **dict.fromkeys([".ppm", ".pgm"], "PPM"),
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    **dict.fromkeys([".avif"] if importlib.util.find_spec("PIL._avif") else [], "AVIF"),
+}
+"""Suffixes of image files, with Pillow's names of the formats. No other format is decoded, whatever the file is called: Pillow's EPS
+decoder, for one, would start Ghostscript."""
+SUFFIXES = frozenset(FORMATS)
 SMALLEST = 8
-"""Images with a shorter side are refused: enlarging a handful of pixels to network size shows nothing."""
+"""Least pixels of the shorter side: enlarging a handful of pixels to network size shows nothing."""
+MOST_PIXELS = 178_956_970
+"""Most pixels of an image: Pillow's own limit, so at most 1.5 GB of memory while decoding."""
+_ORIENTATION = 0x0112
+_STRIP = 2**22
+"""Pixels converted at once, so that a conversion never needs several copies of a large image."""
 
 
-def decode(source: str | Path | IO[bytes], name: str, draft: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """A file or stream as 8-bit RGB: turned upright by its EXIF tag, alpha laid on white, 16-bit scaled, CMYK and palette converted.
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images become network inputs: resized, cropped, 8-bit RGB. One value for techniques, scans and surveys.
+
+    Attributes:
+        size: Side of the square input in pixels, or (height, width).
+        interpolation: A key of :data:`RESAMPLING`; antialiased, as Pillow does it.
+        crop: Share of the resized image's side that the central crop keeps; None resizes the whole image to `size`.
+        draft: Decode JPEGs at a half, a quarter or an eighth of their size where that still covers the input: faster, and pixels differ a
+            little.
+    """
+
+    size: int | tuple[int, int]
+    interpolation: str = "bilinear"
+    crop: float | None = 1.0
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
+        if len(sides) != 2 or not all(isinstance(side, Integral) and not isinstance(side, bool) and side >= 1 for side in sides):
+            raise BadInput(f"Inputs.size: expected pixels, one number or (height, width), each at least 1; got {self.size!r}")
+        if self.interpolation not in RESAMPLING:
+            raise BadInput(f"Inputs.interpolation: expected one of {', '.join(RESAMPLING)}; got {self.interpolation!r}")
+        if self.crop is not None and not (isinstance(self.crop, Real) and not isinstance(self.crop, bool) and 0 < self.crop <= 1):
+            raise BadInput(f"Inputs.crop: expected a share in (0, 1], or None; got {self.crop!r}")
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+        return int(self.size[0] if isinstance(self.size, (tuple, list)) else self.size)
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
+        return int(self.size[1] if isinstance(self.size, (tuple, list)) else self.size)
+
+    def decode(self, data: bytes, name: str = "") -> tuple[Image.Image, tuple[int, int]]:
+        """Encoded bytes as an 8-bit RGB image, and the (height, width) of the file, upright; see :func:`decode`."""
+        return decode(data, name, self._resized() if self.draft else None)
+
+    def fit(self, image: Image.Image) -> np.ndarray:
+        """An RGB image resized and cropped to the network's input: uint8 (h w 3)."""
+        resample, (height, width) = RESAMPLING[self.interpolation], (self.height, self.width)
+        if self.crop is None:
+            return np.asarray(image.resize((width, height), resample))
+        least_height, least_width = self._resized()
+        if least_height * image.width <= least_width * image.height:  # the width decides
+            resized = least_width, max(height, int(least_width * image.height / image.width))
+        else:
+            resized = max(width, int(least_height * image.width / image.height)), least_height
+        image = image.resize(resized, resample)
+        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+        return np.asarray(image.crop((left, top, left + width, top + height)))
+
+    def pixels(self, image: bytes | Image.Image, name: str = "") -> np.ndarray:
+        """Encoded bytes or a PIL image as the network is fed it: uint8 (h w 3).
+
+        Args:
+            image: The image, of any size and mode.
+            name: What errors call it.
+
+        Raises:
+            BadImage: See :func:`decode`.
+        """
+        return self.fit(self.decode(image, name)[0] if isinstance(image, bytes) else to_rgb(image, name))
+
+    def _resized(self) -> tuple[int, int]:
+        """The (height, width) that an image is resized to cover before it is cropped."""
+        return (round(self.height / self.crop), round(self.width / self.crop)) if self.crop else (self.height, self.width)
+
+
+def to_values(pixels: np.ndarray | Image.Image) -> np.ndarray:
+    """8-bit RGB (h w 3) as float32 (3 h w) in [0,1]."""
+    return np.ascontiguousarray(np.moveaxis(np.asarray(pixels, np.float32) / 255, -1, 0))
+
+
+def decode(data: bytes, name: str = "", draft: tuple[int, int] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """Encoded bytes as 8-bit RGB: turned upright by its EXIF tag, alpha laid on white, 16-bit scaled, CMYK and palette converted.
 
     Args:
-        source: Path, or a stream of bytes that can be rewound.
-        name: How to call it in errors.
+        data: A file of one of :data:`FORMATS`; of an animation, the first frame.
+        name: What errors call it.
         draft: (height, width): a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as that is no smaller than
             this. Much faster for large photographs; pixels differ a little from those of a full decoding.
 
     Returns:
-        The picture, and its full height and width after turning.
+        The image, and its full (height, width), upright.
 
     Raises:
-        BadImage: Not an image, damaged, or smaller than 8 px.
+        BadImage: Not an image, damaged, smaller than 8 px, or larger than :data:`MOST_PIXELS`.
     """
+    with _decoding(name), Image.open(io.BytesIO(data), formats=tuple(dict.fromkeys(FORMATS.values()))) as opened:
+        before = opened.size
+        _check_size(opened, name)
+        if draft is not None:
+            opened.draft(None, (min(draft), min(draft)))
+        opened.load()
+        image = _to_rgb(opened, name)
+        return image, (image.height, image.width) if opened.size == before else _turned(before, opened)
+
+
+def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
+    """A PIL image of any mode as upright 8-bit RGB; see :func:`decode`. The image itself is not changed."""
+    with _decoding(name):
+        _check_size(image, name)
+        return _to_rgb(image, name)
+
+
+@contextmanager
+def _decoding(name: str) -> Generator[None]:
+    """Turns whatever Pillow raises into BadImage."""
     try:
-        with Image.open(source) as opened:
-            before = opened.size
-            if draft is not None:
-                opened.draft(None, (min(draft), min(draft)))
-            opened.load()
-            picture = to_rgb(opened, name)
-            return picture, (picture.height, picture.width) if opened.size == before else _turned(before, opened)
+        yield
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
-        raise BadImage(f"{name}: not an image file") from None
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError, ...
-        raise BadImage(f"{name}: cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})") from None
+        raise BadImage("not an image file", name) from None
+    except Image.DecompressionBombError:
+        raise BadImage(_too_large(""), name) from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise BadImage(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})", name) from None
 
 
-def _turned(size: tuple[int, int], picture: Image.Image) -> tuple[int, int]:
-    """(height, width) of a picture whose (width, height) in the file is `size`, turned as its EXIF tag says."""
-    return size if picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (size[1], size[0])
+def _check_size(image: Image.Image, name: str) -> None:
+    """Refuses images by the size that the file declares, before any pixel is decoded."""
+    if min(image.size) < SMALLEST:
+        raise BadImage(f"{image.width}x{image.height} pixels, too small to look at (at least {SMALLEST} a side)", name)
+    if image.width * image.height > MOST_PIXELS:
+        raise BadImage(_too_large(f"{image.width}x{image.height} pixels, "), name)
 
 
-def to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """A picture of any mode as upright 8-bit RGB; see :func:`decode`."""
-    if min(picture.size) < SMALLEST:
-        raise BadImage(f"{name}: {picture.width}x{picture.height} pixels, too small to look at (at least {SMALLEST} a side)")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F":
-        raise BadImage(f"{name}: floating-point picture; its range is unknown, so pass it as a tensor (3 h w) in [0,1]")
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture, dtype=np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage(f"{name}: mode {picture.mode} with values {values.min()} to {values.max()}, expected 16 bit (0 to 65535)")
-        picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-    return picture.convert("RGB")
+def _too_large(pixels: str) -> str:
+    return f"{pixels}too large to decode (at most {MOST_PIXELS // 10**6} million pixels)"
 
 
-def fit(picture: Image.Image, size: tuple[int, int], interpolation: str, crop: float | None) -> Image.Image:
-    """A picture resized and cropped to (height, width) as :class:`~convscope.Inputs` says."""
-    resample = RESAMPLING[interpolation]
-    if crop is None:
-        return picture.resize((size[1], size[0]), resample)
-    height, width = picture.height, picture.width
-    target_h, target_w = covering(size, crop)
-    if target_h * width <= target_w * height:  # the width decides
-        resized = target_w, max(size[0], int(target_w * height / width))
-    else:
-        resized = max(size[1], int(target_h * width / height)), target_h
-    picture = picture.resize(resized, resample)
-    top, left = round((picture.height - size[0]) / 2), round((picture.width - size[1]) / 2)
-    return picture.crop((left, top, left + size[1], top + size[0]))
+def _turned(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an image whose (width, height) in the file is `size`, turned as its EXIF tag says."""
+    return size if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (size[1], size[0])
 
 
-def covering(size: tuple[int, int], crop: float | None) -> tuple[int, int]:
-    """The (height, width) that a picture is resized to cover before it is cropped to `size`."""
-    return (round(size[0] / crop), round(size[1] / crop)) if crop else size
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):  # exif_transpose copies an upright image, too
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise BadImage("floating-point image; its range is unknown, so pass it as a tensor (3 h w) in [0,1]", name)
+    if image.mode.startswith("I"):
+        image = _from_integers(image, name)
+    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in strips of some rows, each with its first row."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _from_integers(image: Image.Image, name: str) -> Image.Image:
+    """A grey image of 16-bit values as one of 8 bit, rounded."""
+    grey = np.empty((image.height, image.width), np.uint8)
+    ends: list[int] = []
+    for top, strip in _strips(image):
+        values = np.asarray(strip, np.int64)
+        ends += [int(values.min()), int(values.max())]
+        grey[top : top + len(values)] = (values + 128) // 257
+    if min(ends) < 0 or max(ends) > 65535:
+        raise BadImage(f"mode {image.mode} with values {min(ends)} to {max(ends)}, expected 16 bit (0 to 65535)", name)
+    return Image.fromarray(grey)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image with transparency laid on white, as RGB."""
+    made = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        rgba = strip.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        made.paste(Image.alpha_composite(white, rgba).convert("RGB"), (0, top))
+    return made

@@ -13,7 +13,8 @@ import pytest
 
 import scanned
 from convscope.errors import BadImage, BadInput
-from convscope.scanner.sources import Source, find_sources, read_bytes
+from convscope.image_files import Source
+from convscope.scanner.sources import find_sources
 
 
 def listed(images: object, domain: str | None = None) -> list[Source]:
@@ -42,7 +43,7 @@ def test_folders_are_labels_and_splits(tmp_path: Path) -> None:
         "train/bees/c.jpg": ("bees", "train", "photos"),
     }
     assert [source.number for source in listed(tmp_path)] == list(range(6))
-    assert read_bytes(listed(tmp_path)[0]) == b"x"
+    assert listed(tmp_path)[0].read() == b"x"
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
@@ -59,7 +60,7 @@ def test_lists_bring_labels_splits_and_domains(tmp_path: Path, kind: str) -> Non
     first, second = listed(file, "photo")
     assert (first.name, first.label, first.split, first.domain) == ("pictures/1.png", "007", "val", "photo")
     assert (second.label, second.split, second.domain) == (None, "train", "x-ray")
-    assert read_bytes(first) == read_bytes(second) == b"x"
+    assert first.read() == second.read() == b"x"
 
 
 def test_tar_shards_are_read_in_the_middle(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_tar_shards_are_read_in_the_middle(tmp_path: Path) -> None:
     assert found[4].path == f"{tmp_path}/data-1.tar::001.png"
     data = io.BytesIO()
     scanned.picture(1).save(data, "png")
-    assert read_bytes(found[4]) == data.getvalue()
+    assert found[4].read() == data.getvalue()
 
 
 def test_json_members_bring_metadata_and_metadata_is_no_image(tmp_path: Path) -> None:
@@ -104,10 +105,10 @@ def test_urls(tmp_path: Path) -> None:
             ("train/ants/1.png", "ants", "train"),
             ("train/bees/2.png", "bees", "train"),
         ]
-        assert read_bytes(found[1]) == b"two"
+        assert found[1].read() == b"two"
         memory.rm("/pictures/train/bees/2.png")
         with pytest.raises(BadImage, match="no such file"):
-            read_bytes(found[1])
+            found[1].read()
     finally:
         memory.rm("/pictures", recursive=True)
 
@@ -137,7 +138,7 @@ def test_fingerprints_tell_listings_apart(tmp_path: Path) -> None:
         (lambda root: touch(root, "a.parquet") / "a.parquet", "cannot be read as a table"),
         (lambda root: 3, "a scan reads files"),
         (lambda root: [], "a scan reads files"),
-        (lambda root: [root], "is a folder"),
+        (lambda root: [root], "the list has no image files"),
     ],
 )
 def test_what_is_no_source_is_said_in_one_line(tmp_path: Path, make: object, message: str) -> None:

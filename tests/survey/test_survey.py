@@ -18,7 +18,8 @@ from PIL import Image
 
 import convscope as cs
 from convscope.errors import BadImage, BadInput, ConvscopeError, LayerNotFound, StoreConflict, UnitNotFound
-from convscope.survey.originals import Frame, read_framed
+from convscope.preprocessing import Preprocessing
+from convscope.survey.originals import read_original
 from made import SIDE, drawn, made
 
 MAPS = {"first": drawn(11, 6, 4, 5), "second": drawn(11, 3, 2, 2, seed=1)}
@@ -138,14 +139,14 @@ def test_pictures_are_what_the_network_was_fed(tmp_path: Path, crop: float | Non
 
 def test_photographs_are_what_the_network_was_fed(shared: Callable[[str], Path]) -> None:
     inputs = cs.Inputs(size=(96, 128), crop=0.875, interpolation="bicubic")
-    frame = Frame((96, 128), "bicubic", 0.875, draft=False)
+    how = Preprocessing((96, 128), "bicubic", 0.875)
     for path in sorted(shared("images/imagenet-sample").glob("*.jpg"))[:4]:
-        np.testing.assert_array_equal(read_framed(str(path), frame), inputs(path).numpy())
+        np.testing.assert_array_equal(read_original(str(path), how), inputs(path).numpy())
 
 
 def test_draft_decoding_is_close_to_full(shared: Callable[[str], Path]) -> None:
     path = str(shared("images/imagenet-sample") / "n01443537_goldfish.jpg")
-    full, draft = (read_framed(path, Frame((48, 48), "bilinear", 1.0, draft=each)) for each in (False, True))
+    full, draft = (read_original(path, Preprocessing((48, 48), "bilinear", 1.0, each)) for each in (False, True))
     assert 0 < np.abs(full - draft).mean() < 0.02
 
 
@@ -154,23 +155,23 @@ def test_pictures_in_tar_shards_and_in_memory(survey: cs.Survey, tmp_path: Path)
     with tarfile.open(tmp_path / "odd [1].tar", "w") as archive:
         for name in ("a/x.png", "a/y.png"):
             archive.add(path if name.endswith("y.png") else survey.images["path"][0].as_py(), name)
-    np.testing.assert_array_equal(read_framed(f"{tmp_path}/odd [1].tar::a/y.png", survey.frame), survey.picture(4))
-    with pytest.raises(BadImage, match="the shard has no such member"):
-        read_framed(f"{tmp_path}/odd [1].tar::a/z.png", survey.frame)
+    np.testing.assert_array_equal(read_original(f"{tmp_path}/odd [1].tar::a/y.png", survey.preprocessing), survey.picture(4))
+    with pytest.raises(BadImage, match="the tar shard has no such member"):
+        read_original(f"{tmp_path}/odd [1].tar::a/z.png", survey.preprocessing)
     fsspec.filesystem("memory").pipe("/framed/y.png", Path(path).read_bytes())
-    np.testing.assert_array_equal(read_framed("memory://framed/y.png", survey.frame), survey.picture(4))
+    np.testing.assert_array_equal(read_original("memory://framed/y.png", survey.preprocessing), survey.picture(4))
 
 
 def test_pictures_that_are_gone(survey: cs.Survey, tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="no such file; the survey remembers it"):
-        read_framed(str(tmp_path / "nothing.png"), survey.frame)
+        read_original(str(tmp_path / "nothing.png"), survey.preprocessing)
     with pytest.raises(BadImage, match="no such file"):
-        read_framed(f"{tmp_path}/nothing.tar::x.png", survey.frame)
+        read_original(f"{tmp_path}/nothing.tar::x.png", survey.preprocessing)
     buffer = io.BytesIO()
     Image.new("RGB", (3, 3)).save(buffer, "PNG")
     (tmp_path / "tiny.png").write_bytes(buffer.getvalue())
     with pytest.raises(BadImage, match=r"tiny\.png: 3x3 pixels, too small"):
-        read_framed(str(tmp_path / "tiny.png"), survey.frame)
+        read_original(str(tmp_path / "tiny.png"), survey.preprocessing)
     with pytest.raises(BadInput, match="has no image 3"):
         survey.picture(3)
 

@@ -104,12 +104,14 @@ def test_files_and_folders(scope: Scope, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no picture")
     skipping = convscope.spectrum(scope, "5", tmp_path)  # a bad file in a folder ends nothing, and is listed
     assert skipping.names == ("cat", "dog") and (skipping.values == made.values).all()
-    assert len(skipping.manifest["skipped"]) == 1 and "bad.png: not an image file" in skipping.manifest["skipped"][0]
-    with pytest.raises(BadImage, match=r"bad\.png: not an image file"):  # asked for by name, it is a mistake
-        convscope.spectrum(scope, "5", [tmp_path / "cat.png", tmp_path / "bad.png"])
+    assert skipping.skipped == (("bad.png", "not an image file"),)
+    listed = convscope.spectrum(scope, "5", [tmp_path / "cat.png", tmp_path / "bad.png"])
+    assert listed.names == ("cat",) and listed.skipped == ((str(tmp_path / "bad.png"), "not an image file"),)
+    with pytest.raises(BadImage, match=r"bad\.png: not an image file"):  # asked for alone, it is a mistake
+        convscope.spectrum(scope, "5", tmp_path / "bad.png")
     for name in ("cat", "dog"):
         (tmp_path / f"{name}.png").write_text("no picture either")
-    with pytest.raises(BadImage, match="none of its 3 images can be read"):
+    with pytest.raises(BadImage, match="none of the 3 images can be read"):
         convscope.spectrum(scope, "5", tmp_path)
 
 

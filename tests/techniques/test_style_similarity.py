@@ -85,8 +85,13 @@ def test_folders_are_groups(scope: Scope, tmp_path: Path) -> None:
     made = cs.style_similarity(scope, files, groups="folder", size=32)
     assert made.groups == ("a", "a", "b", "b") and made.names == ("0", "1", "2", "3") and (made.auc == 1).all()
     (tmp_path / "a" / "bad.png").write_text("no picture")
-    with pytest.raises(BadImage, match="not an image file"):
-        cs.style_similarity(scope, [*files, tmp_path / "a" / "bad.png"])
+    skipping = cs.style_similarity(scope, [tmp_path / "a" / "bad.png", *files], groups="folder", size=32)
+    assert skipping.skipped == ((str(tmp_path / "a" / "bad.png"), "not an image file"),)
+    assert skipping.groups == made.groups and skipping.names == made.names and (skipping.similarity == made.similarity).all()
+    in_folder = cs.style_similarity(scope, tmp_path, groups="folder", size=32)
+    assert in_folder.skipped == (("a/bad.png", "not an image file"),) and (in_folder.similarity == made.similarity).all()
+    with pytest.raises(BadImage, match="none of the 2 images can be read; the first: .*not an image file"):
+        cs.style_similarity(scope, [tmp_path / "a" / "bad.png"] * 2)
 
 
 @pytest.mark.parametrize(

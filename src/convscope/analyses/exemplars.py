@@ -82,8 +82,8 @@ def exemplars(
         names=tuple(tuple(survey.names[row] for row in line) for line in rows),
         image_labels=tuple(tuple(labels[row] for row in line) for line in rows),
         missing=missing,
-        height=survey.frame.size[0],
-        width=survey.frame.size[1],
+        height=survey.preprocessing.height,
+        width=survey.preprocessing.width,
         of=len(survey) if label is None else int((survey.truth == survey.labels.index(label)).sum()),
         middle=middle,
     )

@@ -111,11 +111,8 @@ def surveys(given: Sequence[str]) -> list[Any]:
 
 
 def images(given: Sequence[str]) -> Any:
-    """Image files and folders; one alone as it is, of several every image file."""
-    from convscope.scope.inputs import image_files
-
-    paths = [Path(text) for text in given]
-    return paths[0] if len(paths) == 1 else [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+    """Image files, folders, lists, tar shards or URLs; one alone as it is."""
+    return given[0] if len(given) == 1 else list(given)
 
 
 def settings(given: Sequence[str]) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""Decoding in worker processes: bytes in, 8-bit RGB of the network's size out, in order, a bounded number ahead.
+"""Decoding in worker processes: encoded bytes in, 8-bit RGB of the network's size out, in order, a bounded number ahead.
 
-A worker is a plain subprocess that knows Pillow and no torch: it starts in a fraction of a second, needs no guard in the caller's script,
-forks nothing, ends when its pipe closes (also when the parent is killed), and a file that crashes the decoder costs that worker and is
-skipped, not the scan.
+A worker is a plain subprocess that loads Pillow and no torch. It starts in a fraction of a second, needs no guard in the caller's script,
+forks nothing, and ends when its pipe closes (also when the parent is killed). A file that crashes the decoder ends that worker only: the
+image is skipped, and the scan goes on with a new worker.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import posixpath
 import subprocess
 import sys
 import threading
@@ -23,19 +22,19 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadImage
-from convscope.preprocessing import SUFFIXES
-from convscope.scanner.decoder import Target, answer, receive, send
-from convscope.scanner.sources import Source, read_bytes
+from convscope.image_files import Source, is_image
+from convscope.preprocessing import Preprocessing
+from convscope.scanner.decoder import answer, receive, send
 
 _START = "import sys; sys.path[:] = {path!r}; from convscope.scanner.decoder import serve; serve()"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture, or why there is none.
+    """A decoded image, or why there is none.
 
     Attributes:
-        source: Where it comes from.
+        source: The image's file.
         pixels: uint8 (h w 3); None if it was skipped.
         height, width: Of the file, upright.
         reason: Why it was skipped.
@@ -49,10 +48,10 @@ class Decoded:
 
 
 class Decoders:
-    """Worker processes that decode. Use within :func:`decoders`."""
+    """Worker processes that decode images. Use within :func:`decoders`."""
 
-    def __init__(self, count: int, target: Target) -> None:
-        self.target = target
+    def __init__(self, count: int, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
         self.ahead = 4 * max(1, count)
         self._here = threading.local()
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -60,7 +59,7 @@ class Decoders:
         self._in_process = count == 0
 
     def stream(self, sources: Iterable[Source], ahead: int) -> Iterator[Decoded]:
-        """The pictures of sources, in order; at most `ahead` are decoded before they are asked for."""
+        """The images of sources, in order; at most `ahead` are decoded before they are asked for."""
         waiting: deque[Future[Decoded]] = deque()
         try:
             for source in sources:
@@ -81,17 +80,19 @@ class Decoders:
         self._threads.shutdown(wait=True)
 
     def _one(self, source: Source) -> Decoded:
-        if posixpath.splitext(source.name)[1].lower() not in SUFFIXES:
+        if not source.reason and not is_image(source.name):
             return Decoded(source, reason="not an image file by its name")
         try:
-            data = read_bytes(source)
-            told = answer(data, self.target) if self._in_process else self._ask(data)
+            data = source.read()
+            told = answer(data, self.preprocessing) if self._in_process else self._ask(data)
         except BadImage as error:
-            return Decoded(source, reason=error.message)
+            return Decoded(source, reason=error.reason)
         if isinstance(told, str):
             return Decoded(source, reason=told)
         pixels, height, width = told
-        return Decoded(source, np.frombuffer(pixels, np.uint8).reshape(*self.target.size, 3), height, width)
+        return Decoded(
+            source, np.frombuffer(pixels, np.uint8).reshape(self.preprocessing.height, self.preprocessing.width, 3), height, width
+        )
 
     def _ask(self, data: bytes) -> Any:
         worker: subprocess.Popen[bytes] | None = getattr(self._here, "worker", None)
@@ -112,14 +113,14 @@ class Decoders:
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         )
         self._workers.append(worker)
-        send(worker.stdin, pickle.dumps(self.target))
+        send(worker.stdin, pickle.dumps(self.preprocessing))
         return worker
 
 
 @contextmanager
-def decoders(count: int, target: Target) -> Generator[Decoders]:
-    """Within the block, `count` worker processes decode for one target; 0: a thread of this process does."""
-    made = Decoders(count, target)
+def decoders(count: int, preprocessing: Preprocessing) -> Generator[Decoders]:
+    """Within the block, `count` worker processes decode images; with 0, a thread of this process does."""
+    made = Decoders(count, preprocessing)
     try:
         yield made
     finally:

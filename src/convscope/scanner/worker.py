@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 
 from convscope.fast.memory import reusing_memory
-from convscope.scanner.decoder import Target
+from convscope.image_files import Source
 from convscope.scanner.decoding import Decoders, decoders
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.plan import Plan
 from convscope.scanner.shard import ShardScanner
-from convscope.scanner.sources import Listing, Source
+from convscope.scanner.sources import Listing
 from convscope.scope import Scope
 
 
@@ -59,12 +60,12 @@ def worker(scope: Scope, plan: Plan, folder: OutputFolder, processes: int) -> Ge
     """
     before = torch.get_num_threads()
     count = min(16, max(1, (os.cpu_count() or 1) - (1 if scope.device.type == "cuda" else 0))) if processes < 0 else processes
-    target = Target((scope.inputs.height, scope.inputs.width), scope.inputs.interpolation, scope.inputs.crop, plan.draft)
+    preprocessing = replace(scope.inputs.preprocessing, draft=plan.draft)
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(plan.threads)
         _ = scope.layers  # recorded before the session begins
         stack.enter_context(reusing_memory(scope.fast))
-        decoding = stack.enter_context(decoders(count, target))
+        decoding = stack.enter_context(decoders(count, preprocessing))
         stack.enter_context(scope.session(plan.precision, lean=True))
         yield Worker(ShardScanner(scope, plan, folder), decoding)

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from convscope.errors import BadInput, LayerNotFound, StoreConflict
 from convscope.names import OUTPUT, Units, near_names, unit_numbers
+from convscope.preprocessing import Preprocessing
 from convscope.survey.files import Files, open_folder
-from convscope.survey.originals import Frame, read_framed
+from convscope.survey.originals import preprocessing_of, read_original
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +104,9 @@ class Survey:
         }
 
     @cached_property
-    def frame(self) -> Frame:
+    def preprocessing(self) -> Preprocessing:
         """Size of the network's input, and how pictures are brought to it."""
-        return Frame.of(self.manifest)
+        return preprocessing_of(self.manifest)
 
     @cached_property
     def images(self) -> pa.Table:
@@ -205,7 +206,7 @@ class Survey:
             BadInput: The survey has no image of that number.
             BadImage: The file is not there any more, or cannot be read.
         """
-        return read_framed(self.images["path"][self.row(image)].as_py(), self.frame)
+        return read_original(self.images["path"][self.row(image)].as_py(), self.preprocessing)
 
     def fields(self, layer: str, positions: np.ndarray, middle: float = 1.0) -> np.ndarray:
         """What positions of a map see: (... 2) y x to (... 4) y0 x0 y1 x1 in pixels of :meth:`picture`, end exclusive, cut to it.
@@ -218,7 +219,7 @@ class Survey:
         known, (y, x) = self.layer(layer), np.moveaxis(np.asarray(positions, np.int64), -1, 0)
         if ((y < 0) | (y >= known.height) | (x < 0) | (x >= known.width)).any():
             raise BadInput(f"layer {layer} has a map of {known.height} x {known.width}, got positions outside it")
-        height, width = self.frame.size
+        height, width = self.preprocessing.height, self.preprocessing.width
         rows, columns = (
             (known.rows if middle == 1 else middles(known.rows, height, middle))[y],
             (known.columns if middle == 1 else middles(known.columns, width, middle))[x],

@@ -12,7 +12,6 @@ from convscope.results.activation_grid import ActivationGrid
 from convscope.results.base import to_array
 from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
-from convscope.scope.inputs import image_names
 
 QUANTILES = 0.01, 0.99
 
@@ -44,7 +43,7 @@ def activation_grid(
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
         BadInput: A layer without maps; unknown scale.
-        BadImage: An image that cannot be read.
+        BadImage: No image can be read.
 
     Source:
         DL notes 8 (S3): one grid of 16 columns per layer of VGG19, on one colour scale (its row and column formulas come to c // 16 and
@@ -67,8 +66,8 @@ def activation_grid(
     given = {name: scope.units(name, [unit])[0] for name, unit in (units or {}).items()}
     if unasked := sorted(set(given) - set(wanted)):
         raise BadInput(f"units names {', '.join(unasked)}, which is not among the layers shown: {', '.join(wanted)}")
-    sources = scope.inputs.sources(images)
-    batch = scope.inputs.batch(images)
+    reader = scope.inputs.reader(images)
+    batch = reader.batch()
     values = scope.activations(batch, wanted)
     maps = tuple(to_array(scope.layers[name].channels_first(values[name])) for name in wanted)
     chosen = [
@@ -82,7 +81,8 @@ def activation_grid(
         layers=tuple(wanted),
         maps=maps,
         limits=tuple(to_array(_limits(found, scale)) for found in maps),
-        names=image_names(sources),
+        names=reader.names,
+        skipped=reader.skipped,
         scale=scale,
         columns=columns,
         manifest={"precision": scope.resolve("measure")},

@@ -16,7 +16,6 @@ from convscope.results.deconvnet import Deconvnet
 from convscope.results.provenance import technique
 from convscope.scope import Images, Layer, Scope, Units
 from convscope.scope.edits import relu_rule
-from convscope.scope.inputs import image_names
 
 
 @technique
@@ -69,8 +68,8 @@ def deconvnet(
         convscope deconvnet textures features.27 data/images/chains --units 0-7
         convscope deconvnet textures output data/images/chains/0000.png --units chains --rule guided
     """
-    names = image_names(scope.inputs.sources(images))
-    known, wanted, batch = scope.layers[layer], scope.units(layer, units), scope.inputs.batch(images)
+    reader = scope.inputs.reader(images)
+    known, wanted, batch = scope.layers[layer], scope.units(layer, units), reader.batch()
     if len(known.spatial) not in (0, 2):
         raise BadInput(
             f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so there is no position to project from"
@@ -96,9 +95,10 @@ def deconvnet(
         layer=layer,
         units=tuple(wanted),
         labels=scope.unit_labels(layer, wanted),
-        names=names,
+        names=reader.names,
+        skipped=reader.skipped,
         rule=rule,
-        manifest={"precision": scope.resolve("measure"), "images": list(names)},
+        manifest={"precision": scope.resolve("measure"), "images": list(reader.names)},
     )
 
 

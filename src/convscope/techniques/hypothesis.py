@@ -92,7 +92,8 @@ def hypothesis(
         p_corrected=corrected,
         ranks=shown.rank(number),
         verdict=_verdict(answer, float(auc[number]), float(effect[number]), float(corrected[number]), len(auc)),
-        manifest={"precision": scope.resolve("measure"), "skipped": [*shown.manifest["skipped"], *other.manifest["skipped"]]},
+        skipped=(*shown.skipped, *other.skipped),
+        manifest={"precision": scope.resolve("measure")},
         **answer,
     )
 

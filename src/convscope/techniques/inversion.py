@@ -20,7 +20,6 @@ from convscope.results.inversion import Inversion
 from convscope.results.provenance import describe, technique
 from convscope.scope import Images, Scope
 from convscope.scope.edits import average_pooling
-from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
 from convscope.seeding import derive_seed
 
@@ -93,8 +92,8 @@ def inversion(
     if pooling == "average" and recipe.optimizer == "lbfgs" and recipe.parameterization == "fourier":
         recipe = replace(INVERSION_AVERAGED, steps=recipe.steps)
     names = [layer] if isinstance(layer, str) else list(layer)
-    sources = scope.inputs.sources(images)
-    batch = scope.inputs.batch(images if size is None else [scope.inputs.whole(one, size) for one in sources])
+    reader = scope.inputs.reader(images, size)
+    batch = reader.batch()
     edits = find_edits(edit)
     loss = _Loss.of(scope, batch, names, edits, find_prior(prior, _depth(scope, names)), pooling, recipe, seed)
     if names == [INPUT] and loss.prior is None:
@@ -117,7 +116,8 @@ def inversion(
         history=tabulated(history, lambda item, values: loss.normalized(values["code"], item)).unflatten(0, count),
         layers=tuple(names),
         edits=tuple(map(edit_name, edits)),
-        names=image_names(sources),
+        names=reader.names,
+        skipped=reader.skipped,
         parts=tuple(terms),
         manifest={"precision": scope.resolve("optimize"), "recipe": describe(recipe)},
     )

@@ -12,7 +12,6 @@ from convscope.errors import BadInput
 from convscope.results.map_overlay import MapOverlay
 from convscope.results.provenance import technique
 from convscope.scope import Images, Scope, Units
-from convscope.scope.inputs import image_names
 
 QUANTILE = 0.99
 
@@ -48,7 +47,7 @@ def map_overlay(
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
         BadInput: A layer without maps; unknown scale, style or reduce.
-        BadImage: An image that cannot be read.
+        BadImage: No image can be read.
 
     Source:
         Shin 2020 (S2, sections 3 and 4), where N maps lie over one image and one map over N images. Mask = bilinear enlargement of
@@ -72,8 +71,8 @@ def map_overlay(
         near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
         raise BadInput(f"layer {layer} has no maps: its value is {'x'.join(map(str, known.shape))}; layers with maps: {near}")
     asked = None if units is None else scope.units(layer, units)
-    sources = scope.inputs.sources(images)
-    batch = scope.inputs.batch(images)
+    reader = scope.inputs.reader(images)
+    batch = reader.batch()
     maps = known.channels_first(scope.activations(batch, layer)[layer])
     values = {"mean": maps.mean((2, 3)), "sum": maps.sum((2, 3)), "max": maps.amax((2, 3))}[reduce]
     if asked is None:
@@ -88,7 +87,8 @@ def map_overlay(
         values=values[rows, picked],
         full=_full(maps, picked, scale),
         layer=layer,
-        names=image_names(sources),
+        names=reader.names,
+        skipped=reader.skipped,
         reduce=reduce,
         scale=scale,
         style=style,

@@ -14,15 +14,13 @@ from torch import Tensor
 from convscope.errors import BadInput
 from convscope.fast.memory import reusing_memory
 from convscope.incremental.sweep import Sweep
-from convscope.ops.patches import GRIDS, patches, per_pixel
+from convscope.ops.patches import patches, per_pixel
 from convscope.progress import task
 from convscope.results.occlusion import Occlusion
 from convscope.results.provenance import technique
 from convscope.scope import OUTPUT, Images, Scope
-from convscope.scope.inputs import image_names
 from convscope.seeding import derive_seed
 from convscope.techniques.fills import Fill, fill_image
-
 
 
 @technique
@@ -87,13 +85,14 @@ def occlusion(
         convscope occlusion textures data/images/heart --target heart --patch 32x48 --stride 16 --fill median
         convscope occlusion textures data/images/heart/0000.png --layer features.20 --target 40 --stride 16
     """
-    batch = scope.inputs.batch(images)
+    reader = scope.inputs.reader(images)
+    batch = reader.batch()
     watched = _watch(scope, layer, score)
     sides, steps = _pair("patch", patch), _pair("stride", stride)
     size = (batch.shape[-2], batch.shape[-1])
     _check(verify, sides, size)
     boxes = patches(size, sides, steps, grid)
-    names = image_names(scope.inputs.sources(images))
+    names = reader.names
     asked = None if target is None else scope.units(layer, int(target) if isinstance(target, str) and target.isdigit() else target)[0]
     parts: list[_Hidden] = []
     with task("occlusion", len(batch) * (boxes.size // 4)) as advance, reusing_memory(scope.fast), torch.no_grad():
@@ -120,6 +119,7 @@ def occlusion(
         images=batch,
         targets=targets,
         names=names,
+        skipped=reader.skipped,
         labels=scope.unit_labels(layer, targets),
         classes={str(number): name for number, name in named.items()},
         layer=layer,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.errors import BadImage, BadInput
+from convscope.errors import BadInput
 from convscope.progress import task
 from convscope.results.gallery import read_gallery
 from convscope.results.provenance import technique
 from convscope.results.spectrum import Spectrum
-from convscope.scope import OUTPUT, Image, Images, Scope
-from convscope.scope.inputs import image_names, read_image
-
-_log = logging.getLogger("convscope")
+from convscope.scope import OUTPUT, Images, Scope
+from convscope.scope.inputs import read_image
 
 
 @technique
@@ -32,8 +27,7 @@ def spectrum(
     Args:
         scope: The network.
         layer: Layer name; after a ReLU there are no negative values, and spikes stand out.
-        images: One or several images; tensors of different sizes may be mixed. Or a folder, in which unreadable files are skipped, logged
-            and listed in the manifest.
+        images: One or several images, or a folder; tensors of different sizes may be mixed.
         reduce: "mean" over positions (S0), or "max" for local features.
         pictures: A folder of feature visualizations made by :func:`~convscope.gallery`, shown beside the spikes of their units.
 
@@ -42,7 +36,8 @@ def spectrum(
 
     Raises:
         LayerNotFound: Unknown layer.
-        BadImage, BadInput: An image that cannot be read.
+        BadImage: No image can be read.
+        BadInput: No image, or a tensor that is none.
 
     Source:
         Graetz 2019 (S0), which marks the spikes of vgg16_bn's layer 42. Means of different image sizes are comparable, sums are not.
@@ -56,23 +51,19 @@ def spectrum(
         convscope spectrum textures features.27 data/images/chains
         convscope spectrum textures output data/images/chains/0000.png --pictures out/feature-visualization/textures-output
     """
-    sources = scope.inputs.sources(images)
-    in_folder = isinstance(images, (str, os.PathLike)) and Path(images).is_dir()
+    reader = scope.inputs.reader(images)
     known = scope.layers[layer]
     if pictures is not None and not Path(pictures).is_dir():
         raise BadInput(f"pictures: {pictures} is not a folder")
     measured: list[tuple[Tensor, Tensor, Tensor]] = []
-    skipped: dict[int, str] = {}
     at_once = scope.fitting(scope.inputs.height * scope.inputs.width)
-    with task(f"{layer}: spectra of {len(sources)} images", len(sources)) as advance, scope.session(), torch.no_grad():
-        for group in _of_one_size(scope, sources, at_once, skipped if in_folder else None):
+    with task(f"{layer}: spectra of {len(reader)} images", len(reader)) as advance, scope.session(), torch.no_grad():
+        for group in reader.batches(at_once):
             values = scope.run(group, layer, channels_first=True)[layer]
             values = values.flatten(2) if known.spatial else values[..., None]
             measured.append((values.mean(2), values.amax(2), (values > 0).to(values).mean(2)))
             advance(len(group))
-    if not measured:
-        raise BadImage(f"{images}: none of its {len(sources)} images can be read; the first: {skipped[0]}")
-    names = image_names([source for index, source in enumerate(sources) if index not in skipped])
+    names = reader.names
     mean, maximum, active = (torch.cat(part) for part in zip(*measured, strict=True))
     values = mean if reduce == "mean" else maximum
     pictured, tiles = _pictures(pictures, layer, values)
@@ -82,11 +73,12 @@ def spectrum(
         active=active,
         layer=layer,
         names=names,
+        skipped=reader.skipped,
         labels=scope.class_names if layer == OUTPUT and scope.inputs.classes else (),
         reduce=reduce,
         pictures=tiles,
         pictured=pictured,
-        manifest={"precision": scope.resolve("measure"), "images": list(names), "skipped": list(skipped.values())},
+        manifest={"precision": scope.resolve("measure"), "images": list(names)},
     )
 
 
@@ -103,23 +95,3 @@ def _pictures(folder: str | Path | None, layer: str, values: Tensor) -> tuple[tu
         return (), np.zeros((0, 3, 128, 128), np.float32)
     tiles = [read_image(image.path).resize((128, 128)) for image in found.values()]
     return tuple(found), np.stack([np.asarray(tile, np.float32).transpose(2, 0, 1) / 255 for tile in tiles])
-
-
-def _of_one_size(scope: Scope, sources: list[Image], at_once: int, skipped: dict[int, str] | None) -> Iterator[Tensor]:
-    """Consecutive images of one size as batches (m 3 h w), at most `at_once` each; unreadable ones go to `skipped`, if given."""
-    group: list[Tensor] = []
-    for index, source in enumerate(sources):
-        try:
-            image = scope.inputs(source)
-        except BadImage as error:
-            if skipped is None:
-                raise
-            skipped[index] = str(error)
-            _log.warning("skipped: %s", error)
-            continue
-        if group and (image.shape != group[0].shape or len(group) == at_once):
-            yield torch.stack(group)
-            group = []
-        group.append(image)
-    if group:
-        yield torch.stack(group)

@@ -17,7 +17,7 @@ from convscope.progress import task
 from convscope.results.provenance import technique
 from convscope.results.style_similarity import STATISTICS, StyleSimilarity
 from convscope.scope import Images, Scope
-from convscope.scope.inputs import Image, image_names
+from convscope.scope.inputs import Image
 from convscope.scope.network import large_enough
 from convscope.techniques.style_layers import find_style_layers
 
@@ -65,21 +65,23 @@ def style_similarity(
         convscope style-similarity textures data/images/chains
         convscope style-similarity textures data/images/chains data/images/dots --groups folder --size 96
     """
-    sources = scope.inputs.sources(images)
-    if len(sources) < 2:
+    reader = scope.inputs.reader(images, size)
+    if len(reader) < 2:
         raise BadInput("style similarity needs at least two images")
     chosen = find_style_layers(scope.layers, layers)
-    named = _groups(groups, sources)
+    named = _groups(groups, reader.images)
     seen: list[list[list[Tensor]]] = []
     tiles: list[Tensor] = []
-    with task(f"styles of {len(sources)} images", len(sources)) as advance, scope.session("float32"), torch.no_grad():
-        for source in sources:
-            picture = scope.inputs.whole(source, size)
+    with task(f"styles of {len(reader)} images", len(reader)) as advance, scope.session("float32"), torch.no_grad():
+        for picture in reader:
             with large_enough(picture.shape[-2], picture.shape[-1]):
                 values = scope.run(picture[None], chosen, channels_first=True)
             seen.append([[measure(values[layer])[0].cpu() for layer in chosen] for measure in DESCRIPTORS.values()])
             tiles.append(torch.nn.functional.interpolate(picture[None].cpu(), (_TILE, _TILE), mode="bilinear", antialias=True)[0])
             advance()
+    if len(seen) < 2:
+        raise BadInput(f"style similarity needs at least two images that can be read, got {len(seen)} of {len(reader)}")
+    named = reader.of_read(named) if named else ()
     distance = torch.stack(
         [
             torch.stack([normalized_distances(torch.stack([one[row][column] for one in seen])) for column in range(len(chosen))])
@@ -94,9 +96,10 @@ def style_similarity(
         layer_auc=np.array([[_auc(each, named) for each in row] for row in distance]),
         images=torch.stack(tiles).clamp(0, 1),
         layers=chosen,
-        names=image_names(sources),
+        names=reader.names,
+        skipped=reader.skipped,
         groups=named,
-        manifest={"precision": scope.resolve("measure"), "images": list(image_names(sources))},
+        manifest={"precision": scope.resolve("measure"), "images": list(reader.names)},
     )
 
 
@@ -122,4 +125,6 @@ def _auc(distance: Tensor, groups: Sequence[str]) -> float:
         return float("nan")
     first, second = np.triu_indices(len(groups), 1)
     same = [groups[a] == groups[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    if all(same) or not any(same):  # images were skipped
+        return float("nan")
     return float(roc_auc_score(same, -distance.numpy()[first, second]))

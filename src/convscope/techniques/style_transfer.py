@@ -20,7 +20,6 @@ from convscope.results.provenance import describe, technique
 from convscope.results.style_transfer import STATISTICS, StyleTransfer
 from convscope.scope import Images, Scope
 from convscope.scope.edits import average_pooling
-from convscope.scope.inputs import image_names
 from convscope.scope.network import large_enough
 from convscope.techniques.style_layers import find_style_layers, layer_after, style_depths
 
@@ -94,8 +93,8 @@ def style_transfer(
         convscope style-transfer textures data/images/heart/0000.png --style data/images/weave --statistic gram --size 96 --steps 20
     """
     recipe = find_descent_recipe(STYLE_TRANSFER, optimizer, steps=steps, start=start)
-    contents = scope.inputs.batch([scope.inputs.whole(one, size) for one in scope.inputs.sources(content)])
-    styles = [scope.inputs.whole(one, size) for one in scope.inputs.sources(style)]
+    content_reader, style_reader = (scope.inputs.reader(images, size) for images in (content, style))
+    contents, styles = content_reader.batch(), list(style_reader)
     loss = _Loss.of(scope, statistic, content_layer, style_layers, content_weight, style_weight, pooling)
     loss = loss.towards(contents, styles)
     count = len(contents), len(styles)
@@ -117,8 +116,9 @@ def style_transfer(
         statistic=statistic,
         content_layer=loss.content_layer,
         layers=loss.layers,
-        content_names=image_names(scope.inputs.sources(content)),
-        style_names=image_names(scope.inputs.sources(style)),
+        content_names=content_reader.names,
+        style_names=style_reader.names,
+        skipped=(*content_reader.skipped, *style_reader.skipped),
         manifest={"precision": scope.resolve("optimize"), "weights": [loss.alpha, loss.beta], "recipe": describe(recipe)},
     )
 
