@@ -241,7 +241,7 @@ MISTAKES = {
     "no such device": ((*FV, "1", "--device", "gpu"), "unknown device 'gpu'"),
     "no such weights": ((*FV, "1", "--weights", "gone.pth"), "gone.pth"),
     "text for a picture": (("spectrum", "net.py:build", "1", "text.png"), "text.png: not an image file"),
-    "cut picture": (("spectrum", "net.py:build", "1", "red/red0.png", "cut.jpg"), "cut.jpg: "),
+    "cut picture": (("spectrum", "net.py:build", "1", "cut.jpg"), "cut.jpg: "),
     "tiny picture": (("spectrum", "net.py:build", "1", "tiny.png"), "tiny.png: 3x3 pixels, too small"),
     "no picture": (("spectrum", "net.py:build", "1", "gone.png"), "gone.png: no such file"),
     "picture for a layer": (("spectrum", "net.py:build", "plain.png", "1"), "not a layer: convscope spectrum NETWORK LAYER IMAGES"),

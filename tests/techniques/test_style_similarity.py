@@ -90,7 +90,7 @@ def test_folders_are_groups(scope: Scope, tmp_path: Path) -> None:
     assert skipping.groups == made.groups and skipping.names == made.names and (skipping.similarity == made.similarity).all()
     in_folder = cs.style_similarity(scope, tmp_path, groups="folder", size=32)
     assert in_folder.skipped == (("a/bad.png", "not an image file"),) and (in_folder.similarity == made.similarity).all()
-    with pytest.raises(BadImage, match="none of the 2 images can be read; the first: .*not an image file"):
+    with pytest.raises(BadImage, match=r"none of the 2 images can be read; the first: .*not an image file"):
         cs.style_similarity(scope, [tmp_path / "a" / "bad.png"] * 2)
 
 

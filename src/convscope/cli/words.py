@@ -112,7 +112,8 @@ def surveys(given: Sequence[str]) -> list[Any]:
 
 def images(given: Sequence[str]) -> Any:
     """Image files, folders, lists, tar shards or URLs; one alone as it is."""
-    return given[0] if len(given) == 1 else list(given)
+    paths = [text if "://" in text else Path(text) for text in given]
+    return paths[0] if len(paths) == 1 else paths
 
 
 def settings(given: Sequence[str]) -> dict[str, Any]:

@@ -267,7 +267,7 @@ def _single_images(images: Images) -> list[tuple[str, Image, str]]:
             found.append((sources[0].name, image, ""))
             continue
         if not any(is_image(source.name) for source in sources):
-            raise BadInput(f"{printable(image)}: no image files (looked for {' '.join(sorted(SUFFIXES))})")
+            raise BadInput(f"{printable(image)}: no image files in this folder (looked for {' '.join(sorted(SUFFIXES))})")
         found += [(source.name, source.path, source.reason) for source in sources if source.reason or is_image(source.name)]
     return found
 
