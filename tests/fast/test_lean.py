@@ -207,6 +207,53 @@ def test_a_network_that_goes_another_way_than_recorded_keeps_its_values() -> Non
     compared(scope, unit("second", [60, 7]), draws(2, 3, 48, 48).double() - 0.5)
 
 
+class Elsewhere(nn.Module):
+    """At the recorded size, a convolution, its ReLU and a pooling; at others, the ReLU's output goes to another function."""
+
+    def __init__(self, other: Any) -> None:
+        super().__init__()
+        self.first, self.second, self.other = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, stride=2, padding=1), other
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] < 40:
+            return self.second(F.max_pool2d(self.first(images).relu(), 2))
+        return self.other(self, images)
+
+
+OTHER_WAYS: dict[str, Any] = {
+    "a convolution": lambda net, images: net.second(net.first(images).relu()),
+    "a list": lambda net, images: torch.cat([net.first(images).relu(), images], 1),
+    "a keyword": lambda net, images: F.softmax(input=net.first(images).relu(), dim=1),
+    "without ReLU": lambda net, images: net.second(net.first(images)),
+    "another ReLU": lambda net, images: net.second(net.first(images).relu().neg().relu() + net.first(images).relu().relu()),
+}
+
+
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_a_postponed_relu_is_made_up_for_wherever_it_is_read(way: str) -> None:
+    scope = Scope(seeded(lambda: Elsewhere(OTHER_WAYS[way])).double(), Inputs(24))
+    images = draws(1, 3, 48, 48).double() - 0.5
+    assert scope.layers
+    plain = scope.run(images, "output")["output"]
+    with scope.session(lean=True):
+        torch.testing.assert_close(scope.run(images, "output")["output"], plain, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("activation", [nn.ELU(), nn.GELU(), nn.Sigmoid(), nn.Mish(inplace=True), nn.Softplus(), nn.LeakyReLU(0.1)])
+def test_only_wanted_filters_are_run_before_any_activation(activation: nn.Module) -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), activation)).double()
+    scope, images = Scope(model, Inputs(24)), draws(2, 3, 24, 24).double()
+    assert counted(scope, unit("2", [60, 7]), images).filters == [16]
+    compared(scope, unit("2", [60, 7]), images)
+
+
+def test_an_activation_with_slopes_for_each_channel_needs_all_filters() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 64, 3), nn.PReLU(64))).double()
+    scope, images = Scope(model, Inputs(24)), draws(2, 3, 24, 24).double()
+    assert counted(scope, unit("1", [60, 7]), images).filters == [64]
+    compared(scope, unit("1", [60, 7]), images)
+
+
 class Rectified(nn.Module):
     """Convolutions with a batch norm, without, grouped, and one that is rectified for pictures of the recorded size alone."""
 

@@ -34,6 +34,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "gates": lambda: hand_built.seeded(
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardswish(), nn.ConstantPad2d(2, 3.0), nn.Conv2d(4, 6, 2), nn.GELU(), nn.Sigmoid())
     ),
+    "slopes": lambda: hand_built.seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Conv2d(4, 4, 2), nn.ELU(0.7), nn.Conv2d(4, 4, 1), nn.SELU(), nn.CELU(2)
+        )
+    ),
+    "upsampled": lambda: hand_built.seeded(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReLU())
+    ),
     "reflection": lambda: hand_built.seeded(lambda: nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(3, 4, 5), nn.ReLU6(), nn.Mish())),
 } | {
     name: (lambda name=name: hand_built.torchvision_network(name))
@@ -97,6 +105,16 @@ def test_what_is_not_known_has_no_bound_and_neither_has_what_follows() -> None:
 def test_batch_statistics_have_no_bound() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU())
     assert cs.Scope(model, INPUTS).bounds(["1", "2"]) == {"1": None, "2": None}
+
+
+def test_falling_slopes_and_dropout_that_stays_on_have_no_bound() -> None:
+    class Dropping(nn.Module):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return torch.native_dropout(values, 0.5, self.training or True)[0]
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(-0.5), Dropping())
+    assert cs.Scope(model, INPUTS).bounds(["1"]) == {"1": None}
+    assert cs.Scope(nn.Sequential(model[0], model[2]), INPUTS).bounds(["1"]) == {"1": None}
 
 
 def test_bfloat16_is_allowed_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,79 @@ def test_transposed_rule_equals_enumeration(kernel: int, stride: int, padding: i
 def test_repeat_rule() -> None:
     assert Repeat(2).reads(5, 8) == (2, 4)
     assert Repeat(2).reaches(2, 4) == (4, 9)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"), [(3, 1, 2, 2), (3, 1, 4, 2), (3, 2, 3, 3), (4, 3, 5, 4), (2, 1, 5, 3)]
+)
+@pytest.mark.parametrize("length", [2, 5, 11])
+def test_dilated_windows_leave_gaps_at_the_border(kernel: int, stride: int, padding: int, dilation: int, length: int) -> None:
+    rule = Window(kernel, stride, padding, dilation)
+    outputs = (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    taps = [[i for t in range(kernel) if 0 <= (i := o * stride - padding + t * dilation) < length] for o in range(outputs)]
+    for a in range(outputs):
+        for b in range(a, outputs):
+            seen = [i for o in range(a, b + 1) for i in taps[o]]
+            first, last = (int(end[0]) for end in rule.reads_inside(np.array([a]), np.array([b]), length))
+            if padding < rule.span:
+                assert (first, last) == ((min(seen), max(seen)) if seen else (first, last)) and (seen or first > last)
+            else:  # windows wholly in the padding: never too small
+                assert not seen or first <= min(seen) <= max(seen) <= last
+
+
+UPSAMPLINGS: dict[str, tuple[nn.Module, int]] = {
+    "nearest": (nn.Upsample(scale_factor=2), 5),
+    "nearest exact": (nn.Upsample(scale_factor=2, mode="nearest-exact"), 5),
+    "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), 7),
+    "bilinear by 4 and 2": (nn.Upsample(size=(48, 24), mode="bilinear"), 7),
+    "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), 11),
+    "shuffle": (nn.PixelShuffle(2), 5),
+    "unshuffle": (nn.PixelUnshuffle(2), 13),
+}
+
+
+@pytest.mark.parametrize("name", UPSAMPLINGS)
+def test_upsampling_has_true_receptive_fields(name: str) -> None:
+    """A convolution of stride 2, upsampling, a convolution: the field, and the hull of the gradient's support."""
+    resize, size = UPSAMPLINGS[name]
+    channels = {"shuffle": 1, "unshuffle": 16}.get(name, 4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), resize, nn.Conv2d(channels, 2, 3, padding=1)).double()
+    for parameter in model.parameters():
+        parameter.data.abs_().add_(0.1)
+    scope = Scope(model, Inputs(size=24))
+    node = scope.layers["2"].node
+    assert node is not None and scope.graph.field(node, 0).size == size
+    image = torch.rand(1, 3, 24, 24, dtype=torch.float64).requires_grad_()
+    value, fields = scope.run(image, "2")["2"][0].sum(0), [scope.graph.field(node, axis, clipped=True) for axis in (0, 1)]
+    for y, x in [(0, 0), (2, 1), (value.shape[0] // 2, value.shape[1] // 2 + 1), (value.shape[0] - 1, value.shape[1] - 1)]:
+        (gradient,) = torch.autograd.grad(value[y, x], image, retain_graph=True)
+        hit = torch.nonzero(gradient[0].abs().sum(0))
+        found = [hit.amin(0).tolist(), hit.amax(0).tolist()]
+        assert found == [[fields[0].first[y], fields[1].first[x]], [fields[0].last[y], fields[1].last[x]]]
+
+
+@pytest.mark.parametrize(
+    "resize",
+    [
+        nn.Upsample(size=(17, 24)),
+        nn.Upsample(scale_factor=2.05),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=2.05, mode="bilinear"),
+        nn.Upsample(scale_factor=0.5, mode="bilinear"),
+    ],
+    ids=["17 of 12", "nearest 2.05", "corners", "bilinear 2.05", "downsampling"],
+)
+def test_other_resampling_is_never_taken_for_repetition(resize: nn.Module) -> None:
+    scope = Scope(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), resize, nn.Conv2d(4, 2, 3)), Inputs(size=24))
+    assert scope.graph.field(scope.layers["2"].node, 0).whole  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", [Repeat(2), Repeat(3, 1, 1, 1), Repeat(2, 1, 2, 1)])
+def test_what_upsampling_reaches_is_what_reads_it(rule: Repeat) -> None:
+    for a in range(5, 9):
+        low, high = rule.reaches(a, a + 1)
+        readers = [o for o in range(-9, 60) if rule.reads(o, o)[0] <= a + 1 and rule.reads(o, o)[1] >= a]
+        assert (low, high) == (readers[0], readers[-1])
 
 
 REFERENCE = [

@@ -188,6 +188,11 @@ NETS: dict[str, Build] = {
         lambda net, images: net.after(net.conv(images).mean(1, keepdim=True) * images), conv=first(), after=nn.Conv2d(3, 4, 3)
     ),
     "transposed": lambda: chain(first(stride=2), nn.ReLU(), nn.ConvTranspose2d(6, 4, 4, 2, 1), nn.Conv2d(4, 4, 3)),
+    "bilinear": lambda: chain(first(stride=2), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(6, 4, 3)),
+    "pixel shuffle": lambda: chain(first(8), nn.ELU(), nn.PixelShuffle(2), nn.Conv2d(2, 4, 3), nn.PixelUnshuffle(2), nn.CELU()),
+    "fused multiply and add": lambda: Net(
+        lambda net, images: net.after(torch.addcmul(images, net.conv(images), images.sigmoid())), conv=first(3), after=nn.Conv2d(3, 4, 3)
+    ),
     "enlarged": lambda: chain(first(stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(6, 4, 3)),
     "instance norm with kept statistics": lambda: chain(
         first(), nn.InstanceNorm2d(6, affine=True, track_running_stats=True), nn.ReLU(), nn.Conv2d(6, 4, 3)
@@ -278,7 +283,12 @@ def test_equal_to_the_network_itself(name: str) -> None:
     assert off(again.base, plain(model, picture)) < 1e-10, "a run changed what is kept"
 
 
-@pytest.mark.parametrize("name", ["plain", "ceil max", "norm multiplied in", "shuffle", "permuted block", "concatenation", "classifier"])
+@pytest.mark.parametrize(
+    "name",
+    "plain,ceil max,norm multiplied in,shuffle,permuted block,concatenation,classifier,softmax over channels,fused multiply and add".split(
+        ","
+    ),
+)
 def test_most_of_it_is_done_in_windows(name: str) -> None:
     """Equality alone would hold if everything fell back to whole maps."""
     again, _, _ = ready(wide(NETS[name]), SIZE)
