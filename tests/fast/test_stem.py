@@ -81,9 +81,9 @@ def test_other_convolutions_are_left_to_torch(
 def test_real_networks_take_that_way_in_lean_sessions_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scope = Scope(seeded(lambda: torchvision.models.get_model(name, weights=None)).double(), Inputs(96), name=name)
     asked: list[Shape] = []
-    back = Stem.back
+    back = Stem.backward
     monkeypatch.setattr(
-        Stem, "back", lambda stem, gradient, height, width: (asked.append((height, width)), back(stem, gradient, height, width))[1]
+        Stem, "backward", lambda stem, gradient, height, width: (asked.append((height, width)), back(stem, gradient, height, width))[1]
     )
     slopes: list[Tensor] = []
     for lean in (False, True):

@@ -84,7 +84,7 @@ class lean_pass(TorchFunctionMode):
         before_end = {node: [one for one in readers if one <= self._end] for node, readers in graph.readers().items()}
         self._readers = {node: readers for node, readers in before_end.items() if readers}
         uses = Counter(id(item) for node in graph.nodes if node.output == 0 for item in node.arguments if isinstance(item, Tensor))
-        self._used_once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things in different places
+        self._used_once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things at each use
         self._weights = {index: weight for index, node in enumerate(graph.nodes) if (weight := self._own_weight(node)) is not None}
         self._convolutions = {id(weight): _Convolution() for weight in self._weights.values()}
         self._norms = self._fold(graph, wanted)

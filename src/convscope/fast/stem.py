@@ -1,7 +1,7 @@
-"""A network's first convolution, with a way back to the picture that takes half of the time on a CPU.
+"""A network's first convolution with a faster backward to the image: half the time on a CPU.
 
-A picture has three channels, and a convolution with three output channels leaves most lanes of a vector unit empty. So the derivative is
-computed for blocks of pixels, whose channels fill the lanes, and laid out as single pixels afterwards.
+An image has three channels, and a convolution with three output channels leaves most lanes of a vector unit empty. So the derivative is
+computed for blocks of pixels, whose channels fill the lanes, and then rearranged into single pixels (pixel shuffle).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _FEW = 4
-"""Most channels for which blocks pay."""
+"""Most input channels for which blocks are faster."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stem:
-    """A convolution of pictures, of one stride along both axes, neither dilated nor grouped.
+    """A convolution of images: the same stride along both axes, no dilation, no groups.
 
     Attributes:
         kernels: (k c h w).
         bias: (k), or None.
         stride: Of both axes.
         padding: Of each axis.
-        blocks: The kernels seen from blocks of `side` pixels, (c*side*side k h' w').
+        blocks: The kernels of the backward convolution, from gradients to blocks of side x side pixels, (c*side*side k h' w').
         side: Of the blocks, a multiple of the stride.
-        first: Offset of the first gradient that a block depends on, of each axis.
+        first: Offset of the first gradient that a block reads, of each axis.
     """
 
     kernels: Tensor
@@ -44,7 +44,7 @@ class Stem:
     def of(
         cls, kernels: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Any, dilation: Sequence[int], groups: int
     ) -> Stem | None:
-        """The convolution with these arguments, or None where blocks are of no use."""
+        """The convolution with these arguments, or None where blocks are not faster or not supported."""
         plain = groups == 1 and tuple(dilation) == (1, 1) and stride[0] == stride[1] and not isinstance(padding, str)
         if not plain or kernels.requires_grad or kernels.shape[1] > _FEW or kernels.device.type != "cpu":
             return None
@@ -52,17 +52,17 @@ class Stem:
         side = max(2, step)
         first_y, taps_y = _taps(kernels.shape[2], padding[0], step, side)
         first_x, taps_x = _taps(kernels.shape[3], padding[1], step, side)
-        padded = F.pad(kernels, (0, 1, 0, 1))  # what no window reaches is the last one, zero
+        padded = F.pad(kernels, (0, 1, 0, 1))  # the last tap is zero, for gradients that no window reads
         blocks = padded[:, :, taps_y[:, :, None, None], taps_x[None, None]]  # (k c side h' side w')
         blocks = blocks.permute(1, 2, 4, 0, 3, 5).flatten(0, 2).contiguous(memory_format=torch.channels_last)
         return cls(kernels, bias, step, padding, blocks, side, (first_y, first_x))
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """(n k h w) of pictures (n c h w)."""
-        return _Stem.apply(pictures, self)
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n k h w) of images (n c h w)."""
+        return _Stem.apply(images, self)
 
-    def back(self, gradient: Tensor, height: int, width: int) -> Tensor:
-        """The derivative with respect to pictures of that size, from that with respect to the result."""
+    def backward(self, gradient: Tensor, height: int, width: int) -> Tensor:
+        """The gradient with respect to images of that size, from that with respect to the result."""
         counts = -(-height // self.side), -(-width // self.side)
         step = self.side // self.stride
         before = [-first for first in self.first]
@@ -78,7 +78,7 @@ class Stem:
 
 
 def _taps(length: int, padding: int, stride: int, side: int) -> tuple[int, Tensor]:
-    """Which tap of a kernel leads from each of a block's pixels to each gradient that it depends on: offset of the first, (side reach)."""
+    """For each pixel of a block and each gradient that it reads, the kernel tap between them: (first gradient's offset, (side reach))."""
     pixels = torch.arange(side) + padding
     first, last = -((length - 1 - padding) // stride), (side - 1 + padding) // stride
     taps = pixels[:, None] - stride * torch.arange(first, last + 1)
@@ -87,10 +87,10 @@ def _taps(length: int, padding: int, stride: int, side: int) -> tuple[int, Tenso
 
 class _Stem(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pictures: Tensor, stem: Stem) -> Tensor:
-        ctx.stem, ctx.size = stem, pictures.shape[2:]
-        return F.conv2d(pictures, stem.kernels, stem.bias, stem.stride, stem.padding)
+    def forward(ctx: Any, images: Tensor, stem: Stem) -> Tensor:
+        ctx.stem, ctx.size = stem, images.shape[2:]
+        return F.conv2d(images, stem.kernels, stem.bias, stem.stride, stem.padding)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return ctx.stem.back(grads[0], *ctx.size), None
+        return ctx.stem.backward(grads[0], *ctx.size), None

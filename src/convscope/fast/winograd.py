@@ -1,9 +1,8 @@
-"""3x3 convolutions with a quarter of the multiplications, for optimization in float32.
+"""Winograd convolution F(4x4, 3x3): 3x3 convolutions with a quarter of the multiplications, for optimization in float32.
 
-Winograd's F(4x4, 3x3): a tile of 6x6 values and a kernel are each brought to 36 numbers, in which the convolution is a product position by
-position; for many channels that is 36 matrix products, which give 4x4 values per tile. Direct convolutions run near the processor's peak;
-this takes 0.4 to 0.9 of their time from 128 and 256 channels on (measured on a CPU with AVX512). Rounding grows threefold, to about 3e-6 of
-the values.
+Tiles of 6x6 values and kernels are transformed into 36 numbers each, in which the convolution is an elementwise product; over channels
+that is 36 matrix products, which give 4x4 values per tile. From 128 and 256 channels on it takes 0.4 to 0.9 of the time of direct
+convolution (measured on a CPU with AVX512). The rounding error is three times as large, about 3e-6 of the values.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ _INPUT = torch.tensor(
 _KERNEL = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64) / 24
 _OUTPUT = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64)
 _FEWEST_WEIGHTS, _FEWEST_TILES = 128 * 256, 25
-"""Below so many pairs of channels, or tiles in a picture, direct convolutions are faster."""
+"""Below so many pairs of channels, or tiles in an image, direct convolution is faster."""
 _CACHED, _ROWS = 2**19, 128
-"""Numbers of the transformed values that stay in the cache, and rows that make a matrix product worth its while."""
+"""Transformed values that fit into the cache, and rows from which a matrix product is efficient."""
 
 
 @dataclass(frozen=True, eq=False)
 class Winograd:
-    """A 3x3 convolution of stride 1, neither dilated nor grouped.
+    """A 3x3 convolution of stride 1, no dilation, no groups.
 
-    It holds four times its kernels' numbers for each way: 0.46 GB in all for VGG-16.
+    Transformed kernels take four times the memory of the kernels, forward and backward each: 0.46 GB in all for VGG-16.
 
     Attributes:
         kernels: (k c 3 3).
@@ -58,11 +57,11 @@ class Winograd:
         if not plain or isinstance(padding, str) or max(padding) > 2 or kernels.requires_grad or kernels.device.type != "cpu":
             return None
         if kernels.dtype not in (torch.float32, torch.float64) or kernels.shape[0] * kernels.shape[1] < _FEWEST_WEIGHTS:
-            return None  # half the digits would not survive the way there and back
+            return None  # in half precision the transforms lose too many digits
         return cls(kernels, bias, (int(padding[0]), int(padding[1])))
 
     def __call__(self, values: Tensor) -> Tensor:
-        """(n k h' w') of values (n c h w). No sample's result depends on the others."""
+        """(n k h' w') of values (n c h w). Each image's result is independent of the batch."""
         tiles = -(-values.shape[2] // _TILE) * -(-values.shape[3] // _TILE)
         if tiles < _FEWEST_TILES:
             return F.conv2d(values, self.kernels, self.bias, 1, self.padding)
@@ -75,13 +74,13 @@ class Winograd:
         return each.flatten(0, 1).to(self.kernels.dtype).contiguous()
 
     @cached_property
-    def back(self) -> Winograd:
-        """The convolution that brings derivatives back."""
+    def backward(self) -> Winograd:
+        """The convolution of the backward pass."""
         kernels = self.kernels.flip(2, 3).transpose(0, 1)
         return Winograd(kernels, None, (2 - self.padding[0], 2 - self.padding[1]))
 
     def run(self, values: Tensor) -> Tensor:
-        """(n k h' w') of values (n c h w), without a way back."""
+        """(n k h' w') of values (n c h w), without autograd."""
         values = values.contiguous(memory_format=torch.channels_last)
         (count, channels, height, width), filters = values.shape, len(self.kernels)
         size = height + 2 * self.padding[0] - 2, width + 2 * self.padding[1] - 2
@@ -95,13 +94,15 @@ class Winograd:
         for number in range(count):
             for row in range(0, down, rows):
                 taken = min(rows, down - row)
-                places = taken * across
-                held = tiles[: _REACH**2 * places * channels].view(_REACH, _REACH, taken, across, channels)
+                tile_count = taken * across
+                held = tiles[: _REACH**2 * tile_count * channels].view(_REACH, _REACH, taken, across, channels)
                 self._gather(values[number], row, held)
-                seen = transformed[: held.numel()].view(_REACH**2, places, channels)
+                seen = transformed[: held.numel()].view(_REACH**2, tile_count, channels)
                 torch.mm(into, held.view(_REACH**2, -1), out=seen.view(_REACH**2, -1))
-                product = torch.bmm(seen, self._transformed, out=products[: _REACH**2 * places * filters].view(_REACH**2, places, filters))
-                block = finished[: _TILE**2 * places * filters].view(_TILE, _TILE, taken, across, filters)
+                product = torch.bmm(
+                    seen, self._transformed, out=products[: _REACH**2 * tile_count * filters].view(_REACH**2, tile_count, filters)
+                )
+                block = finished[: _TILE**2 * tile_count * filters].view(_TILE, _TILE, taken, across, filters)
                 torch.mm(back, product.view(_REACH**2, -1), out=block.view(_TILE**2, -1))
                 _, _, line, pixel = result.stride()
                 target = result.as_strided(
@@ -113,16 +114,16 @@ class Winograd:
                     torch.add(block, self.bias, out=target)
         return result[:, :, : size[0], : size[1]]
 
-    def _gather(self, picture: Tensor, row: int, tiles: Tensor) -> None:
-        """Copies the tiles (6 6 rows tiles c) from a row of tiles on out of (c h w); zero beyond the edges."""
-        channels, height, width = picture.shape
-        step, line, pixel = picture.stride()
+    def _gather(self, image: Tensor, row: int, tiles: Tensor) -> None:
+        """Copies tiles (6 6 rows tiles c) of an image (c h w), from a row of tiles on; zero outside the image."""
+        channels, height, width = image.shape
+        step, line, pixel = image.stride()
         up, left = self.padding
-        for y, top, bottom in _alike(up, height, row, tiles.shape[2]):
+        for y, top, bottom in _positions_inside(up, height, row, tiles.shape[2]):
             some = tiles[y]
             some[:, :, : top - row].zero_()
             some[:, :, bottom - row :].zero_()
-            for x, first, last in _alike(left, width, 0, tiles.shape[3]):
+            for x, first, last in _positions_inside(left, width, 0, tiles.shape[3]):
                 part = some[:, x, top - row : bottom - row]
                 part[..., :first, :].zero_()
                 part[..., last:, :].zero_()
@@ -130,11 +131,11 @@ class Winograd:
                     start = (_TILE * top + y.start - up) * line + (_TILE * first + x.start - left) * pixel
                     shape = len(part), part.shape[1], bottom - top, last - first, channels
                     strides = line, pixel, _TILE * line, _TILE * pixel, step
-                    part[..., first:last, :].copy_(picture.as_strided(shape, strides, picture.storage_offset() + start))
+                    part[..., first:last, :].copy_(image.as_strided(shape, strides, image.storage_offset() + start))
 
 
-def _alike(padding: int, length: int, first: int, count: int) -> list[tuple[slice, int, int]]:
-    """Positions in a tile that lie inside of 0..length for the same of the tiles first..first+count: (positions, first, end)."""
+def _positions_inside(padding: int, length: int, first: int, count: int) -> list[tuple[slice, int, int]]:
+    """Groups of positions in a tile that lie inside 0..length for the same tiles of first..first+count: (positions, first tile, end)."""
     found: list[tuple[slice, int, int]] = []
     for position in range(_REACH):
         offset = position - padding
@@ -155,4 +156,4 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _Winograd.apply(grads[0], ctx.convolution.back), None
+        return _Winograd.apply(grads[0], ctx.convolution.backward), None
