@@ -107,7 +107,7 @@ def in_float32(scope: Scope, images: Tensor, work: Callable[[Tensor, Sequence[in
     """What `work` makes of parts of a batch (m 3 h w) and their numbers, without gradients, in float32."""
     items = range(len(images))
     at_once = scope.fitting(images.shape[-2] * images.shape[-1])
-    with torch.no_grad(), scope.session("float32"):
+    with scope.session("float32"), torch.no_grad():
         return list(scope.in_parts(len(images), at_once, lambda part: work(images[part].to(scope.device), items[part])))
 
 

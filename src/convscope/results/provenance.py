@@ -30,6 +30,9 @@ SUBJECTS = {
 """What a technique's first parameter may be, by its name."""
 
 
+_version = functools.cache(version)
+
+
 class Subject(Protocol):
     """The first argument of a technique: a scope, a survey or a detector."""
 
@@ -115,7 +118,9 @@ class Choices:
 def manifest(subject: Subject, technique_name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a result, ready for JSON: technique, parameters, subject and versions."""
     known = dict(subject.provenance())
-    versions = {name: version(name) for name in ("convscope", "numpy", *known.pop("libraries", ()))} | {"python": platform.python_version()}
+    versions = {name: _version(name) for name in ("convscope", "numpy", *known.pop("libraries", ()))} | {
+        "python": platform.python_version()
+    }
     return {"technique": technique_name, "parameters": dict(parameters), **known, "versions": versions}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -28,33 +28,6 @@ _RECTIFIERS = {
 """Functions that can be a ReLU, with or without an upper bound, and their parameters."""
 _UNRULED = (nonlinear_functions() | {"softsign"}) - _RECTIFIERS.keys()  # torch computes softsign from other operations
 """Nonlinearities and gates for which the rules of deconvnet and guided backpropagation say nothing."""
-
-
-@contextmanager
-def prepared(model: nn.Module) -> Generator[None]:
-    """The state in which convscope runs a network: evaluation mode, frozen parameters, nothing in place.
-
-    Training flags, requires_grad, .grad and in-place flags are as before afterwards, exceptions included.
-    """
-    training = [(module, module.training) for module in model.modules()]
-    inplace = [module for module in model.modules() if getattr(module, "inplace", None) is True]
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        for module, _ in training:
-            module.training = False
-        for module in inplace:
-            module.inplace = False  # type: ignore[assignment]
-        for parameter, _, _ in parameters:
-            parameter.requires_grad = False
-        yield
-    finally:
-        for module, flag in training:
-            module.training = flag
-        for module in inplace:
-            module.inplace = True  # type: ignore[assignment]
-        for parameter, requires_grad, grad in parameters:
-            parameter.requires_grad = requires_grad
-            parameter.grad = grad
 
 
 class replaced_functions(TorchFunctionMode):

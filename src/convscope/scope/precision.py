@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Literal
 
@@ -61,18 +60,6 @@ def computing_in(precision: str, device: torch.device) -> AbstractContextManager
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
-
-
-@contextmanager
-def own_modes(device: torch.device) -> Generator[None]:
-    """The caller's ambient autocast and inference mode do not reach into the block; his grad mode does."""
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            grad = torch.is_grad_enabled()
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.set_grad_enabled(grad))
-        stack.enter_context(computing_in("float32", device))
-        yield
 
 
 def wide(values: Tensor) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -19,11 +18,11 @@ from convscope.fast.lean import lean_pass
 from convscope.graph.bounds import Bounds, bounds_of
 from convscope.graph.graph import Graph
 from convscope.names import OUTPUT, Units, class_number, unit_numbers
-from convscope.scope.edits import prepared
+from convscope.scope.guard import Session, guard_of
 from convscope.scope.inputs import Images, Inputs
 from convscope.scope.layers import Layer, Layers, record_layers
 from convscope.scope.network import check_finite, out_of_memory, unwrapped, usable_device, weights_hash
-from convscope.scope.precision import computing_in, own_modes, resolve_precision, wide
+from convscope.scope.precision import computing_in, resolve_precision, wide
 from convscope.scope.stop import forward_until
 
 _T = TypeVar("_T")
@@ -94,17 +93,14 @@ class Scope:
         self.name = name or type(model).__name__
         self.weights = weights
         self.forwards = 0
-        self._running_in: str | None = None
-        self._lean: dict[object, lean_pass] | None = None
-        self._lock = threading.RLock()
         resolve_precision(precision, self.device, "measure")
         self._hashed: tuple[object, str] | None = None
         self._bounded: tuple[object, list[Bounds | None]] | None = None
         check_finite(model, self.name)
 
     def entered(self) -> AbstractContextManager[Any]:
-        """The state in which techniques work: without the caller's ambient autocast and inference mode."""
-        return own_modes(self.device)
+        """The state in which techniques work: one session from start to end."""
+        return self.session()
 
     def __repr__(self) -> str:
         size = f"{self.inputs.height}x{self.inputs.width}"
@@ -203,26 +199,17 @@ class Scope:
         found = self._bounded[1]
         return {name: None if layer.node is None or layer.of_input else found[layer.node] for name, layer in wanted.items()}
 
-    @contextmanager
-    def session(self, precision: str | None = None, *, lean: bool = False) -> Generator[None]:
-        """The state in which the network is run; reentrant. Long work enters it once, single calls enter it by themselves.
+    def session(self, precision: str | None = None, *, lean: bool = False) -> Session:
+        """The state in which the network is run: a context manager, reentrant, shared by all scopes on the network.
+
+        Long work enters it once, single calls enter it by themselves. Other threads wait.
 
         Args:
             precision: "float32" or "bfloat16" for the passes inside; None keeps the surrounding session's, or resolves "auto".
             lean: Let passes fold batch norms and skip unused channels (:mod:`convscope.fast.lean`): same values up to rounding, in less
                 time. Ignored where the scope's `fast` is off.
         """
-        with self._lock, ExitStack() as stack:
-            outer, outer_lean = self._running_in, self._lean
-            if outer is None:
-                stack.enter_context(own_modes(self.device))
-                stack.enter_context(prepared(self.model))
-            self._running_in = precision or outer or self.resolve("measure")
-            self._lean = {} if lean and self.fast else outer_lean
-            try:
-                yield
-            finally:
-                self._running_in, self._lean = outer, outer_lean
+        return Session(guard_of(self.model), self.model, self, precision, self.resolve("measure"), lean=lean and self.fast)
 
     def resolve(self, purpose: Literal["measure", "optimize"]) -> str:
         """The number format that this scope uses for a purpose: "float32" or "bfloat16"."""
@@ -256,8 +243,8 @@ class Scope:
         wanted, units = [self.layers[name] for name in names], units or {}
         if not wanted:
             raise BadInput("no layer asked for")
-        with self.session(), asking(network=self.name, input=tuple(images.shape)):
-            precision, lean = self._running_in or "float32", self._lean_pass(wanted, units)
+        with self.session() as session, asking(network=self.name, input=tuple(images.shape)):
+            precision, lean = session.running_in, self._lean_pass(session, wanted, units)
             normalized = self.inputs.normalize(images.to(self.device, self.dtype))
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
@@ -271,21 +258,22 @@ class Scope:
                 values[layer.name] = values[layer.name].index_select(layer.channel_axis + 1, torch.tensor(list(index), device=self.device))
         return values
 
-    def _lean_pass(self, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
+    def _lean_pass(self, session: Session, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
         """The faster forward to these layers and units, where the session asks for it."""
-        if self._lean is None:
+        passes = session.lean_passes
+        if passes is None:
             return None
         key = tuple(layer.name for layer in wanted), tuple((name, tuple(asked)) for name, asked in units.items())
-        if key not in self._lean:
-            self._lean.clear()  # only the latest: each holds kernels of its own, and every batch of units needs another
+        if key not in passes:
+            passes.clear()  # only the latest: each holds kernels of its own, and every batch of units needs another
             nodes = {layer.name: layer.node for layer in wanted if layer.node is not None}
             some = {
                 nodes[layer.name]: units[layer.name]
                 for layer in wanted
                 if layer.name in nodes.keys() & units.keys() and not layer.channel_axis
             }
-            self._lean[key] = lean_pass(self.graph, set(nodes.values()), some)
-        return self._lean[key]
+            passes[key] = lean_pass(self.graph, set(nodes.values()), some)
+        return passes[key]
 
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
         """Activations of layers for any number of images, in batches.
@@ -306,7 +294,7 @@ class Scope:
         batch = self.inputs.batch(images)
         if batch.requires_grad and torch.is_grad_enabled():
             return self.run(batch, layers)
-        with torch.no_grad(), self.session():
+        with self.session(), torch.no_grad():
             parts = list(self.in_batches(batch, lambda part: self.run(part, layers), batch_size))
         return {name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]}
 
@@ -342,7 +330,6 @@ class Scope:
             values = {name: wide(value) for name, value in values.items()}
         return {name: self.layers[name].channels_first(value) for name, value in values.items()} if channels_first else values
 
-    @torch.no_grad()
     def observe(self, images: Tensor, layers: Sequence[str], watch: Callable[[Layer, Tensor], _T]) -> dict[str, _T]:
         """Activations of layers for one batch, each handed to a function as soon as it is computed and not stored.
 
@@ -364,7 +351,8 @@ class Scope:
                 return watch(layer, value)
 
         images = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        return self._forward(images, layers, take=take)
+        with self.session(), torch.no_grad():
+            return self._forward(images, layers, take=take)
 
     def vector_jacobian(
         self, images: Tensor, layer: str, *, edit: AbstractContextManager[Any] | None = None
@@ -392,7 +380,7 @@ class Scope:
                 raise BadInput(f"layer {layer}: its value does not depend differentiably on the image")
 
         def pull(cotangents: Tensor) -> Tensor:
-            with own_modes(self.device):
+            with self.session():
                 cotangents = cotangents.to(value)
                 try:
                     return torch.autograd.grad(value, leaf, cotangents, retain_graph=True, is_grads_batched=True)[0]

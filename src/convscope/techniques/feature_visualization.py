@@ -345,5 +345,5 @@ def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goa
         return torch.cat([scored[None], torch.where(without.to(means.device), torch.nan, means)])
 
     batches = max(1, scope.fitting(images.shape[-2] * images.shape[-1]) // group)
-    with torch.no_grad(), scope.session("float32"):
+    with scope.session("float32"), torch.no_grad():
         return torch.cat([row.float().cpu() for row in scope.in_parts(len(jobs) // group, batches, measure)], 1)

@@ -158,7 +158,7 @@ class _Loss:
         if not names or (recipe.optimizer == "paper" and len(names) > 1):
             raise BadInput("optimizer 'paper' inverts the code of one layer" if names else "no layer asked for")
         loss = cls(scope, tuple(names), (), torch.empty(0), prior, average_pooling if pooling == "average" else nullcontext, recipe, seed)
-        with torch.no_grad(), scope.session("float32"), large_enough(batch.shape[-2], batch.shape[-1]):
+        with scope.session("float32"), torch.no_grad(), large_enough(batch.shape[-2], batch.shape[-1]):
             images = batch.to(scope.device).contiguous(memory_format=torch.channels_last)  # half the time, on a CPU
             codes = [torch.cat(parts) for parts in zip(*scope.in_batches(images, loss.codes), strict=True)]
         targets = tuple(

@@ -162,7 +162,7 @@ class _Loss:
 
     def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Loss:
         """The same, with the contents' codes and the styles' descriptors."""
-        with torch.no_grad(), self.scope.session("float32"):
+        with self.scope.session("float32"), torch.no_grad():
             with large_enough(contents.shape[-2], contents.shape[-1]):
                 codes = torch.cat(list(self.scope.in_batches(contents, lambda part: self.values(part)[self.content_layer])))
             seen: list[dict[str, Tensor]] = []

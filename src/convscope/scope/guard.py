@@ -1,0 +1,258 @@
+"""One guard per network: its open sessions, the state to give back, and signals that must wait meanwhile.
+
+A network may be examined by several scopes and threads. The first session prepares it (evaluation mode, frozen parameters, nothing in
+place), the last one restores it. Ctrl-C, and any other signal whose handler may raise, waits while a session opens or closes, so that
+no interrupt leaves a network half prepared.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2")
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_PATIENCE = 0.2
+"""Seconds to wait for another thread's session before waiting signals get their turn."""
+
+
+class Guard:
+    """The open sessions on one network, and how to restore it.
+
+    Attributes:
+        lock: Held by the thread whose sessions are open.
+        sessions: The open sessions, the latest last.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.sessions: list[Session] = []
+        self._restore: Callable[[], None] | None = None
+
+    def open(self, session: Session) -> None:
+        """Adds a session; prepares the network if it is the first."""
+        if not self.sessions:
+            self._restore = prepare(session.model)
+        self.sessions.append(session)
+
+    def close(self, session: Session) -> None:
+        """Removes a session; restores the network if it was the last."""
+        self.sessions = [other for other in self.sessions if other is not session]
+        if not self.sessions:
+            self.restore()
+
+    def restore(self) -> None:
+        """Gives the network its own state back, if it is prepared."""
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
+    def renew(self) -> None:
+        """In the child of a fork: threads that held the lock or had sessions open do not exist there."""
+        self.lock = threading.RLock()
+        self.sessions = []
+        self.restore()
+
+
+_guards: weakref.WeakKeyDictionary[nn.Module, Guard] = weakref.WeakKeyDictionary()
+_lookup = threading.Lock()
+
+
+def guard_of(model: nn.Module) -> Guard:
+    """The guard of a network: the same for every scope on it."""
+    with _lookup:
+        return _guards.setdefault(model, Guard())
+
+
+def _after_fork() -> None:
+    global _lookup
+    _lookup = threading.Lock()
+    for guard in list(_guards.values()):
+        guard.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def prepare(model: nn.Module) -> Callable[[], None]:
+    """Evaluation mode, frozen parameters, nothing in place. Returns a function that restores the network.
+
+    Restored are training flags, requires_grad, .grad and in-place flags; hooks of ours that an interrupt left behind are removed.
+    """
+    modules = list(model.modules())
+    training = [(module, module.training) for module in modules]
+    inplace = [module for module in modules if getattr(module, "inplace", None) is True]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    hooks = [(table, set(table)) for module in modules for table in (module._forward_hooks, module._forward_pre_hooks)]
+
+    def restore() -> None:
+        for module, flag in training:
+            module.training = flag
+        for module in inplace:
+            module.inplace = True  # type: ignore[assignment]
+        for parameter, requires_grad, grad in parameters:
+            parameter.requires_grad = requires_grad
+            parameter.grad = grad
+        for table, before in hooks:
+            for key in [key for key in table if key not in before and _is_ours(table[key])]:
+                del table[key]
+
+    for module, _ in training:
+        module.training = False
+    for module in inplace:
+        module.inplace = False  # type: ignore[assignment]
+    for parameter, _, _ in parameters:
+        parameter.requires_grad = False
+    return restore
+
+
+def _is_ours(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("convscope.")
+
+
+def torch_modes() -> Callable[[], None]:
+    """Remembers this thread's gradient mode, autocast and function modes. Returns a function that restores them."""
+    grad, depth = torch.is_grad_enabled(), torch._C._len_torch_function_stack()
+    autocast = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _autocast_devices()]
+    cached = torch.is_autocast_cache_enabled()
+
+    def restore() -> None:
+        while torch._C._len_torch_function_stack() > depth:
+            torch._C._pop_torch_function_stack()
+        for kind, enabled, dtype in autocast:
+            torch.set_autocast_enabled(kind, enabled)
+            torch.set_autocast_dtype(kind, dtype)
+        torch.set_autocast_cache_enabled(cached)
+        torch.set_grad_enabled(grad)
+
+    return restore
+
+
+def _autocast_devices() -> list[str]:
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+class Session:
+    """An open examination of a network: prepared inside the block; outside, everything is as it was, after interrupts as well.
+
+    Args:
+        guard: The network's guard.
+        model: The network.
+        owner: The scope that runs it.
+        precision: "float32" or "bfloat16" for the passes inside; None: the owner's surrounding session's, else `default`.
+        default: "float32" or "bfloat16".
+        lean: Whether faster passes may be used; False: as in the owner's surrounding session.
+
+    Attributes:
+        running_in: "float32" or "bfloat16".
+        lean_passes: Faster passes prepared in this session, by what they compute; None where there may be none.
+    """
+
+    def __init__(self, guard: Guard, model: nn.Module, owner: object, precision: str | None, default: str, lean: bool) -> None:
+        self.guard, self.model, self.owner = guard, model, owner
+        self.running_in, self.lean_passes = precision or default, {} if lean else None
+        self._inherits = precision is None, not lean
+        self._grad = torch.is_grad_enabled()
+        self._close: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Session:
+        _hold_signals()
+        try:
+            while not self._open():
+                _deliver_signals()
+            _deliver_signals()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+        _deliver_signals()
+
+    def _open(self) -> bool:
+        lock = self.guard.lock
+        if not lock.acquire(timeout=_PATIENCE):
+            return False
+        self._close.append(lock.release)
+        self._close.append(torch_modes())
+        if torch.is_inference_mode_enabled():
+            mode = torch.inference_mode(False)
+            mode.__enter__()
+            self._close.append(lambda: mode.__exit__(None, None, None))
+            torch.set_grad_enabled(self._grad)
+        for kind in _autocast_devices():
+            torch.set_autocast_enabled(kind, False)
+        outer = next((other for other in reversed(self.guard.sessions) if other.owner is self.owner), None)
+        if outer is not None and self._inherits[0]:
+            self.running_in = outer.running_in
+        if outer is not None and self._inherits[1]:
+            self.lean_passes = outer.lean_passes
+        self._close.append(lambda: self.guard.close(self))
+        self.guard.open(self)
+        return True
+
+    def _leave(self) -> None:
+        while self._close:
+            self._close.pop()()
+        _release_signals()
+
+
+_waiting: list[int] = []
+_handlers: dict[int, Any] = {}
+_open_sessions = 0
+_CRITICAL: frozenset[CodeType] = frozenset(method.__code__ for method in (Session.__enter__, Session.__exit__))
+"""Code in which signals wait."""
+
+
+def _hold_signals() -> None:
+    """From now on signals wait while a session opens or closes. Signals reach the main thread only."""
+    global _open_sessions
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if not _open_sessions:
+        for number in _SIGNALS:
+            known = signal.getsignal(number)
+            if callable(known) and known is not _on_signal:
+                _handlers[number] = known
+                signal.signal(number, _on_signal)
+    _open_sessions += 1
+
+
+def _release_signals() -> None:
+    global _open_sessions
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _open_sessions = max(0, _open_sessions - 1)
+    if not _open_sessions:
+        for number, known in list(_handlers.items()):
+            if signal.getsignal(number) is _on_signal:
+                signal.signal(number, known)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    inner = frame
+    while inner is not None:
+        if inner.f_code in _CRITICAL:
+            _waiting.append(number)
+            return
+        inner = inner.f_back
+    _waiting.append(number)
+    _deliver_signals(frame)
+
+
+def _deliver_signals(frame: FrameType | None = None) -> None:
+    """Calls the handlers of the signals that have waited; they may raise."""
+    if threading.current_thread() is threading.main_thread():
+        while _waiting:
+            number = _waiting.pop(0)
+            _handlers[number](number, frame)
