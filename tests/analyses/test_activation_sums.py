@@ -87,5 +87,5 @@ def test_wrong_questions(photos: cs.Survey, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="mode must be mean, sum or standardized, got 'total'"):
         cs.activation_sums(photos, "layer", MAPS, mode="total")
     other = made(tmp_path / "o", {"layer": PHOTOS}, ["gun"] * 12, weights="other")
-    with pytest.raises(BadInput, match=r"is by other weights \(other\) than .*photos \(abc\), so its channels mean other things"):
+    with pytest.raises(BadInput, match=r"is by other weights \(other\) than .*photos \(abc\), so its units are not the same"):
         cs.activation_sums(photos, "layer", MAPS, others=[other])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import convscope as cs
-from convscope.analyses.class_maps import elect, maps_of, tally
+from convscope.analyses.class_maps import choose_units, count_votes, maps_of
 from convscope.errors import BadInput, UnitNotFound
 from made import drawn, made
 
@@ -66,7 +66,7 @@ def test_maps_are_those_of_the_plain_procedure(tmp_path: Path, per_image: int, p
 def test_the_surveys_own_count_and_a_fresh_one_agree(tmp_path: Path) -> None:
     survey = made(tmp_path / "s", {"layer": drawn(20, 12, 3, 3)}, ["a", "b"] * 10, votes_per_image=5)
     kept = cs.class_maps(survey, "layer", per_image=5, per_class=6)
-    votes, means, counts = tally(survey.mean("layer"), survey.truth, 2, 5)
+    votes, means, counts = count_votes(survey.mean("layer"), survey.truth, 2, 5)
     np.testing.assert_array_equal(kept.votes, votes)
     np.testing.assert_allclose(kept.means, means, rtol=1e-6)
     assert counts.tolist() == kept.counts.tolist() == [10, 10]
@@ -74,9 +74,9 @@ def test_the_surveys_own_count_and_a_fresh_one_agree(tmp_path: Path) -> None:
 
 def test_ties_and_channels_without_a_vote() -> None:
     votes = np.array([[2, 2, 0, 3, 2]])
-    own, _ = elect(votes, np.array([[0.5, 0.7, 9.0, 0.1, 0.5]]), 5)
+    own, _ = choose_units(votes, np.array([[0.5, 0.7, 9.0, 0.1, 0.5]]), 5)
     assert own == [(3, 1, 0, 4)], "votes, then mean activation, then the lower channel; never one without a vote"
-    assert tally(np.array([[1.0, 1.0, 2.0, 1.0]]), np.array([0]), 1, 2)[0].tolist() == [[1, 0, 1, 0]], "of equals the lower channel"
+    assert count_votes(np.array([[1.0, 1.0, 2.0, 1.0]]), np.array([0]), 1, 2)[0].tolist() == [[1, 0, 1, 0]], "of equals the lower channel"
 
 
 def test_order_of_images_and_full_lists(tmp_path: Path) -> None:

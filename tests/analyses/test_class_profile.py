@@ -86,5 +86,5 @@ def test_wrong_questions(survey: cs.Survey, tmp_path: Path) -> None:
         cs.class_profile(survey, "layer", correction="none")
     for labels, found in ((["a"] * 4, "only a"), ([None] * 4, "none")):
         lonely = made(tmp_path / found, {"layer": drawn(4, 2, 2, 2)}, labels)
-        with pytest.raises(BadInput, match=f"takes images of at least two labels, found {found}"):
+        with pytest.raises(BadInput, match=f"needs images of at least two labels, found {found}"):
             cs.class_profile(lonely, "layer")

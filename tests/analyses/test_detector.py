@@ -15,7 +15,7 @@ import convscope as cs
 from alarms import MAPS, activations, survey_of
 from convscope.analyses.baselines import margins
 from convscope.analyses.detector_evaluation import detector_scores, own_decisions
-from convscope.analyses.thresholds import Counter, Rule
+from convscope.analyses.thresholds import LabelledScores, Rule
 from convscope.errors import BadInput, ConvscopeError, UnitNotFound
 from convscope.render.panels import Curves
 from made import drawn, made
@@ -62,7 +62,7 @@ def test_thresholds_are_the_best_there_are(rule: Rule, seed: int) -> None:
     generator = np.random.default_rng(seed)
     scores, positive = np.round(generator.normal(size=40), seed % 2), generator.random(40) < 0.4
     scores[positive] += 0.7
-    threshold = Counter(scores, positive).threshold(rule)
+    threshold = LabelledScores(scores, positive).threshold(rule)
     hits, alarms = counts_at(scores, positive, threshold)
     recall, false = hits / positive.sum(), alarms / (~positive).sum()
     square = rule.beta**2
@@ -79,25 +79,25 @@ def test_thresholds_are_the_best_there_are(rule: Rule, seed: int) -> None:
 
 def test_thresholds_lie_midway_and_ties_alarm_least() -> None:
     scores, positive = np.array([0.0, 1.0, 3.0, 4.0]), np.array([False, False, True, True])
-    assert Counter(scores, positive).threshold(Rule("youden")) == 2
-    assert Counter(scores, positive).threshold(Rule("fpr", 0.0)) == 2
-    assert Counter(scores, positive).threshold(Rule("fpr", 0.5)) == 0.5
+    assert LabelledScores(scores, positive).threshold(Rule("youden")) == 2
+    assert LabelledScores(scores, positive).threshold(Rule("fpr", 0.0)) == 2
+    assert LabelledScores(scores, positive).threshold(Rule("fpr", 0.5)) == 0.5
     twice = np.array([False, True, False, True])
-    assert Counter(scores, twice).threshold(Rule("youden")) == 3.5, "above 0.5 and above 3.5 are equally good"
+    assert LabelledScores(scores, twice).threshold(Rule("youden")) == 3.5, "above 0.5 and above 3.5 are equally good"
     close = np.array([1.0, np.nextafter(1.0, 2)])
-    assert Counter(close, np.array([False, True])).threshold(Rule("youden")) == 1.0
+    assert LabelledScores(close, np.array([False, True])).threshold(Rule("youden")) == 1.0
 
 
 def test_areas_are_mann_whitney() -> None:
     generator = np.random.default_rng(0)
     scores, positive = np.round(generator.normal(size=50), 1), generator.random(50) < 0.4
     known = scipy.stats.mannwhitneyu(scores[positive], scores[~positive]).statistic / (positive.sum() * (~positive).sum())
-    counter = Counter(scores, positive)
+    counter = LabelledScores(scores, positive)
     assert counter.area() == pytest.approx(known, rel=1e-12)
-    assert Counter(np.exp(scores), positive).area() == counter.area()
-    assert Counter(-scores, positive).area() == pytest.approx(1 - counter.area())
+    assert LabelledScores(np.exp(scores), positive).area() == counter.area()
+    assert LabelledScores(-scores, positive).area() == pytest.approx(1 - counter.area())
     weights = generator.integers(0, 4, (3, 50)).astype(float)
-    repeated = [Counter(np.repeat(scores, row.astype(int)), np.repeat(positive, row.astype(int))).area() for row in weights]
+    repeated = [LabelledScores(np.repeat(scores, row.astype(int)), np.repeat(positive, row.astype(int))).area() for row in weights]
     np.testing.assert_allclose(counter.areas(weights), repeated)
 
 
@@ -105,16 +105,16 @@ def test_intervals_are_those_of_a_plain_bootstrap() -> None:
     generator = np.random.default_rng(1)
     scores, positive = generator.normal(size=120), np.arange(120) < 50
     scores[positive] += 1
-    low, high = Counter(scores, positive).area_interval(0.9, 4000, 0)
+    low, high = LabelledScores(scores, positive).area_interval(0.9, 4000, 0)
     drawn_areas: list[float] = []
     for _ in range(800):
         rows = np.concatenate([generator.choice(50, 50), 50 + generator.choice(70, 70)])
         drawn_areas.append(float(metrics.roc_auc_score(positive[rows], scores[rows])))
     np.testing.assert_allclose([low, high], np.quantile(drawn_areas, [0.05, 0.95]), atol=0.012)
-    small, large = (np.diff(Counter(scores, positive).interval(Rule("youden"), share, 500, 0))[0] for share in (0.5, 0.95))
+    small, large = (np.diff(LabelledScores(scores, positive).interval(Rule("youden"), share, 500, 0))[0] for share in (0.5, 0.95))
     assert 0 < small < large
-    assert Counter(scores, positive).interval(Rule(), 0.9, 200, 5) == Counter(scores, positive).interval(Rule(), 0.9, 200, 5)
-    rate = Counter(scores, positive).rate_interval(0.5, 0.95, 2000, 0)
+    assert LabelledScores(scores, positive).interval(Rule(), 0.9, 200, 5) == LabelledScores(scores, positive).interval(Rule(), 0.9, 200, 5)
+    rate = LabelledScores(scores, positive).rate_interval(0.5, 0.95, 2000, 0)
     share = (scores[positive] > 0.5).mean()
     np.testing.assert_allclose(rate, share + np.array([-1.96, 1.96]) * np.sqrt(share * (1 - share) / 50), atol=0.03)
 
@@ -210,7 +210,7 @@ def test_thresholds_and_areas_are_those_of_the_validation_scores(train: cs.Surve
     for method, column in np.ndindex(3, 2):
         positive = detector.truth == train.labels.index(detector.classes[column])
         scores = detector.scores[method, :, column]
-        assert detector.thresholds[method, column] == Counter(scores, positive).threshold(Rule(rule, 0.1, 2))
+        assert detector.thresholds[method, column] == LabelledScores(scores, positive).threshold(Rule(rule, 0.1, 2))
         assert detector.auc[method, column] == pytest.approx(metrics.roc_auc_score(positive, scores))
         low, high = detector.auc_intervals[method, column]
         assert low <= detector.auc[method, column] <= high
@@ -264,5 +264,5 @@ def test_wrong_questions(train: cs.Survey, wrong: dict[str, Any], error: type[Co
 
 def test_one_label_is_not_enough(tmp_path: Path) -> None:
     maps, _, _ = activations(8, 0)
-    with pytest.raises(BadInput, match="takes images of at least two labels, found gun"):
+    with pytest.raises(BadInput, match="needs images of at least two labels, found gun"):
         cs.detector(made(tmp_path / "3", {"layer": maps}, ["gun"] * 8), "layer", {"gun": [0]})

@@ -113,5 +113,5 @@ def test_surveys_that_do_not_fit(train: cs.Survey, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"by other weights \(new\) than the detector \(abc\)"):
         cs.detector_evaluation(detector, survey_of(tmp_path / "1", 16, weights="new"))
     maps, _, _ = activations(8, 0)
-    with pytest.raises(BadInput, match="its images have no labels to hold alarms against"):
+    with pytest.raises(BadInput, match="its images have no labels to compare alarms with"):
         cs.detector_evaluation(detector, made(tmp_path / "2", {"layer": maps}, [None] * 8))

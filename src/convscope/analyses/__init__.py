@@ -1,1 +1,1 @@
-"""Questions asked of a survey, one file each: exemplars, class maps, detectors. Reads surveys; never needs torch."""
+"""Analyses of surveys, one file each: exemplars, class maps, detectors, filter health. They read surveys and never need torch."""

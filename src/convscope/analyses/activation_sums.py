@@ -1,4 +1,4 @@
-"""How strongly each image excites the maps of each class: a line for every class of images, over the maps of every class."""
+"""Activation sums: how strongly each image activates the class maps of each class."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ def activation_sums(
     mode: Literal["mean", "sum", "standardized"] = "mean",
     others: Sequence[Survey] = (),
 ) -> ActivationSums:
-    """How strongly each image excites the maps of each class.
+    """How strongly each image activates the class maps of each class.
 
-    S_c(x) = mean over k in maps[c] of a_k(x), with a_k the mean of map k over positions; or their sum, which grows with the number of
-    maps; or the mean of (a_k - mu_k) / sd_k with mu and sd over the images of `survey`, so that no single strong map decides.
+    S_c(x) = mean over units k in maps[c] of a_k(x), where a_k is the mean of unit k's map over positions. Or their sum, which grows
+    with the number of units. Or the mean of (a_k - mu_k) / sd_k with mu and sd over the images of `survey`, so that no single strong
+    unit dominates.
 
     Args:
         survey: The survey.
         layer: Layer name.
-        maps: Class maps, or {label: channels}. None: the survey's own, by the article's numbers.
+        maps: Class maps, or {label: units}. None: those of this survey, with the article's numbers.
         mode: "mean", "sum" (the article's) or "standardized".
-        others: Further surveys by the same network, of another domain, say; they get the same maps, mu and sd.
+        others: Further surveys by the same network (of another domain, say); maps, mu and sd are those of `survey`.
 
     Returns:
-        A sum for each image and class. `.beside` puts other networks' sums into the same figure.
+        A sum for each image and class. `.beside` adds sums of other networks to the same figure.
 
     Raises:
-        LayerNotFound, UnitNotFound: Unknown layer or channel.
-        BadInput: No maps; unknown mode; a survey by another network; summaries only.
+        LayerNotFound, UnitNotFound: Unknown layer or unit.
+        BadInput: No maps, a survey by another network, or a survey without per-image values.
 
     Source:
-        Shin 2020 (S2, section 5). Deviation: the mean over maps by default, since lists differ in length once shared maps are removed.
+        Shin 2020 (S2, section 5). Deviation: the mean over units by default, because classes have different numbers of units.
 
     Example:
         >>> import convscope as cs
@@ -78,9 +79,9 @@ def activation_sums(
 
 
 def weights_of(maps: Mapping[str, Sequence[int]], means: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """Sums as a linear function of mean activations: weights (label c) and offset (label), NaN for a class without maps.
+    """Activation sums as a linear function of mean activations: weights (label c) and offset (label), NaN for a class without units.
 
-    A map that never varies over `means` has no standardized value; it counts as 0.
+    The standardized value of a unit that is constant over `means` is 0.
     """
     weights, offset = np.zeros((len(maps), means.shape[1])), np.zeros(len(maps))
     centre, spread = means.mean(0, dtype=np.float64), means.std(0, dtype=np.float64)
@@ -99,17 +100,22 @@ def weights_of(maps: Mapping[str, Sequence[int]], means: np.ndarray, mode: str) 
 
 
 def same_weights(survey: Survey, weights: str, other: str) -> None:
-    """Checks that a survey is by the network that `other` is by.
+    """Checks that a survey is by the network with these weights.
+
+    Args:
+        survey: The survey.
+        weights: The other's weights hash.
+        other: The other's name in error messages.
 
     Raises:
-        BadInput: It is not: the same channel means another thing.
+        BadInput: It is by another network.
     """
     own = survey.manifest["network"]["weights_hash"]
     if own != weights:
-        raise BadInput(f"survey {survey.path} is by other weights ({own}) than {other} ({weights}), so its channels mean other things")
+        raise BadInput(f"survey {survey.path} is by other weights ({own}) than {other} ({weights}), so its units are not the same")
 
 
 def survey_names(surveys: Sequence[Survey]) -> tuple[str, ...]:
-    """Names to tell surveys apart by: their folders' names, or their paths where those repeat."""
+    """A distinct name for each survey: its folder's name, or its path if several have the same."""
     short = [each.path.rstrip("/").rpartition("/")[2] for each in surveys]
     return tuple(name if short.count(name) == 1 else each.path for name, each in zip(short, surveys, strict=True))

@@ -1,4 +1,4 @@
-"""What a detector has to be better than: the network's own output, and a linear probe on the same layer."""
+"""Baselines for detectors: the network's own output, and a linear probe on the same layer."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from convscope.analyses.thresholds import Counter
+from convscope.analyses.thresholds import LabelledScores
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
 from convscope.statistics import group_areas
 from convscope.survey.survey import Survey
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
-"""Inverse strengths of the probe's penalty, of which the one with the best area on the validation images is taken."""
+"""Inverse penalties of the probe; the one with the largest area on the validation images is chosen."""
 
 
 def margins(outputs: np.ndarray, channels: np.ndarray, own: str) -> np.ndarray:
-    """How far each chosen output is ahead, (n label): softmax: log odds of the class against all others; sigmoid: the output itself."""
+    """Score of each class by the network's output, (n label). Softmax: log odds of the class against all others; sigmoid: the output."""
     values = outputs.astype(np.float64)
     if own == "sigmoid":
         return values[:, channels]
@@ -34,7 +34,14 @@ def margins(outputs: np.ndarray, channels: np.ndarray, own: str) -> np.ndarray:
 def own_outputs(
     survey: Survey, given: Mapping[str, int] | None, classes: tuple[str, ...], values: np.ndarray, positive: np.ndarray, own: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The output that stands for each class, and whether it is high (1) or low (-1) for it."""
+    """The unit of "output" for each class, (label), and 1, or -1 if that unit is low for the class, (label).
+
+    By `given`, else by name, else the unit with the largest area under the ROC curve.
+
+    Raises:
+        BadInput: `given` has no output for a class.
+        UnitNotFound: `given` has an unknown output.
+    """
     ones = np.ones(len(classes), np.int64)
     if given is not None:
         missing = [label for label in classes if label not in given]
@@ -55,13 +62,13 @@ def own_outputs(
 def linear_probe(
     means: np.ndarray, positive: np.ndarray, fit: np.ndarray, validation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logistic regression for each class: weights (label c), offsets and strengths (label).
+    """A linear probe: a logistic regression for each class. Returns weights (label c), offsets and inverse penalties (label).
 
     Args:
-        means: The layer's means over positions, (n c).
-        positive: Whether an image is of the class, (n label).
-        fit: Rows that the regression is fitted on.
-        validation: Rows that choose its strength.
+        means: Mean activations of the layer, (n c).
+        positive: Whether each image is of each class, (n label).
+        fit: Rows to fit on.
+        validation: Rows to choose the penalty on.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -75,9 +82,9 @@ def linear_probe(
         for strength in STRENGTHS:
             model: Any = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # not quite converged is still a probe, and judged by its area like the others
+                warnings.simplefilter("ignore")  # a fit that has not converged is compared by its area, too
                 model.fit(standard[fit], positive[fit, column])
-            area = Counter(standard[validation] @ model.coef_[0], positive[validation, column]).area()
+            area = LabelledScores(standard[validation] @ model.coef_[0], positive[validation, column]).area()
             if area > best:
                 best, strengths[column] = area, strength
                 weights[column] = model.coef_[0] / spread

@@ -1,4 +1,4 @@
-"""The maps of a layer that belong to a class: chosen by most of its images and by no other class."""
+"""Class maps: the units of a layer that are strong on most images of a class, and on those of no other class."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def class_maps(
     per_image: int = PER_IMAGE,
     per_class: int = PER_CLASS,
 ) -> ClassMaps:
-    """The maps of a layer that belong to a class: chosen by most of its images and by no other class.
+    """The units of a layer that belong to each class: those that most of its images vote for, and no other class lists.
 
-    Each image votes for its `per_image` channels of highest mean activation; a class lists the `per_class` channels with most votes;
-    then every channel that another class lists, too, is removed from all lists.
+    Each image votes for its `per_image` units of highest mean activation. A class lists the `per_class` units with the most votes.
+    Units that several classes list are then removed from all lists.
 
-    Ties: between channels of an image, the lower channel; between channels of a class with equal votes, the higher mean activation over
-    the class's images, then the lower channel. Channels without a vote are never listed, so a list may be shorter than `per_class`.
+    Ties: of an image's units, the lower number; of a class's units with equal votes, the higher mean activation over the class's images,
+    then the lower number. Units without a vote are never listed, so a list may be shorter than `per_class`.
 
     Args:
         survey: The survey; its images need labels.
         layer: Layer name; the article takes the last convolution after its ReLU.
-        classes: Labels that maps are for; others (a background) neither get maps nor take any away. None: all labels.
-        split: Only images of this split vote, so that others stay unseen; None: all images.
-        per_image: Votes of an image (the article's N1).
-        per_class: Channels of a class before removal (its N2).
+        classes: The labels that get maps; other labels (a background) are ignored. None: all labels.
+        split: Only images of this split vote; None: all images.
+        per_image: Votes per image (the article's N1).
+        per_class: Units a class lists before shared ones are removed (its N2).
 
     Returns:
-        Votes, and `.maps`, the channels of each class.
+        Votes, and `.maps`, the units of each class.
 
     Raises:
         LayerNotFound: Unknown layer.
-        BadInput: No labels; an unknown label or split, or a label without an image in the split; a survey of summaries with another
-            number of votes for each image, or asked about a split.
+        BadInput: No labels; an unknown label or split; a label without an image in the split; or a survey without per-image values, if
+            `per_image` is not the scan's number or a split is given.
 
     Source:
-        Shin 2020 (S2, section 1). Deviations: ties are declared; channels without a vote are dropped, where the code fills lists with
-        them; a single class keeps its list, where the code has none.
+        Shin 2020 (S2, section 1). Deviations: a rule for ties; units without a vote are dropped (the article's code fills lists with
+        them); a single class keeps its list (the code returns none).
 
     Example:
         >>> import convscope as cs
@@ -64,10 +64,12 @@ def class_maps(
     if min(per_image, per_class) < 1:
         raise BadInput(f"per_image and per_class must be at least 1, got {per_image} and {per_class}")
     if not survey.labels:
-        raise BadInput(f"survey {survey.path}: its images have no labels, so there are no classes to find maps of")
+        raise BadInput(f"survey {survey.path}: its images have no labels, so there are no classes for class maps")
     names = survey.chosen_labels(classes)
     if split is not None:
-        votes, means, counts = tally(survey.mean(layer), np.where(survey.in_split(split), survey.truth, -1), len(survey.labels), per_image)
+        votes, means, counts = count_votes(
+            survey.mean(layer), np.where(survey.in_split(split), survey.truth, -1), len(survey.labels), per_image
+        )
         names = _present(names, survey, counts, split, asked=classes is not None)
     elif per_image == survey.manifest["votes_per_image"]:
         votes, means, counts = _counted(survey, layer)
@@ -75,10 +77,10 @@ def class_maps(
         kept = survey.manifest["votes_per_image"]
         raise BadInput(f"survey {survey.path} holds summaries only, with {kept} votes for each image; got per_image={per_image}")
     else:
-        votes, means, counts = tally(survey.mean(layer), survey.truth, len(survey.labels), per_image)
+        votes, means, counts = count_votes(survey.mean(layer), survey.truth, len(survey.labels), per_image)
     rows = [survey.labels.index(label) for label in names]
     votes, means, counts = votes[rows], means[rows], counts[rows]
-    own, shared = elect(votes, means, per_class)
+    own, shared = choose_units(votes, means, per_class)
     return ClassMaps(
         votes=votes,
         frequency=votes / counts[:, None],
@@ -94,26 +96,26 @@ def class_maps(
     )
 
 
-def tally(means: np.ndarray, truth: np.ndarray, classes: int, per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Votes (label c), mean activations (label c) and numbers of images (label).
+def count_votes(means: np.ndarray, truth: np.ndarray, count: int, per_image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts votes. Returns votes (label c), mean activations (label c) and numbers of images (label).
 
     Args:
-        means: Mean activation of every channel, (n c).
-        truth: The class of every image, -1 for none, (n).
-        classes: How many classes.
-        per_image: How many channels an image votes for.
+        means: Mean activation of every unit, (n c).
+        truth: The label's index of every image, -1 for none, (n).
+        count: Number of labels.
+        per_image: Votes per image.
     """
     strongest = np.argsort(-means, axis=1, kind="stable")[:, :per_image]
-    votes, sums = np.zeros((classes, means.shape[1]), np.int64), np.zeros((classes, means.shape[1]))
+    votes, sums = np.zeros((count, means.shape[1]), np.int64), np.zeros((count, means.shape[1]))
     labelled = np.flatnonzero(truth >= 0)
     np.add.at(votes, (truth[labelled, None], strongest[labelled]), 1)
     np.add.at(sums, truth[labelled], means[labelled])
-    counts = np.bincount(truth[labelled], minlength=classes)
+    counts = np.bincount(truth[labelled], minlength=count)
     return votes, sums / np.maximum(counts, 1)[:, None], counts
 
 
-def elect(votes: np.ndarray, means: np.ndarray, per_class: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """The channels that each class keeps, and those that it loses because another class lists them, too; both most votes first."""
+def choose_units(votes: np.ndarray, means: np.ndarray, per_class: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """The units of each class, and the units it shares with another class, which are removed; both by descending votes."""
     channels = np.arange(votes.shape[1])
     lists = [
         [int(channel) for channel in np.lexsort((channels, -mean, -vote))[:per_class] if vote[channel]]
@@ -126,11 +128,11 @@ def elect(votes: np.ndarray, means: np.ndarray, per_class: int) -> tuple[list[tu
 
 
 def maps_of(given: ClassMaps | Mapping[str, Sequence[int]] | None, survey: Survey, layer: str) -> dict[str, tuple[int, ...]]:
-    """The maps meant: those given, or the survey's own by the article's numbers.
+    """{label: units} of given class maps, or of the survey's own with the article's numbers.
 
     Raises:
-        BadInput: The maps are of another layer, or no maps at all.
-        UnitNotFound: The layer has no such channel.
+        BadInput: The maps are of another layer, or something else.
+        UnitNotFound: The layer has no such unit.
     """
     if given is None:
         given = class_maps(survey, layer)
@@ -140,7 +142,7 @@ def maps_of(given: ClassMaps | Mapping[str, Sequence[int]] | None, survey: Surve
             raise BadInput(f"maps: expected class maps of layer {layer}, got {given.technique} of layer {there or 'none'}")
         given = given.maps
     if not isinstance(given, Mapping) or not given:
-        raise BadInput(f"maps: expected class maps or {{label: channels}}, got {type(given).__name__}")
+        raise BadInput(f"maps: expected class maps or {{label: units}}, got {type(given).__name__}")
     return {str(label): tuple(survey.units(layer, list(channels))) if len(channels) else () for label, channels in given.items()}
 
 
@@ -148,7 +150,7 @@ def _present(names: tuple[str, ...], survey: Survey, counts: np.ndarray, split: 
     """The labels that have an image in the split.
 
     Raises:
-        BadInput: None has, or one that was asked for has not.
+        BadInput: No label has one, or a label that was asked for has none.
     """
     present = tuple(label for label in names if counts[survey.labels.index(label)])
     missing = [label for label in names if label not in present]
@@ -158,7 +160,7 @@ def _present(names: tuple[str, ...], survey: Survey, counts: np.ndarray, split: 
 
 
 def _counted(survey: Survey, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What :func:`tally` gives, from the survey's own count."""
+    """What :func:`count_votes` returns, from the votes that the scan counted."""
     table = survey.classes(layer)
     place = {label: index for index, label in enumerate(survey.labels)}
     rows = np.array([place[label] for label in table["label"].to_pylist()], np.int64)

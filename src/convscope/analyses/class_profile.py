@@ -1,4 +1,4 @@
-"""Which classes a channel responds to: how well it tells each label's images from all others, and whether that could be chance."""
+"""Class profile: how well each unit separates the images of each label from all others (AUC, effect size, corrected p-value)."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ CORRECTIONS = {"holm": holm, "bh": benjamini_hochberg}
 def class_profile(
     survey: Survey, layer: str, units: Units = None, *, reduce: Literal["mean", "max"] = "mean", correction: Literal["holm", "bh"] = "holm"
 ) -> ClassProfile:
-    """Which classes units respond to.
+    """Which classes units respond to: AUC, effect size and corrected p-value of each unit and label.
 
-    AUC = U / (n m), Mann-Whitney, of a label's images against all other labelled images. p is exact where a label has one image, else
-    the normal approximation with corrections for ties and continuity; it is corrected over all pairs of unit and label asked about.
+    AUC = U / (n m), the Mann-Whitney statistic of a label's images against all other labelled images. p is exact for a label with one
+    image, else the normal approximation with corrections for ties and continuity. It is corrected over all pairs of unit and label.
 
     Args:
         survey: The survey; its images need labels.
         layer: Layer name.
         units: An int, a list, a slice, or None for all; class names are understood on "output".
-        reduce: "mean" or "max" over positions; for local features the maximum says more.
-        correction: "holm" or "bh".
+        reduce: "mean" or "max" over positions; the maximum suits local features.
+        correction: "holm" (bounds the chance of any false discovery) or "bh" (bounds the share of false discoveries).
 
     Returns:
         AUC, effect and p-values; `.responds(unit)` and `.best(label)`.
 
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
-        BadInput: Fewer than two labels; unknown reduce or correction; summaries only.
+        BadInput: Fewer than two labels, or a survey without per-image values.
 
     Source:
-        Mann and Whitney 1947; Holm 1979; Benjamini and Hochberg 1995. The question is that of class selectivity (Morcos et al. 2018,
-        arXiv 1803.06959), with a measure that outliers do not rule.
+        Mann and Whitney 1947; Holm 1979; Benjamini and Hochberg 1995. Class selectivity: Morcos et al. 2018,
+        arXiv 1803.06959; AUC is used because it is robust to outliers.
 
     Example:
         >>> import convscope as cs
@@ -56,7 +56,7 @@ def class_profile(
     chosen = survey.units(layer, units)
     if len(survey.labels) < 2:
         found = f"only {survey.labels[0]}" if survey.labels else "none"
-        raise BadInput(f"survey {survey.path}: responding to a class takes images of at least two labels, found {found}")
+        raise BadInput(f"survey {survey.path}: a class profile needs images of at least two labels, found {found}")
     own = survey.truth >= 0
     values = (survey.mean(layer) if reduce == "mean" else survey.maximum(layer))[own][:, chosen].astype(np.float64)
     truth = survey.truth[own]
@@ -77,14 +77,14 @@ def class_profile(
 
 
 def _effect(values: np.ndarray, truth: np.ndarray, count: int) -> np.ndarray:
-    """(label unit): the gap between a label's mean and the others', in standard deviations of the others."""
+    """Effect size, (label unit): difference of the label's mean and the others' mean, in standard deviations of the others."""
     centred = values - values.mean(0)
     sums, squares = np.zeros((count, values.shape[1])), np.zeros((count, values.shape[1]))
     np.add.at(sums, truth, centred)
     np.add.at(squares, truth, centred**2)
     sizes = np.bincount(truth, minlength=count)[:, None]
     rest = len(values) - sizes
-    mean = -sums / rest  # the centred values add up to nothing
+    mean = -sums / rest  # the centred values add up to 0
     deviation = np.sqrt(np.maximum((squares.sum(0) - squares - rest * mean**2) / np.maximum(rest - 1, 1), 0))
     gap = sums / sizes - mean
     return np.divide(gap, deviation, out=np.where(np.abs(gap) < 1e-12, 0.0, np.copysign(np.inf, gap)), where=deviation > 0)

@@ -1,4 +1,4 @@
-"""Alarms by the maps of a class, with thresholds chosen on images set aside, beside the network's own output and a linear probe."""
+"""Detector: alarms by class maps with thresholds from a validation set, and two baselines: the network's output and a linear probe."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from convscope.analyses.activation_sums import weights_of
 from convscope.analyses.baselines import linear_probe, margins, own_outputs
-from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, elect, maps_of, tally
-from convscope.analyses.thresholds import Counter, Rule
+from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, choose_units, count_votes, maps_of
+from convscope.analyses.thresholds import LabelledScores, Rule
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
 from convscope.results.detector import METHODS, Detector
@@ -38,40 +38,42 @@ def detector(
     draws: int = 1000,
     seed: int = 0,
 ) -> Detector:
-    """Alarms by the maps of a class, beside the network's own output and a linear probe.
+    """Alarms by class maps, with thresholds from a validation set; the network's own output and a linear probe for comparison.
 
-    A class's alarm sounds where S_c(x) > t_c. Part of the survey's images fits (statistics of maps, the probe's weights, and the maps
-    themselves if none are given); the other part, which fitting has not seen, chooses every threshold, by the same rule for all methods.
+    There is an alarm for class c if S_c(x) > t_c, see :func:`~convscope.activation_sums`. The survey's images are divided: one part fits
+    the statistics of maps, the probe's weights and, if none are given, the maps; the validation part chooses all thresholds, by the same
+    rule for all methods.
 
     Args:
         survey: The survey; its images need labels.
         layer: Layer name.
-        maps: Class maps, or {label: channels}; None: chosen on the fitting part by the article's numbers. Maps that were chosen on all
-            images make the validation look better than it is.
-        classes: Labels that alarms are for; all others are background, whose images only count as false alarms. None: the labels of
+        maps: Class maps, or {label: units}; None: chosen on the fitting part with the article's numbers. Maps that were chosen on all
+            images make the validation part look too good.
+        classes: The labels that alarms are for; all others are background, whose images only count as false alarms. None: the labels of
             `maps`, or all labels.
-        rule: "fpr" (lowest threshold with at most that false positive rate), "youden" or "fbeta".
+        rule: "fpr" (lowest threshold with at most that false positive rate), "youden" (largest TPR - FPR) or "fbeta" (largest F-beta).
         fpr: Target false positive rate of the rule "fpr".
-        beta: How much more recall weighs than precision in the rule "fbeta".
-        mode: How maps are added up: "standardized", "mean" or "sum", see :func:`~convscope.activation_sums`.
-        own: What the network's outputs are before their last function: "softmax" (one class each image) or "sigmoid" (several).
-        outputs: {label: output}; None: by name, else the output with the largest area on the fitting part.
-        split: Images with this split choose the thresholds; None: a share of each label's images, drawn by `seed`.
+        beta: Weight of recall relative to precision in the rule "fbeta".
+        mode: How activations are added up: "standardized", "mean" or "sum", see :func:`~convscope.activation_sums`.
+        own: The activation function that belongs after the network's output: "softmax" (one class per image) or "sigmoid" (several).
+        outputs: {label: unit of "output"}; None: by name, else the unit with the largest area under the ROC curve on the fitting part.
+        split: The split that is the validation part; None: a random share of each label's images.
         share: That share.
-        confidence: Of bootstrap intervals.
-        draws: How many bootstrap draws.
-        seed: Seed of split and draws.
+        confidence: Confidence of the bootstrap intervals.
+        draws: Number of bootstrap draws.
+        seed: Seed of the random share and the bootstrap.
 
     Returns:
-        The detector; :func:`~convscope.detector_evaluation` says how it does elsewhere.
+        The detector; evaluate it on other surveys with :func:`~convscope.detector_evaluation`.
 
     Raises:
-        LayerNotFound, UnitNotFound: Unknown layer or channel.
-        BadInput: No labels, too few images of a class, a class without maps, an unknown label, split, rule, mode or output; summaries only.
+        LayerNotFound, UnitNotFound: Unknown layer or unit.
+        BadInput: Fewer than two labels, too few images of a label, a class without maps, an unknown label, split or output, a number out
+            of range, or a survey without per-image values.
 
     Source:
-        Shin 2020 (S2, sections 4.4 and 5.6), without a rule for thresholds and without a comparison; both are here. The probe: logistic
-        regression on standardized means (Alain and Bengio 2016, arXiv 1610.01644), L2, strength by area on the validation part.
+        Shin 2020 (S2, sections 4.4 and 5.6); the rule for thresholds and the comparison are added. Probe: logistic regression on
+        standardized means (Alain and Bengio 2016, arXiv 1610.01644), L2 penalty chosen by the area on the validation part.
 
     Example:
         >>> import convscope as cs
@@ -125,18 +127,18 @@ def detector(
 def _thresholds(
     scores: np.ndarray, positive: np.ndarray, classes: tuple[str, ...], rule: Rule, bootstrap: tuple[float, int, int]
 ) -> dict[str, Any]:
-    """Thresholds and areas with their intervals, for scores (method n label)."""
+    """Thresholds and areas with their bootstrap intervals, from scores (method n label)."""
     confidence, draws, seed = bootstrap
     shape = scores.shape[::2]
     found = {"thresholds": np.zeros(shape), "intervals": np.zeros((*shape, 2))}
     found |= {"auc": np.zeros(shape), "auc_intervals": np.zeros((*shape, 2))}
     for at in np.ndindex(*shape):
-        counter = Counter(scores[at[0], :, at[1]], positive[:, at[1]])
+        labelled = LabelledScores(scores[at[0], :, at[1]], positive[:, at[1]])
         stream = derive_seed(seed, "detector", METHODS[at[0]], classes[at[1]])
-        found["thresholds"][at] = counter.threshold(rule)
-        found["intervals"][at] = counter.interval(rule, confidence, draws, stream)
-        found["auc"][at] = counter.area()
-        found["auc_intervals"][at] = counter.area_interval(confidence, draws, stream)
+        found["thresholds"][at] = labelled.threshold(rule)
+        found["intervals"][at] = labelled.interval(rule, confidence, draws, stream)
+        found["auc"][at] = labelled.area()
+        found["auc_intervals"][at] = labelled.area_interval(confidence, draws, stream)
     return found
 
 
@@ -148,12 +150,17 @@ def _maps(
     means: np.ndarray,
     truth: np.ndarray,
 ) -> dict[str, tuple[int, ...]]:
-    """The maps of each class: those given, or what the fitting part votes for; a background has none and votes for none."""
+    """{label: units}: the given maps, or those that the fitting part votes for.
+
+    Raises:
+        BadInput: An unknown label, or a class without units.
+        UnitNotFound: An unknown unit.
+    """
     names = survey.chosen_labels(classes)
     if given is None:
-        votes, mean, _ = tally(means, truth, len(survey.labels), PER_IMAGE)
+        votes, mean, _ = count_votes(means, truth, len(survey.labels), PER_IMAGE)
         rows = [survey.labels.index(label) for label in names]
-        chosen = dict(zip(names, elect(votes[rows], mean[rows], PER_CLASS)[0], strict=True))
+        chosen = dict(zip(names, choose_units(votes[rows], mean[rows], PER_CLASS)[0], strict=True))
     else:
         chosen = maps_of(given, survey, layer)
         if classes is not None:
@@ -163,15 +170,19 @@ def _maps(
     for label, channels in chosen.items():
         survey.known_label(label)
         if not channels:
-            raise BadInput(f"class {label!r} has no map of its own: all of its maps are other classes', too; try a smaller per_class")
+            raise BadInput(f"class {label!r} has no map of its own: other classes list all of its maps, too; try a smaller per_class")
     return chosen
 
 
 def _parts(survey: Survey, split: str | None, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of labelled images that fit, and of those that choose; each with every label, at least twice."""
+    """Rows of the fitting part and of the validation part; each has at least two images of every label.
+
+    Raises:
+        BadInput: Too few labels or images, or an unknown split.
+    """
     truth = survey.truth
     if len(survey.labels) < 2:
-        raise BadInput(f"survey {survey.path}: a detector takes images of at least two labels, found {', '.join(survey.labels) or 'none'}")
+        raise BadInput(f"survey {survey.path}: a detector needs images of at least two labels, found {', '.join(survey.labels) or 'none'}")
     if split is not None:
         chosen = survey.in_split(split) & (truth >= 0)
     else:
@@ -185,5 +196,5 @@ def _parts(survey: Survey, split: str | None, share: float, seed: int) -> tuple[
         counts = np.bincount(truth[rows], minlength=len(survey.labels))
         if counts.min() < 2:
             place = int(counts.argmin())
-            raise BadInput(f"a detector takes at least 2 images of each label {what}; {survey.labels[place]!r} has {counts[place]}")
+            raise BadInput(f"a detector needs at least 2 images of each label {what}; {survey.labels[place]!r} has {counts[place]}")
     return fit, validation

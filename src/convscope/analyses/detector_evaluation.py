@@ -1,4 +1,4 @@
-"""How a detector does on surveys that it has not seen: confusion, recall, ROC and precision-recall, beside the honest baselines."""
+"""Evaluation of a detector on other surveys: confusion matrices, recall, ROC and precision-recall curves, and its baselines'."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.analyses.activation_sums import same_weights, survey_names
 from convscope.analyses.baselines import margins
-from convscope.analyses.thresholds import Counter
+from convscope.analyses.thresholds import LabelledScores
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
 from convscope.results.detector import Detector
@@ -19,15 +19,16 @@ from convscope.seeding import derive_seed
 from convscope.survey.survey import Survey
 
 POINTS = 400
+"""Largest number of points of a curve."""
 
 
 @technique
 def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluation:
-    """How a detector's alarms do on other surveys by the same network, before and after a change of domain, say.
+    """Evaluates a detector on other surveys by the same network: before and after a change of domain, say.
 
     Args:
         detector: The detector.
-        surveys: Surveys with labels; labels without maps of their own are backgrounds.
+        surveys: Surveys with labels; labels that the detector has no maps for are background.
 
     Returns:
         Confusion matrices, recall, ROC and precision-recall curves for each survey and method.
@@ -36,7 +37,7 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
         BadInput: No survey, one without labels, or one by another network.
 
     Source:
-        Shin 2020 (S2, section 6), with the network's own decision and a linear probe beside the maps.
+        Shin 2020 (S2, section 6), with the network's own decision and a linear probe for comparison.
 
     Command line:
         convscope detector-evaluation out/detector/survey-features.27 survey drawings
@@ -47,7 +48,7 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
         if not isinstance(survey, Survey):
             raise BadInput(f"expected a survey, as read_survey(folder) gives it, got {type(survey).__name__}")
         if not survey.labels:
-            raise BadInput(f"survey {survey.path}: its images have no labels to hold alarms against")
+            raise BadInput(f"survey {survey.path}: its images have no labels to compare alarms with")
     truths = tuple(dict.fromkeys([*detector.classes, *sorted({label for survey in surveys for label in survey.labels})]))
     parts = [_on(detector, survey, truths) for survey in surveys]
     arrays: dict[str, Any] = {key: np.stack([part.arrays[key] for part in parts]) for key in parts[0].arrays}
@@ -65,13 +66,15 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
 
 @dataclass(frozen=True, eq=False)
 class _Part:
+    """Fields of a :class:`DetectorEvaluation` for one survey."""
+
     arrays: dict[str, np.ndarray]
     roc: tuple[tuple[np.ndarray, ...], ...]
     pr: tuple[tuple[np.ndarray, ...], ...]
 
 
 def _on(detector: Detector, survey: Survey, truths: tuple[str, ...]) -> _Part:
-    """Everything about one survey."""
+    """The evaluation on one survey."""
     own = survey.truth >= 0
     places = np.array([truths.index(label) for label in survey.labels])
     truth = places[survey.truth[own]]
@@ -88,7 +91,7 @@ def _on(detector: Detector, survey: Survey, truths: tuple[str, ...]) -> _Part:
         np.add.at(confusion[decision], (truth, taken[decision]), 1)
         np.add.at(by_truth[decision], truth, alarms[decision])
     counts = np.bincount(truth, minlength=len(truths))
-    hits = np.stack([by_truth[:, column, column] for column in range(classes)], 1)  # the classes are the first of the truths
+    hits = np.stack([by_truth[:, column, column] for column in range(classes)], 1)  # the first truths are the classes
     sounded = by_truth.sum(1)
     arrays = {
         "confusion": confusion,
@@ -102,11 +105,12 @@ def _on(detector: Detector, survey: Survey, truths: tuple[str, ...]) -> _Part:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole; NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=np.broadcast_to(whole, part.shape) > 0)
 
 
 def _curves(detector: Detector, scores: np.ndarray, truth: np.ndarray, arrays: dict[str, np.ndarray]) -> _Part:
-    """Areas, their intervals and curves, by scikit-learn."""
+    """Adds curves, areas and their bootstrap intervals."""
     from sklearn import metrics
 
     methods, _, classes = scores.shape
@@ -122,17 +126,17 @@ def _curves(detector: Detector, scores: np.ndarray, truth: np.ndarray, arrays: d
         low, high, _ = metrics.roc_curve(positive, each)
         precision, recall, _ = metrics.precision_recall_curve(positive, each)
         roc[method][column], pr[method][column] = _thinned(low, high), _thinned(recall, precision)
-        counter = Counter(each, positive)
+        labelled = LabelledScores(each, positive)
         seed = derive_seed(detector.seed, "detector evaluation", DECISIONS[method], detector.classes[column])
-        intervals[method, column] = counter.area_interval(detector.confidence, detector.draws, seed)
+        intervals[method, column] = labelled.area_interval(detector.confidence, detector.draws, seed)
         threshold = float(detector.thresholds[method, column])
-        recalls[method, column] = counter.rate_interval(threshold, detector.confidence, detector.draws, seed)
+        recalls[method, column] = labelled.rate_interval(threshold, detector.confidence, detector.draws, seed)
     arrays |= {"auc": auc, "ap": ap, "auc_intervals": intervals, "recall_intervals": recalls}
     return _Part(arrays, tuple(map(tuple, roc)), tuple(map(tuple, pr)))
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(2 points) with both ends, no more points than a figure can show."""
+    """A curve as (2 points), thinned to at most `POINTS` points with both ends."""
     kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).astype(np.int64))
     return np.stack([x[kept], y[kept]])
 
@@ -141,7 +145,7 @@ def detector_scores(detector: Detector, survey: Survey) -> np.ndarray:
     """Scores of every image of a survey by each method, (method n label).
 
     Raises:
-        BadInput: The survey is by another network, or of summaries only.
+        BadInput: The survey is by another network, or has no per-image values.
     """
     same_weights(survey, detector.manifest["network"]["weights_hash"], "the detector")
     maps, probe = (
@@ -151,9 +155,9 @@ def detector_scores(detector: Detector, survey: Survey) -> np.ndarray:
 
 
 def own_decisions(detector: Detector, survey: Survey) -> np.ndarray:
-    """The network's own decision on every image as an index into `detector.classes`, -1 for none of them, (n).
+    """The network's own decision on every image, (n): an index into `detector.classes`, -1 for none of them.
 
-    Softmax: the largest output. Sigmoid: the largest of those outputs that are above zero.
+    Softmax: the largest output. Sigmoid: the largest output above zero.
     """
     outputs = survey.maximum(OUTPUT)
     mine = outputs[:, detector.channels] * detector.signs

@@ -1,4 +1,4 @@
-"""The images of a data set that excite units most, and what the units see of them."""
+"""Exemplars: the images of a data set with the largest activation of each unit, cropped to its receptive field."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from convscope.results.provenance import technique
 from convscope.survey.survey import Survey
 
 FILL = 1.0
-"""What surrounds crops that the picture's border has cut: white."""
+"""Value outside the image in crops that reach over its border: white."""
 
 
 MOST = 2 * 2**30
-"""Crops may take so many bytes."""
+"""Largest size of all crops, in bytes."""
 
 
 @technique
 def exemplars(
     survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, middle: float = 1.0, crops: bool = True
 ) -> Exemplars:
-    """The images of a data set that excite units most, and what the units see of them.
+    """The images of a data set with the largest activation of each unit, cropped to its receptive field.
 
-    One place for each image: the unit's maximum over its map. The larger value comes first; of equals the image that comes first in the
-    data set; within an image the first place in reading order.
+    An image counts once, by the maximum of the unit's map. Larger values come first, then smaller image numbers; of equal maxima in an
+    image, the first in reading order counts.
 
     Args:
         survey: The survey.
         layer: Layer name.
         units: An int, a list, a slice, or None for all; class names are understood on "output".
-        top: How many images for each unit.
+        top: Number of images per unit.
         label: Only images with this label.
-        middle: Share of the receptive field's height and width that is shown, around its middle. Deep units may see the whole picture but
-            weigh the middle of their field most (Luo et al. 2016, arXiv 1701.04128): 0.5 shows more plainly what they look at.
-        crops: Whether to read the pictures; without them, only numbers are found.
+        middle: Share of the receptive field's height and width that is shown, around its middle. Receptive fields of deep units may cover
+            the whole image, but its middle has the most weight (Luo et al. 2016, arXiv 1701.04128): try 0.5.
+        crops: Whether to read the images and crop them.
 
     Returns:
         Values, images, positions, boxes and crops.
 
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
-        BadInput: Unknown label; a survey of summaries that keeps fewer images than asked for; more crops than memory should hold.
+        BadInput: Unknown label; `top` larger than the scan's, with a survey without per-image values; or too many crops for memory.
 
     Source:
-        Zeiler and Fergus 2014 (arXiv 1311.2901), top 9, one place per image; crop = receptive field of the place.
+        Zeiler and Fergus 2014 (arXiv 1311.2901): top 9, one position per image; crop = receptive field of the position.
 
     Example:
         >>> import convscope as cs
@@ -90,7 +90,7 @@ def exemplars(
 
 
 def _strongest(survey: Survey, layer: str, units: list[int], top: int, label: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values, images and positions, (unit top ...): from the survey's own list where it is long enough, else from all images."""
+    """Values, images and positions, (unit top ...): from the survey's table of top images if that is long enough, else from all images."""
     kept = survey.manifest["top"]
     if top <= kept:
         table = survey.top(layer, label)
@@ -116,7 +116,7 @@ def _strongest(survey: Survey, layer: str, units: list[int], top: int, label: st
 
 
 def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """What is inside the boxes, (unit top rgb h w), and the names of pictures that could not be read."""
+    """Crops of the boxes, (unit top rgb h w), and the names of images that could not be read."""
     size = (boxes[..., 2:] - boxes[..., :2]).reshape(-1, 2).max(0)
     needed = images.size * 3 * int(size[0]) * int(size[1]) * 4
     if needed > MOST:
@@ -126,7 +126,7 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
     cut = np.full((*images.shape, 3, *size), FILL, np.float32)
     missing: list[str] = []
     numbers = np.unique(images[images >= 0])
-    with task("reading pictures", len(numbers)) as advance:
+    with task("reading images", len(numbers)) as advance:
         for image in numbers:
             try:
                 picture = survey.picture(int(image))
@@ -137,7 +137,7 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
                 advance()
             for unit, place in np.argwhere(images == image):
                 y0, x0, y1, x1 = boxes[unit, place]
-                # a field that the upper or left border has cut lacks its beginning
+                # a receptive field that the upper or left border cuts lacks its beginning
                 top, left = size[0] - (y1 - y0) if y0 == 0 else 0, size[1] - (x1 - x0) if x0 == 0 else 0
                 cut[unit, place, :, top : top + y1 - y0, left : left + x1 - x0] = picture[:, y0:y1, x0:x1]
     return cut, tuple(missing)

@@ -1,4 +1,4 @@
-"""Channels that do nothing, always the same, or the same as another: each notion by itself, since they are not the same."""
+"""Finds dead, constant, saturated and duplicate channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convscope.results.provenance import technique
 from convscope.survey.survey import Survey
 
 DUST = 1e-9
-"""What is below this share of the layer's largest activation counts as zero: weights that decay leaves behind at 1e-14, say."""
+"""Activations below this share of the layer's largest count as zero: weight decay may leave 1e-14, say."""
 
 
 STEADY = 1e-6
@@ -25,15 +25,15 @@ TOP, SHARE = 0.98, "q95"
 
 @technique
 def filter_health(survey: Survey, layer: str | None = None, *, duplicate: float = 0.999) -> FilterHealth:
-    """Channels that do nothing, always the same, or the same as another.
+    """Finds dead, constant, saturated and duplicate channels.
 
-    Dead on this data is a statement about n images: by the rule of three, such a channel is alive on less than 3 / n of images like
-    these, with 95 % confidence. Structurally dead is a statement about the weights and needs no data.
+    Dead: never above zero on these n images; by the rule of three, a dead unit is active on less than 3 / n of such images, with 95 %
+    confidence. Structurally dead: cannot be above zero for any image, by interval bounds of the weights.
 
     Args:
         survey: The survey.
         layer: Layer name; None: all layers but the output.
-        duplicate: Channels count as duplicates if both their means and their maxima over images correlate at least so much.
+        duplicate: Two units are duplicates if their means and their maxima over images both correlate at least this much.
 
     Returns:
         A row for each unit; `.of(layer)` has the findings of one layer.
@@ -42,8 +42,8 @@ def filter_health(survey: Survey, layer: str | None = None, *, duplicate: float 
         LayerNotFound: Unknown layer.
 
     Source:
-        Average percentage of zeros: Hu et al. 2016 (arXiv 1607.03250). Structurally dead by interval bounds, e.g. of a collapsed batch
-        norm: Mehta et al. 2019 (arXiv 1811.12495).
+        Average percentage of zeros: Hu et al. 2016 (arXiv 1607.03250). Channels collapsed in training: Mehta et al. 2019 (arXiv
+        1811.12495).
 
     Example:
         >>> import convscope as cs
@@ -71,6 +71,7 @@ def filter_health(survey: Survey, layer: str | None = None, *, duplicate: float 
 
 
 def _of_layer(survey: Survey, layer: str, duplicate: float | None) -> dict[str, np.ndarray]:
+    """Array fields of the result for one layer; `duplicate` None: duplicates are not searched."""
     table = survey.channels(layer)
     known: dict[str, Any] = {
         name: table[name].to_numpy().astype(np.float64) for name in ("maximum", "positive", "bound", "sd", "peak_sd", SHARE)
@@ -98,7 +99,7 @@ def _of_layer(survey: Survey, layer: str, duplicate: float | None) -> dict[str, 
 
 
 def duplicates(means: np.ndarray, maxima: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each column, the first earlier one that it is correlated with by at least `least` in both (n c), or -1; and how much."""
+    """The first earlier column that each column duplicates, or -1, and their correlation: at least `least` in both arrays (n c)."""
     likeness = np.minimum(_correlation(means), _correlation(maxima))
     likeness[np.triu_indices(len(likeness))] = -np.inf  # only earlier ones, so that the first of a group has no twin
     found = np.nan_to_num(likeness, nan=-np.inf) >= least
@@ -107,7 +108,7 @@ def duplicates(means: np.ndarray, maxima: np.ndarray, least: float) -> tuple[np.
 
 
 def _correlation(values: np.ndarray) -> np.ndarray:
-    """Pearson's r between columns of (n c); NaN with a column that never varies."""
+    """Pearson correlation between columns of (n c); NaN for a constant column."""
     centred = values - values.mean(0, dtype=np.float64)
     length = np.sqrt((centred**2).sum(0))
     varies = length > STEADY * np.abs(values).max(0) * np.sqrt(len(values))
