@@ -35,7 +35,7 @@ def sheet(scope: cs.Scope, recipe: str, **numbers: object) -> None:
     for layer, units in (("output", LABELS), ("features.12", UNITS)):
         made = cs.feature_visualization(scope, layer, units, recipe=recipe, **numbers)
         for index, unit in enumerate(made.units):
-            name = made.labels[index] or f"{layer} unit {unit}"
+            name = made.unit_names[index] or f"{layer} unit {unit}"
             marked = "stuck" if made.status[index] == "stuck" else None
             pixels = np.asarray(
                 Image.fromarray(np.uint8(255 * made.images[index].transpose(1, 2, 0))).resize((192, 192), Image.Resampling.LANCZOS)

@@ -70,7 +70,7 @@ def _maps_table(studies: Sequence[Study]) -> str:
 def _against_table(studies: Sequence[Study]) -> str:
     """Areas of class maps against one other label at a time: what the maps tell a class from."""
     judged = studies[0].evaluation
-    pairs = [(label, other) for label in judged.classes for other in judged.truths if other != label]
+    pairs = [(label, other) for label in judged.classes for other in judged.labels if other != label]
     header = " | ".join(f"{label} against {other}" for label, other in pairs)
     rows = [f"| model | images | {header} |", "|---|---|" + "---|" * len(pairs)]
     for study in studies:
@@ -81,7 +81,7 @@ def _against_table(studies: Sequence[Study]) -> str:
 
 
 def _area(sums: cs.ActivationSums, label: str, other: str) -> float:
-    places = [sums.truths.index(each) for each in (label, other)]
+    places = [sums.labels.index(each) for each in (label, other)]
     rows = np.isin(sums.truth, places)
     return float(roc_auc_score(sums.truth[rows] == places[0], sums.sums[rows, sums.classes.index(label)]))
 
@@ -116,7 +116,7 @@ def _numbers(study: Study) -> dict[str, Any]:
     medians = {
         f"{domain}: {label} on {truth}": float(np.median(sums.sums[sums.truth == place, column]))
         for domain, sums in study.sums.items()
-        for place, truth in enumerate(sums.truths)
+        for place, truth in enumerate(sums.labels)
         for column, label in enumerate(sums.classes)
     }
     arrays = ("confusion", "alarms", "counts", "recall", "recall_intervals", "fpr", "precision", "auc", "auc_intervals", "ap")
@@ -127,7 +127,7 @@ def _numbers(study: Study) -> dict[str, Any]:
         "threshold_intervals": alarms.intervals.tolist(),
         "validation_auc": alarms.auc.tolist(),
         "median_sums": medians,
-        "truths": list(judged.truths),
+        "truths": list(judged.labels),
         "surveys": list(judged.surveys),
         "decisions": list(DECISIONS),
     } | {name: getattr(judged, name).tolist() for name in arrays}

@@ -87,7 +87,7 @@ def studied(model: str, material: Material) -> Study:
     lists = {"classes": insects, "train": [*fit, *tune], "photographs": val, "xray": xrays}
     surveys = {name: _scanned(scope, model, name, images, material.out) for name, images in lists.items()}
     maps = cs.class_maps(surveys["classes"], LAYER)
-    alarms = cs.detector(surveys["train"], LAYER, maps, split="tune", own="softmax" if function == "binary" else "sigmoid")
+    alarms = cs.detector(surveys["train"], LAYER, maps, split="tune", activation="softmax" if function == "binary" else "sigmoid")
     shown = [each for pair in zip(_examples(val), _examples(xrays), strict=True) for each in pair]
     return Study(
         name=model,

@@ -38,9 +38,9 @@ def test_sums_by_plain_loops(photos: cs.Survey, xrays: cs.Survey, mode: str) -> 
         expected = [values[0] + values[2], values[5]] if mode == "sum" else [(values[0] + values[2]) / 2, values[5]]
         np.testing.assert_allclose(result.sums[row, :2], expected, rtol=1e-5, atol=1e-6)
     assert np.isnan(result.sums[:, 2]).all(), "no maps, no sum"
-    assert result.truths == ("benign", "box", "gun", "knife")
-    assert [result.truths[place] if place >= 0 else None for place in result.truth[:4]] == ["gun", "knife", "benign", None]
-    assert [result.truths[place] for place in result.truth[12:15]] == ["knife", "box", "gun"]
+    assert result.labels == ("benign", "box", "gun", "knife")
+    assert [result.labels[place] if place >= 0 else None for place in result.truth[:4]] == ["gun", "knife", "benign", None]
+    assert [result.labels[place] for place in result.truth[12:15]] == ["knife", "box", "gun"]
     assert result.sizes.tolist() == [[2, 1, 0]] * 2 and result.surveys == ("photos", "xrays")
 
 
@@ -65,8 +65,8 @@ def test_networks_side_by_side(photos: cs.Survey, xrays: cs.Survey, tmp_path: Pa
     beside = first.beside(second)
     np.testing.assert_array_equal(beside.sums[:12], first.sums)
     np.testing.assert_array_equal(beside.sums[12:], second.sums[:, ::-1])
-    assert beside.layer == ("layer", "deep") and beside.surveys == ("photos", "second") and beside.sizes.tolist() == [[1, 1], [1, 2]]
-    assert [beside.truths[place] for place in beside.truth[12:15]] == ["knife", "box", "gun"] and beside.truth[3] == -1
+    assert beside.layers == ("layer", "deep") and beside.surveys == ("photos", "second") and beside.sizes.tolist() == [[1, 1], [1, 2]]
+    assert [beside.labels[place] for place in beside.truth[12:15]] == ["knife", "box", "gun"] and beside.truth[3] == -1
     assert len(beside.names) == 21 and beside.group.tolist() == [0] * 12 + [1] * 9
     with pytest.raises(BadInput, match="can stand side by side if classes and mode are the same"):
         first.beside(cs.activation_sums(xrays, "layer", {"gun": [0]}))

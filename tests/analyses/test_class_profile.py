@@ -61,7 +61,7 @@ def test_one_image_for_each_label(tmp_path: Path) -> None:
     survey = made(tmp_path / "s", {"layer": drawn(30, 4, 2, 2)}, labels, output=output, classes=labels)
     profile = cs.class_profile(survey, "output")
     assert [profile.best(label)[0] for label in labels] == list(range(30))
-    assert np.allclose(np.diag(profile.p), 1 / 30) and profile.labels[3] == "class 03"
+    assert np.allclose(np.diag(profile.p), 1 / 30) and profile.unit_names[3] == "class 03"
     assert profile.summary().endswith("before it is corrected)")
     assert profile.summary().splitlines()[0].startswith("class 00 (1 image): best units 0 class 00 (AUC 1.000)")
 

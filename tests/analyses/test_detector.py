@@ -131,7 +131,7 @@ def test_scores_are_sums_margins_and_the_probes(train: cs.Survey, xray: cs.Surve
     p = np.exp(output.astype(np.float32).astype(np.float64))
     p /= p.sum(1, keepdims=True)
     np.testing.assert_allclose(scores[1], np.log(p[:, [2, 1]] / (1 - p[:, [2, 1]])), rtol=1e-6, err_msg="outputs by name")
-    assert detector.channels.tolist() == [2, 1] and detector.own == "softmax"
+    assert detector.outputs.tolist() == [2, 1] and detector.activation == "softmax"
 
 
 def test_fitting_never_sees_the_images_that_choose(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_background_label_gets_no_maps_and_no_alarm(tmp_path: Path) -> None:
     splits = ["val" if row >= 45 else "train" for row in range(90)]
     survey = made(tmp_path / "s", {"layer": maps}, labels, splits=splits)
     detector = cs.detector(survey, "layer", classes=["gun", "knife"], split="val", draws=9)
-    assert detector.classes == ("gun", "knife") and detector.truths == ("gun", "knife", "other")
+    assert detector.classes == ("gun", "knife") and detector.labels == ("gun", "knife", "other")
     expected = cs.class_maps(survey, "layer", classes=["gun", "knife"], split="train").maps
     assert dict(detector.maps) == dict(expected)
     assert len(detector.truth) == 45 and (detector.truth == 2).sum() == 15, "backgrounds count as false alarms"
@@ -218,12 +218,12 @@ def test_thresholds_and_areas_are_those_of_the_validation_scores(train: cs.Surve
 
 def test_outputs_by_name_by_hand_and_by_search(train: cs.Survey, tmp_path: Path) -> None:
     found = cs.detector(survey_of(tmp_path / "1", classes=None), "layer", MAPS, draws=9)
-    assert found.channels.tolist() == [0, 1], "output 0 was made from what guns excite, 1 from what knives excite"
-    assert cs.detector(train, "layer", MAPS, outputs={"gun": 0, "knife": 1}, draws=9).channels.tolist() == [0, 1]
+    assert found.outputs.tolist() == [0, 1], "output 0 was made from what guns excite, 1 from what knives excite"
+    assert cs.detector(train, "layer", MAPS, outputs={"gun": 0, "knife": 1}, draws=9).outputs.tolist() == [0, 1]
     maps, labels, output = activations(96, 0)
     single = made(tmp_path / "2", {"layer": maps}, labels, output=output[:, :1] - output[:, 1:2])
     detector = cs.detector(single, "layer", MAPS, draws=9)
-    assert detector.own == "sigmoid" and detector.signs.tolist() == [1, -1] and detector.channels.tolist() == [0, 0]
+    assert detector.activation == "sigmoid" and detector.signs.tolist() == [1, -1] and detector.outputs.tolist() == [0, 0]
     assert (detector.auc[1] > 0.7).all()
     own = own_decisions(detector, single)
     np.testing.assert_array_equal(own, np.where(single.maximum("output")[:, 0] > 0, 0, 1))
@@ -246,7 +246,7 @@ def test_figure(train: cs.Survey) -> None:
         ({"rule": "best"}, BadInput, "rule must be fpr, youden or fbeta, got 'best'"),
         ({"fpr": 1.0}, BadInput, r"fpr must be in \[0, 1\) and beta above 0, got 1.0"),
         ({"mode": "max"}, BadInput, "mode must be mean, sum or standardized, got 'max'"),
-        ({"own": "tanh"}, BadInput, "own must be softmax or sigmoid"),
+        ({"activation": "tanh"}, BadInput, "activation must be softmax or sigmoid"),
         ({"share": 1.5}, BadInput, "share and confidence must be in"),
         ({"split": "val"}, BadInput, "has no image of split 'val': its images have no split"),
         ({"share": 0.01}, BadInput, "at least 2 images of each label to choose thresholds; 'benign' has 0"),

@@ -30,7 +30,7 @@ def xray(tmp_path_factory: pytest.TempPathFactory) -> cs.Survey:
 def test_evaluation_by_counting(train: cs.Survey, xray: cs.Survey) -> None:
     detector = cs.detector(train, "layer", MAPS, rule="youden", draws=50)
     result = cs.detector_evaluation(detector, train, xray)
-    assert result.surveys == ("train", "xray") and result.truths == ("gun", "knife", "benign") and result.classes == ("gun", "knife")
+    assert result.surveys == ("train", "xray") and result.labels == ("gun", "knife", "benign") and result.classes == ("gun", "knife")
     for place, survey in enumerate((train, xray)):
         labels = [survey.labels[at] if at >= 0 else None for at in survey.truth]
         scores = detector_scores(detector, survey)
@@ -42,8 +42,8 @@ def test_evaluation_by_counting(train: cs.Survey, xray: cs.Survey) -> None:
                     continue
                 lead = (scores[method, row] - detector.thresholds[method]) / spread[method]
                 taken = int(lead.argmax()) if lead.max() > 0 else 2
-                confusion[result.truths.index(label), taken] += 1
-                alarms[result.truths.index(label)] += scores[method, row] > detector.thresholds[method]
+                confusion[result.labels.index(label), taken] += 1
+                alarms[result.labels.index(label)] += scores[method, row] > detector.thresholds[method]
             np.testing.assert_array_equal(result.confusion[place, method], confusion)
             np.testing.assert_array_equal(result.alarms[place, method], alarms)
             for column, label in enumerate(result.classes):
@@ -62,7 +62,7 @@ def test_evaluation_by_counting(train: cs.Survey, xray: cs.Survey) -> None:
         decided = survey.maximum("output").argmax(1)  # benign, knife, gun
         own = [{2: 0, 1: 1, 0: 2}[int(each)] for each in decided]
         known = [row for row, label in enumerate(labels) if label is not None]
-        expected = metrics.confusion_matrix([result.truths.index(str(labels[row])) for row in known], [own[row] for row in known])
+        expected = metrics.confusion_matrix([result.labels.index(str(labels[row])) for row in known], [own[row] for row in known])
         np.testing.assert_array_equal(result.confusion[place, 3], expected)
 
 
@@ -70,7 +70,7 @@ def test_an_unseen_class_and_an_absent_one(train: cs.Survey, tmp_path: Path) -> 
     maps, _, output = activations(40, 7)
     other = made(tmp_path / "other", {"layer": maps}, ["gun", "umbrella"] * 20, output=output)
     result = cs.detector_evaluation(cs.detector(train, "layer", MAPS, draws=30), other)
-    assert result.truths == ("gun", "knife", "umbrella") and result.counts.tolist() == [[20, 0, 20]]
+    assert result.labels == ("gun", "knife", "umbrella") and result.counts.tolist() == [[20, 0, 20]]
     assert np.isnan(result.recall[0, :, 1]).all() and np.isnan(result.auc[0, :, 1]).all() and not np.isnan(result.fpr[0, :, 1]).any()
     assert result.roc[0][0][1].shape == (2, 0) and result.confusion[0, 0].sum() == 40 and not result.confusion[0, 0][1].any()
     assert "knife" in result.summary() and "recall n/a" in result.summary()

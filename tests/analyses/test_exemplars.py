@@ -56,7 +56,7 @@ def test_crops_are_what_the_unit_sees(survey: cs.Survey) -> None:
     cut = 0
     for unit, place in np.ndindex(*made.images.shape):
         y0, x0, y1, x1 = made.boxes[unit, place]
-        seen = survey.picture(int(made.images[unit, place]))[:, y0:y1, x0:x1]
+        seen = survey.read_image(int(made.images[unit, place]))[:, y0:y1, x0:x1]
         crop = made.crops[unit, place]
         lower = crop.shape[1] - seen.shape[1] if y0 == 0 else 0
         right = crop.shape[2] - seen.shape[2] if x0 == 0 else 0
@@ -72,7 +72,7 @@ def test_crops_are_what_the_unit_sees(survey: cs.Survey) -> None:
 
 def test_crops_of_a_unit_that_sees_everything(survey: cs.Survey) -> None:
     made = cs.exemplars(survey, "output", 0, top=2)
-    np.testing.assert_array_equal(made.crops[0, 1], survey.picture(int(made.images[0, 1])))
+    np.testing.assert_array_equal(made.crops[0, 1], survey.read_image(int(made.images[0, 1])))
 
 
 @pytest.mark.parametrize("middle", [0.25, 0.5, 0.9])
@@ -92,7 +92,7 @@ def test_the_middle_of_a_field_has_its_share_and_its_centre(middle: float) -> No
 def test_the_middle_where_every_position_sees_to_the_border(survey: cs.Survey) -> None:
     assert middles(np.array([[0, 60]] * 3), 60, 0.5).tolist() == [[0, 25], [15, 45], [35, 60]]
     made = cs.exemplars(survey, "output", 0, top=2, middle=0.5)
-    np.testing.assert_array_equal(made.crops[0, 1], survey.picture(int(made.images[0, 1]))[:, 6:18, 6:18])
+    np.testing.assert_array_equal(made.crops[0, 1], survey.read_image(int(made.images[0, 1]))[:, 6:18, 6:18])
     assert made.middle == 0.5 and "middle 50%" in made.view().note
 
 

@@ -38,7 +38,7 @@ def survey(scope: Scope, tmp_path_factory: pytest.TempPathFactory) -> cs.Survey:
 
 def test_pictures_fields_and_values_are_the_networks(scope: Scope, survey: cs.Survey) -> None:
     assert len(survey) == 30 and survey.skipped.num_rows == 1 and survey.labels == LABELS
-    pictures = torch.from_numpy(np.stack([survey.picture(int(image)) for image in survey.ids]))
+    pictures = torch.from_numpy(np.stack([survey.read_image(int(image)) for image in survey.ids]))
     assert torch.equal(pictures, torch.stack([scope.inputs(path) for path in survey.images["path"].to_pylist()]))
     for layer in ("2", "5"):
         maps = scope.activations(pictures, layer)[layer].numpy()
@@ -49,7 +49,7 @@ def test_pictures_fields_and_values_are_the_networks(scope: Scope, survey: cs.Su
         np.testing.assert_allclose(maps[(*rows, y, x)], maps.max((2, 3)), rtol=1e-5, atol=1e-6)
         field = cs.receptive_field(scope, layer)
         for place in ((0, 0), (3, 5), (maps.shape[2] - 1, 2)):
-            assert tuple(survey.fields(layer, np.array(place))) == field.box(*place)
+            assert tuple(survey.receptive_fields(layer, np.array(place))) == field.box(*place)
 
 
 def test_readers_run_on_it(scope: Scope, survey: cs.Survey) -> None:
@@ -61,7 +61,7 @@ def test_readers_run_on_it(scope: Scope, survey: cs.Survey) -> None:
     health = cs.filter_health(survey)
     assert health.layers == ("2", "5") and (health.bound >= health.maximum - 1e-4).all()
     detector = cs.detector(survey, "5", {"ant": [0, 1], "bee": [2, 3]}, draws=20)
-    assert detector.channels.tolist() == [0, 1] and cs.detector_evaluation(detector, survey).counts.tolist() == [[10, 10, 10]]
+    assert detector.outputs.tolist() == [0, 1] and cs.detector_evaluation(detector, survey).counts.tolist() == [[10, 10, 10]]
     assert cs.class_profile(survey, "5").auc.shape == (8, 3)
     assert cs.activation_sums(survey, "5", {"ant": [0]}).sums.shape == (30, 1)
     wins = survey.query("select channel, count(*) as n from values where layer = 'output' and maximum > 0 group by channel")
@@ -75,10 +75,10 @@ def test_a_labels_own_output_is_found(squeezenet: Scope, shared: Callable[[str],
     (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
     survey = cs.scan(squeezenet, str(tmp_path / "list.csv"), tmp_path / "survey", layers=["features.12"], decoders=0)
     profile = cs.class_profile(survey, "output")
-    names = [name.lower() for name in profile.labels]
-    own = [(names.index(label.lower()), column) for column, label in enumerate(profile.classes) if names.count(label.lower()) == 1]
+    names = [name.lower() for name in profile.unit_names]
+    own = [(names.index(label.lower()), column) for column, label in enumerate(profile.labels) if names.count(label.lower()) == 1]
     assert len(own) > 80
     areas = np.array([profile.auc[at] for at in own])
     assert np.median(areas) > 0.98 and areas.mean() > 0.95
-    first = [profile.best(profile.classes[column], 1)[0] == unit for unit, column in own]
+    first = [profile.best(profile.labels[column], 1)[0] == unit for unit, column in own]
     assert np.mean(first) > 0.4  # of 1000 outputs

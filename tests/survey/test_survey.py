@@ -77,17 +77,17 @@ def test_tables(survey: cs.Survey) -> None:
 def test_units(survey: cs.Survey) -> None:
     assert survey.units("first", None) == list(range(6)) and survey.units("first", slice(4, None)) == [4, 5]
     assert survey.units("first", 2) == [2] and survey.units("output", ["cat", 0]) == [2, 0] and survey.units("output", "bee") == [1]
-    assert survey.unit_labels("output", [2]) == ("cat",) and survey.unit_labels("first", [2]) == ("",)
+    assert survey.unit_names("output", [2]) == ("cat",) and survey.unit_names("first", [2]) == ("",)
 
 
 def test_fields(survey: cs.Survey) -> None:
-    rows, columns = survey.layer("first").rows, survey.layer("first").columns
-    boxes = survey.fields("first", np.array([[[0, 0]], [[3, 4]]]))
+    rows, columns = survey.layer("first").field_rows, survey.layer("first").field_columns
+    boxes = survey.receptive_fields("first", np.array([[[0, 0]], [[3, 4]]]))
     assert boxes[0, 0].tolist() == [rows[0, 0], columns[0, 0], rows[0, 1], columns[0, 1]]
     assert boxes[1, 0].tolist() == [rows[3, 0], columns[4, 0], rows[3, 1], columns[4, 1]]
-    assert survey.fields("output", np.array([0, 0])).tolist() == [0, 0, SIDE, SIDE]
+    assert survey.receptive_fields("output", np.array([0, 0])).tolist() == [0, 0, SIDE, SIDE]
     with pytest.raises(BadInput, match="a map of 4 x 5, got positions outside"):
-        survey.fields("first", np.array([4, 0]))
+        survey.receptive_fields("first", np.array([4, 0]))
 
 
 # --- SQL
@@ -132,7 +132,7 @@ def test_pictures_are_what_the_network_was_fed(tmp_path: Path, crop: float | Non
     survey = made(tmp_path / "s", MAPS, LABELS, ids=IDS, crop=crop)
     inputs = cs.Inputs(size=SIDE, crop=crop)
     for image in (0, 4, 13):
-        picture = survey.picture(image)
+        picture = survey.read_image(image)
         assert picture.dtype == np.float32
         np.testing.assert_array_equal(picture, inputs(tmp_path / "s" / "pictures" / f"{image}.png").numpy())
 
@@ -155,11 +155,11 @@ def test_pictures_in_tar_shards_and_in_memory(survey: cs.Survey, tmp_path: Path)
     with tarfile.open(tmp_path / "odd [1].tar", "w") as archive:
         for name in ("a/x.png", "a/y.png"):
             archive.add(path if name.endswith("y.png") else survey.images["path"][0].as_py(), name)
-    np.testing.assert_array_equal(read_original(f"{tmp_path}/odd [1].tar::a/y.png", survey.preprocessing), survey.picture(4))
+    np.testing.assert_array_equal(read_original(f"{tmp_path}/odd [1].tar::a/y.png", survey.preprocessing), survey.read_image(4))
     with pytest.raises(BadImage, match="the tar shard has no such member"):
         read_original(f"{tmp_path}/odd [1].tar::a/z.png", survey.preprocessing)
     fsspec.filesystem("memory").pipe("/framed/y.png", Path(path).read_bytes())
-    np.testing.assert_array_equal(read_original("memory://framed/y.png", survey.preprocessing), survey.picture(4))
+    np.testing.assert_array_equal(read_original("memory://framed/y.png", survey.preprocessing), survey.read_image(4))
 
 
 def test_pictures_that_are_gone(survey: cs.Survey, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_pictures_that_are_gone(survey: cs.Survey, tmp_path: Path) -> None:
     with pytest.raises(BadImage, match=r"tiny\.png: 3x3 pixels, too small"):
         read_original(str(tmp_path / "tiny.png"), survey.preprocessing)
     with pytest.raises(BadInput, match="has no image 3"):
-        survey.picture(3)
+        survey.read_image(3)
 
 
 # --- elsewhere, and not there
@@ -191,7 +191,7 @@ def test_summaries_only(tmp_path: Path) -> None:
     survey = made(tmp_path / "s", MAPS, LABELS, summary_only=True)
     assert repr(survey).endswith("summaries only)")
     assert survey.query("select count(*) as n from top").num_rows == 1 and survey.channels("first").num_rows == 6
-    with pytest.raises(BadInput, match="holds summaries only, so not what each image does"):
+    with pytest.raises(BadInput, match="holds summaries only, no per-image values"):
         survey.mean("first")
     with pytest.raises(BadInput, match="summaries only: no views rows and values"):
         survey.query("select * from values")
@@ -214,7 +214,7 @@ def broken(survey: cs.Survey, folder: Path, how: str) -> Path:
     [
         ("schema", "a survey of layout 7; this convscope reads layout 2: scan again"),
         ("technique", "is no survey, but a result of spectrum"),
-        ("unfinished", r"holds no finished survey \(manifest.json is missing; an interrupted scan goes on when it is run again\)"),
+        ("unfinished", r"holds no finished survey \(manifest.json is missing; run the scan again to resume it\)"),
         ("json", "manifest.json cannot be read"),
     ],
 )

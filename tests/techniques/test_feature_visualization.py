@@ -279,7 +279,7 @@ def test_the_picture_changes_and_the_objective_rises(scope: Scope, recipe: str) 
     assert (made.history[:, -1] > made.history[:, 0]).all()
     assert made.history.shape == (3, short(recipe)["steps"] * short(recipe).get("stages", 1))
     assert made.images.dtype == np.float32 and made.images.min() >= 0 and made.images.max() <= 1
-    assert made.status == ("converged",) * 3 and made.reasons == ("",) * 3 and made.units == (0, 3, 5) and made.labels == ("",) * 3
+    assert made.status == ("converged",) * 3 and made.reasons == ("",) * 3 and made.units == (0, 3, 5) and made.unit_names == ("",) * 3
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -367,7 +367,7 @@ def test_scores_of_classes() -> None:
     made = seen(scope, "crops", ("b", 3), "output")
     logits = scope.activations(torch.from_numpy(made.images.copy()), "output")["output"]
     assert made.scores.tolist() == [float(logits[0, 1]), float(logits[1, 3])]
-    assert made.labels == ("b", "d") and made.units == (1, 3)
+    assert made.unit_names == ("b", "d") and made.units == (1, 3)
 
 
 def test_scores_after_running_out_of_memory(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:

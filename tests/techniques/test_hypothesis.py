@@ -152,7 +152,7 @@ def test_reduce_and_seed() -> None:
 def test_class_names() -> None:
     scope = Scope(hand_built.small(), Inputs(size=24, classes=["a", "b", "c", "d", "e"]))
     made = convscope.hypothesis(scope, "output", "c", draws(3, 3, 24, 24), draws(3, 3, 24, 24, seed=1), permutations=9)
-    assert made.unit == 2 and made.labels == ("a", "b", "c", "d", "e") and "unit 2 (c)" in made.verdict
+    assert made.unit == 2 and made.unit_names == ("a", "b", "c", "d", "e") and "unit 2 (c)" in made.verdict
 
 
 def test_the_network_is_left_as_it_was(small: nn.Module) -> None:

@@ -109,7 +109,7 @@ def test_against_a_slow_twin(wide: Scope, picture: Tensor, method: str, patch, s
     made = convscope.occlusion(wide, picture, 3, patch=patch, stride=stride, grid=grid, method=method)
     pairs = [(item, item) if isinstance(item, int) else item for item in (patch, stride)]
     same_as_slow(made, hidden_slowly(wide.model, picture, torch.full_like(picture, 0.5), 3, *pairs, grid=grid))
-    assert made.targets == (3,) and made.labels == ("dog",) and made.score == "probability" and made.layer == "output"
+    assert made.targets == (3,) and made.target_names == ("dog",) and made.score == "probability" and made.layer == "output"
     assert made.base[0] == pytest.approx(float(outputs(wide.model, picture[None]).softmax(1)[0, 3]), rel=1e-12)
     for (y0, x0, y1, x1), (row, column) in zip(made.boxes.reshape(-1, 4), np.ndindex(*made.boxes.shape[:2]), strict=True):
         assert (y0, x0) == (row * pairs[1][0], column * pairs[1][1])
@@ -320,7 +320,7 @@ def test_several_pictures_and_their_own_classes(wide: Scope) -> None:
     assert list(made.targets) == expected and len(set(expected)) > 1, "the test's pictures are of one class"
     for index, target in enumerate(expected):
         same_as_slow(made, hidden_slowly(wide.model, pictures[index], torch.full_like(pictures[0], 0.5), target, (8, 8), (7, 7)), index)
-    assert made.labels == tuple(CLASS_NAMES[target] for target in expected)
+    assert made.target_names == tuple(CLASS_NAMES[target] for target in expected)
     assert made.classes == {str(unit): CLASS_NAMES[unit] for unit in np.unique(made.label)}
     named = convscope.occlusion(wide, pictures, "cat", patch=8, stride=7)
     assert named.targets == (2,) * 4 and (named.map == convscope.occlusion(wide, pictures, "2", patch=8, stride=7).map).all()
@@ -493,7 +493,7 @@ def pointing_game(count: int, stride: int) -> tuple[float, float]:
         if int(scope.activations(picture[None], "output")["output"].argmax()) != CLASSES.index(label):
             continue
         made = convscope.occlusion(scope, picture, patch=24, stride=stride, fill="median", verify=0)
-        assert drawn.mask is not None and made.labels == (label,) and made.method == "incremental"
+        assert drawn.mask is not None and made.target_names == (label,) and made.method == "incremental"
         hits.append(bool(drawn.mask[np.unravel_index(int(made.drop[0].argmax()), drawn.mask.shape)]))
         centres.append(bool(drawn.mask[64, 64]))
     return float(np.mean(hits)), float(np.mean(centres))

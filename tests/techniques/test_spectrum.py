@@ -66,7 +66,7 @@ def test_a_vector_layer_is_its_own_mean() -> None:
     images = draws(2, 3, 24, 24)
     made = convscope.spectrum(scope, "output", images)
     assert (made.values == scope.activations(images, "output")["output"].numpy()).all() and (made.maxima == made.values).all()
-    assert made.labels == ("a", "b", "c", "d", "e")
+    assert made.unit_names == ("a", "b", "c", "d", "e")
     assert (made.active == (made.values > 0)).all()
 
 
@@ -155,4 +155,4 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
 
 def test_a_trained_network_recognizes(squeezenet: Scope, shared: object) -> None:
     found = convscope.spectrum(squeezenet, "output", shared("images/imagenet-sample/n01443537_goldfish.jpg"))  # type: ignore[operator]
-    assert found.labels[found.spikes(1)[0][0]] == "goldfish" and found.rank(1).tolist() == [1]
+    assert found.unit_names[found.spikes(1)[0][0]] == "goldfish" and found.rank(1).tolist() == [1]

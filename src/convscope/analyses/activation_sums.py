@@ -62,16 +62,16 @@ def activation_sums(
     means = [each.mean(layer) for each in surveys]
     weights, offset = weights_of(chosen, means[0], mode)
     sums = [each.astype(np.float64) @ weights.T + offset for each in means]
-    truths = tuple(sorted({label for each in surveys for label in each.labels}))
-    places = [np.array([*(truths.index(label) for label in each.labels), -1], np.int64) for each in surveys]
+    labels = tuple(sorted({label for each in surveys for label in each.labels}))
+    places = [np.array([*(labels.index(label) for label in each.labels), -1], np.int64) for each in surveys]
     return ActivationSums(
         sums=np.concatenate(sums),
         truth=np.concatenate([place[each.truth] for each, place in zip(surveys, places, strict=True)]),
         group=np.repeat(np.arange(len(surveys)), [len(each) for each in means]),
         sizes=np.array([[len(each) for each in chosen.values()]] * len(surveys)),
-        layer=(layer,) * len(surveys),
+        layers=(layer,) * len(surveys),
         classes=tuple(chosen),
-        truths=truths,
+        labels=labels,
         surveys=survey_names(surveys),
         names=tuple(name for each in surveys for name in each.names),
         mode=mode,

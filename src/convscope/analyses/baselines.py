@@ -18,21 +18,21 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse penalties of the probe; the one with the largest area on the validation images is chosen."""
 
 
-def margins(outputs: np.ndarray, channels: np.ndarray, own: str) -> np.ndarray:
+def margins(outputs: np.ndarray, units: np.ndarray, activation: str) -> np.ndarray:
     """Score of each class by the network's output, (n label). Softmax: log odds of the class against all others; sigmoid: the output."""
     values = outputs.astype(np.float64)
-    if own == "sigmoid":
-        return values[:, channels]
-    found = np.empty((len(values), len(channels)))
-    for column, channel in enumerate(channels):
-        others = np.delete(values, channel, axis=1)
+    if activation == "sigmoid":
+        return values[:, units]
+    found = np.empty((len(values), len(units)))
+    for column, unit in enumerate(units):
+        others = np.delete(values, unit, axis=1)
         highest = others.max(1)
-        found[:, column] = values[:, channel] - highest - np.log(np.exp(others - highest[:, None]).sum(1))
+        found[:, column] = values[:, unit] - highest - np.log(np.exp(others - highest[:, None]).sum(1))
     return found
 
 
-def own_outputs(
-    survey: Survey, given: Mapping[str, int] | None, classes: tuple[str, ...], values: np.ndarray, positive: np.ndarray, own: str
+def find_outputs(
+    survey: Survey, given: Mapping[str, int] | None, classes: tuple[str, ...], values: np.ndarray, positive: np.ndarray, activation: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The unit of "output" for each class, (label), and 1, or -1 if that unit is low for the class, (label).
 
@@ -52,7 +52,7 @@ def own_outputs(
     if all(names.count(label.lower()) == 1 for label in classes):
         return np.array([names.index(label.lower()) for label in classes]), ones
     highest = values.max(1, keepdims=True)
-    likely = values - highest - np.log(np.exp(values - highest).sum(1, keepdims=True)) if own == "softmax" else values
+    likely = values - highest - np.log(np.exp(values - highest).sum(1, keepdims=True)) if activation == "softmax" else values
     areas = np.stack([group_areas(likely, (~column).astype(np.int64), 2)[0][0] for column in positive.T])
     if values.shape[1] == 1:
         return np.zeros(len(classes), np.int64), np.where(areas[:, 0] < 0.5, -1, 1)

@@ -88,7 +88,7 @@ def class_maps(
         counts=counts,
         layer=layer,
         classes=names,
-        labels=survey.unit_labels(layer, range(votes.shape[1])),
+        unit_names=survey.unit_names(layer, range(votes.shape[1])),
         maps=dict(zip(names, own, strict=True)),
         shared=dict(zip(names, shared, strict=True)),
         per_image=per_image,

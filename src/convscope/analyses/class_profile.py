@@ -69,8 +69,8 @@ def class_profile(
         counts=np.bincount(truth, minlength=len(survey.labels)),
         layer=layer,
         units=tuple(chosen),
-        labels=survey.unit_labels(layer, chosen),
-        classes=survey.labels,
+        unit_names=survey.unit_names(layer, chosen),
+        labels=survey.labels,
         reduce=reduce,
         correction=correction,
     )

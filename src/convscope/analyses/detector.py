@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convscope.analyses.activation_sums import weights_of
-from convscope.analyses.baselines import linear_probe, margins, own_outputs
+from convscope.analyses.baselines import find_outputs, linear_probe, margins
 from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, choose_units, count_votes, maps_of
 from convscope.analyses.thresholds import LabelledScores, Rule
 from convscope.errors import BadInput
@@ -30,7 +30,7 @@ def detector(
     fpr: float = 0.05,
     beta: float = 1.0,
     mode: Literal["mean", "sum", "standardized"] = "standardized",
-    own: Literal["softmax", "sigmoid"] = "softmax",
+    activation: Literal["softmax", "sigmoid"] = "softmax",
     outputs: Mapping[str, int] | None = None,
     split: str | None = None,
     share: float = 0.5,
@@ -55,7 +55,7 @@ def detector(
         fpr: Target false positive rate of the rule "fpr".
         beta: Weight of recall relative to precision in the rule "fbeta".
         mode: How activations are added up: "standardized", "mean" or "sum", see :func:`~convscope.activation_sums`.
-        own: The activation function that belongs after the network's output: "softmax" (one class per image) or "sigmoid" (several).
+        activation: The activation function that belongs after the network's output: "softmax" (one class per image) or "sigmoid" (several).
         outputs: {label: unit of "output"}; None: by name, else the unit with the largest area under the ROC curve on the fitting part.
         split: The split that is the validation part; None: a random share of each label's images.
         share: That share.
@@ -92,31 +92,31 @@ def detector(
     means, values, truth = survey.mean(layer).astype(np.float64), survey.maximum(OUTPUT), survey.truth
     chosen = _maps(survey, layer, maps, classes, means[fit], truth[fit])
     positive = truth[:, None] == [survey.labels.index(label) for label in chosen]
-    own = own if values.shape[1] > 1 else "sigmoid"
-    channels, signs = own_outputs(survey, outputs, tuple(chosen), values[fit], positive[fit], own)
+    activation = activation if values.shape[1] > 1 else "sigmoid"
+    units, signs = find_outputs(survey, outputs, tuple(chosen), values[fit], positive[fit], activation)
     sums, offset = weights_of(chosen, means[fit], mode)
     probe, bias, strengths = linear_probe(means, positive, fit, validation)
     by_maps, by_probe = (means[validation] @ weights.T + each for weights, each in ((sums, offset), (probe, bias)))
-    scores = np.stack([by_maps, margins(values[validation], channels, own) * signs, by_probe])
+    scores = np.stack([by_maps, margins(values[validation], units, activation) * signs, by_probe])
     return Detector(
         **_thresholds(scores, positive[validation], tuple(chosen), chooser, (confidence, draws, seed)),
         scores=scores,
         truth=truth[validation],
         weights=np.stack([sums, probe]),
         offsets=np.stack([offset, bias]),
-        channels=channels,
+        outputs=units,
         signs=signs,
         strengths=strengths,
         layer=layer,
         classes=tuple(chosen),
-        truths=survey.labels,
+        labels=survey.labels,
         names=tuple(survey.names[row] for row in validation),
         maps=chosen,
         mode=mode,
         rule=rule,
         fpr=fpr,
         beta=beta,
-        own=own,
+        activation=activation,
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -167,9 +167,9 @@ def _maps(
             if missing := [label for label in names if label not in chosen]:
                 raise BadInput(f"maps have none for class {missing[0]!r}; they are for {', '.join(chosen)}")
             chosen = {label: chosen[label] for label in names}
-    for label, channels in chosen.items():
+    for label, units in chosen.items():
         survey.known_label(label)
-        if not channels:
+        if not units:
             raise BadInput(f"class {label!r} has no map of its own: other classes list all of its maps, too; try a smaller per_class")
     return chosen
 

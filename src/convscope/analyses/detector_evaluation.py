@@ -49,8 +49,8 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
             raise BadInput(f"expected a survey, as read_survey(folder) gives it, got {type(survey).__name__}")
         if not survey.labels:
             raise BadInput(f"survey {survey.path}: its images have no labels to compare alarms with")
-    truths = tuple(dict.fromkeys([*detector.classes, *sorted({label for survey in surveys for label in survey.labels})]))
-    parts = [_on(detector, survey, truths) for survey in surveys]
+    labels = tuple(dict.fromkeys([*detector.classes, *sorted({label for survey in surveys for label in survey.labels})]))
+    parts = [_on(detector, survey, labels) for survey in surveys]
     arrays: dict[str, Any] = {key: np.stack([part.arrays[key] for part in parts]) for key in parts[0].arrays}
     return DetectorEvaluation(
         **arrays,
@@ -58,7 +58,7 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
         pr=tuple(part.pr for part in parts),
         layer=detector.layer,
         classes=detector.classes,
-        truths=truths,
+        labels=labels,
         surveys=survey_names(surveys),
         confidence=detector.confidence,
     )
@@ -73,10 +73,10 @@ class _Part:
     pr: tuple[tuple[np.ndarray, ...], ...]
 
 
-def _on(detector: Detector, survey: Survey, truths: tuple[str, ...]) -> _Part:
+def _on(detector: Detector, survey: Survey, labels: tuple[str, ...]) -> _Part:
     """The evaluation on one survey."""
     own = survey.truth >= 0
-    places = np.array([truths.index(label) for label in survey.labels])
+    places = np.array([labels.index(label) for label in survey.labels])
     truth = places[survey.truth[own]]
     scores, decided = detector_scores(detector, survey)[:, own], own_decisions(detector, survey)[own]
     classes = len(detector.classes)
@@ -85,13 +85,13 @@ def _on(detector: Detector, survey: Survey, truths: tuple[str, ...]) -> _Part:
     lead = np.where(above, (scores - detector.thresholds[:, None]) / np.where(spread > 0, spread, 1), -np.inf)
     taken = np.concatenate([np.where(above.any(2), lead.argmax(2), classes), np.where(decided < 0, classes, decided)[None]])
     alarms = np.concatenate([above, (decided[:, None] == np.arange(classes))[None]])
-    confusion = np.zeros((len(DECISIONS), len(truths), classes + 1), np.int64)
-    by_truth = np.zeros((len(DECISIONS), len(truths), classes), np.int64)
+    confusion = np.zeros((len(DECISIONS), len(labels), classes + 1), np.int64)
+    by_truth = np.zeros((len(DECISIONS), len(labels), classes), np.int64)
     for decision in range(len(DECISIONS)):
         np.add.at(confusion[decision], (truth, taken[decision]), 1)
         np.add.at(by_truth[decision], truth, alarms[decision])
-    counts = np.bincount(truth, minlength=len(truths))
-    hits = np.stack([by_truth[:, column, column] for column in range(classes)], 1)  # the first truths are the classes
+    counts = np.bincount(truth, minlength=len(labels))
+    hits = np.stack([by_truth[:, column, column] for column in range(classes)], 1)  # the first labels are the classes
     sounded = by_truth.sum(1)
     arrays = {
         "confusion": confusion,
@@ -151,7 +151,7 @@ def detector_scores(detector: Detector, survey: Survey) -> np.ndarray:
     maps, probe = (
         survey.mean(detector.layer) @ weights.T + offset for weights, offset in zip(detector.weights, detector.offsets, strict=True)
     )
-    return np.stack([maps, margins(survey.maximum(OUTPUT), detector.channels, detector.own) * detector.signs, probe])
+    return np.stack([maps, margins(survey.maximum(OUTPUT), detector.outputs, detector.activation) * detector.signs, probe])
 
 
 def own_decisions(detector: Detector, survey: Survey) -> np.ndarray:
@@ -160,7 +160,7 @@ def own_decisions(detector: Detector, survey: Survey) -> np.ndarray:
     Softmax: the largest output. Sigmoid: the largest output above zero.
     """
     outputs = survey.maximum(OUTPUT)
-    mine = outputs[:, detector.channels] * detector.signs
+    mine = outputs[:, detector.outputs] * detector.signs
     decided = mine.argmax(1)
-    taken = mine.max(1) == outputs.max(1) if detector.own == "softmax" else mine.max(1) > 0
+    taken = mine.max(1) == outputs.max(1) if detector.activation == "softmax" else mine.max(1) > 0
     return np.where(taken, decided, -1)

@@ -65,7 +65,7 @@ def exemplars(
         raise BadInput(f"middle must be above 0 and at most 1, got {middle}")
     values, images, positions = _strongest(survey, layer, chosen, top, label)
     there = images >= 0
-    boxes = np.where(there[..., None], survey.fields(layer, np.where(there[..., None], positions, 0), middle), 0)
+    boxes = np.where(there[..., None], survey.receptive_fields(layer, np.where(there[..., None], positions, 0), middle), 0)
     cut, missing = _crops(survey, images, boxes) if crops else (np.zeros((len(chosen), 0, 3, 0, 0), np.float32), ())
     rows = [[survey.row(int(image)) for image in line if image >= 0] for line in images]
     labels = [survey.labels[place] if place >= 0 else "" for place in survey.truth]
@@ -77,7 +77,7 @@ def exemplars(
         crops=cut,
         layer=layer,
         units=tuple(chosen),
-        labels=survey.unit_labels(layer, chosen),
+        unit_names=survey.unit_names(layer, chosen),
         label=label or "",
         names=tuple(tuple(survey.names[row] for row in line) for line in rows),
         image_labels=tuple(tuple(labels[row] for row in line) for line in rows),
@@ -129,7 +129,7 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
     with task("reading images", len(numbers)) as advance:
         for image in numbers:
             try:
-                picture = survey.picture(int(image))
+                picture = survey.read_image(int(image))
             except BadImage:
                 missing.append(survey.names[survey.row(int(image))])
                 continue

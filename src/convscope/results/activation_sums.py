@@ -30,12 +30,12 @@ class ActivationSums(Result):
 
     Attributes:
         sums: Each image's sum over the maps of each class, (n label); NaN for a class without maps.
-        truth: The images' own labels as indices into `truths`, -1 for none, (n).
+        truth: The images' own labels as indices into `labels`, -1 for none, (n).
         group: The survey of each image as an index into `surveys`, (n).
         sizes: How many maps each class has in each survey, (survey label).
-        layer: The layers' names, one for each survey.
+        layers: The layers' names, one for each survey.
         classes: The classes whose maps were summed.
-        truths: The labels found.
+        labels: The labels found.
         surveys: The surveys' names.
         names: The images' names.
         mode: "mean", "sum" or "standardized".
@@ -45,9 +45,9 @@ class ActivationSums(Result):
     truth: Array = axes("n")
     group: Array = axes("n")
     sizes: Array = axes("survey label")
-    layer: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
-    truths: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     surveys: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     mode: str = "mean"
@@ -63,18 +63,18 @@ class ActivationSums(Result):
             if set(other.classes) != set(self.classes) or other.mode != self.mode:
                 mine, theirs = (f"{each.mode} over maps of {', '.join(each.classes)}" for each in (self, other))
                 raise BadInput(f"sums can stand side by side if classes and mode are the same, got {mine} and {theirs}")
-        truths = tuple(sorted({label for each in every for label in each.truths}))
+        labels = tuple(sorted({label for each in every for label in each.labels}))
         order = [[each.classes.index(label) for label in self.classes] for each in every]
         starts = np.cumsum([0, *(len(each.surveys) for each in every)])
-        indices = [np.array([*(truths.index(label) for label in each.truths), -1], np.int64) for each in every]
+        indices = [np.array([*(labels.index(label) for label in each.labels), -1], np.int64) for each in every]
         return dataclasses.replace(
             self,
             sums=np.concatenate([each.sums[:, columns] for each, columns in zip(every, order, strict=True)]),
             truth=np.concatenate([index[each.truth] for each, index in zip(every, indices, strict=True)]),
             group=np.concatenate([each.group + start for each, start in zip(every, starts, strict=False)]),
             sizes=np.concatenate([each.sizes[:, columns] for each, columns in zip(every, order, strict=True)]),
-            layer=tuple(layer for each in every for layer in each.layer),
-            truths=truths,
+            layers=tuple(layer for each in every for layer in each.layers),
+            labels=labels,
             surveys=tuple(name for each in every for name in each.surveys),
             names=tuple(name for each in every for name in each.names),
         )
@@ -84,7 +84,7 @@ class ActivationSums(Result):
         lines: list[str] = []
         for survey, name in enumerate(self.surveys):
             for column, label in enumerate(self.classes):
-                rows = [(truth, (self.group == survey) & (self.truth == index)) for index, truth in enumerate(self.truths)]
+                rows = [(truth, (self.group == survey) & (self.truth == index)) for index, truth in enumerate(self.labels)]
                 medians = [f"{truth} {np.median(self.sums[own, column]):.3g}" for truth, own in rows if own.any()]
                 maps = f"{self.sizes[survey, column]} maps of {label}"
                 lines.append(f"{name}, {maps}: median {self.mode} of images of {', '.join(medians)}")
@@ -99,7 +99,7 @@ class ActivationSums(Result):
             f"The higher a label's own line above the others, the better these maps tell it. {_VALUES[self.mode]}",
             f"Shown are the first {len(columns)} of {len(self.classes)} classes." if len(self.classes) > len(columns) else "",
         )
-        subtitle = words.subtitle(self, f"layer {' / '.join(dict.fromkeys(self.layer))}", self.mode)
+        subtitle = words.subtitle(self, f"layer {' / '.join(dict.fromkeys(self.layers))}", self.mode)
         return View("Activation sums", (Group(tuple(plots), len(columns)),), subtitle=subtitle, note=note)
 
 
@@ -116,10 +116,10 @@ def _plot(result: ActivationSums, survey: int, column: int) -> Curves:
 def _groups(result: ActivationSums, survey: int, label: str) -> list[tuple[str, int, np.ndarray]]:
     """(name, colour, rows) of the images of each label; with many labels, those of `label` and all others."""
     own = result.group == survey
-    if len(result.truths) <= _MOST_LINES:
-        names = [*enumerate(result.truths), (-1, "no label")]
+    if len(result.labels) <= _MOST_LINES:
+        names = [*enumerate(result.labels), (-1, "no label")]
         found = [(name, index, np.flatnonzero(own & (result.truth == index))) for index, name in names]
     else:
-        mine = result.truth == (result.truths.index(label) if label in result.truths else len(result.truths))
+        mine = result.truth == (result.labels.index(label) if label in result.labels else len(result.labels))
         found = [("all others", _OTHERS, np.flatnonzero(own & ~mine)), (label, _OWN, np.flatnonzero(own & mine))]
     return sorted((each for each in found if len(each[2])), key=lambda each: -len(each[2]))

@@ -27,7 +27,7 @@ class ClassMaps(Result):
         counts: Images of each class, (label).
         layer: The layer's name.
         classes: The labels.
-        labels: Class names of the units on "output", else empty.
+        unit_names: Class names of the units on "output", else empty.
         maps: {label: its units, most votes first}; what :func:`~convscope.activation_sums` and :func:`~convscope.detector` take.
         shared: {label: units it would have, but another class has as well}.
         per_image: How many units an image votes for.
@@ -40,7 +40,7 @@ class ClassMaps(Result):
     counts: Array = axes("label")
     layer: str = ""
     classes: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    unit_names: tuple[str, ...] = ()
     maps: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     shared: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     per_image: int = PER_IMAGE
@@ -78,7 +78,7 @@ def _listed(units: tuple[int, ...], most: int = _LISTED) -> str:
 def _bars(result: ClassMaps, row: int, label: str) -> Bars:
     own = result.maps[label]
     title = f"{label}: {result.counts[row]} images, {len(own)} maps of its own"
-    named = tuple((unit, words.unit_name(unit, result.labels)) for unit in own[:_NAMED])
+    named = tuple((unit, words.unit_name(unit, result.unit_names)) for unit in own[:_NAMED])
     return Bars(100 * result.frequency[row], title, "unit", "% of images", named)
 
 
@@ -87,7 +87,7 @@ def _table(result: ClassMaps, row: int, label: str) -> Table | Text:
     if not own:
         return Text(f"{label}: every unit that its images vote for is listed by another class as well.")
     cells = tuple(
-        (words.unit_name(unit, result.labels), f"{result.votes[row, unit]} of {result.counts[row]}", number(result.means[row, unit]))
+        (words.unit_name(unit, result.unit_names), f"{result.votes[row, unit]} of {result.counts[row]}", number(result.means[row, unit]))
         for unit in own
     )
     shared = result.shared[label]

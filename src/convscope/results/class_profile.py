@@ -29,8 +29,8 @@ class ClassProfile(Result):
         counts: Images of each label, (label).
         layer: The layer's name.
         units: The units' numbers.
-        labels: Class names of the units on "output", else "".
-        classes: The labels of the images.
+        unit_names: Class names of the units on "output", else "".
+        labels: The labels of the images.
         reduce: What was compared: "mean" or "max" over positions.
         correction: "holm" (no false discovery at all) or "bh" (a bounded share of them).
     """
@@ -42,29 +42,29 @@ class ClassProfile(Result):
     counts: Array = axes("label")
     layer: str = ""
     units: tuple[int, ...] = ()
+    unit_names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
     reduce: str = "mean"
     correction: str = "holm"
 
     def responds(self, unit: int) -> tuple[str, ...]:
         """The labels that a unit responds to significantly (corrected p below 0.05), best first."""
-        return tuple(self.classes[column] for column in _responses(self, self.units.index(unit)))
+        return tuple(self.labels[column] for column in _responses(self, self.units.index(unit)))
 
     def best(self, label: str, count: int = 5) -> tuple[int, ...]:
         """The units that separate a label best from the rest; of equal AUC, those with the larger effect."""
-        return tuple(self.units[row] for row in _best_units(self, self.classes.index(label))[:count])
+        return tuple(self.units[row] for row in _best_units(self, self.labels.index(label))[:count])
 
     def summary(self) -> str:
         """Each unit's best labels; with many units, each label's best units."""
         if len(self.units) <= _MOST_LINES:
             return "\n".join(self._line(row) for row in range(len(self.units)))
         lines: list[str] = []
-        for column, label in list(enumerate(self.classes))[:_MOST_LINES]:
+        for column, label in list(enumerate(self.labels))[:_MOST_LINES]:
             best = _best_units(self, column)[:_BEST_IN_SUMMARY]
             named = ", ".join(f"{_name(self, row)} (AUC {self.auc[row, column]:.3f})" for row in best)
             lines.append(f"{label} ({words.plural(int(self.counts[column]), 'image')}): best units {named}")
-        more = len(self.classes) - len(lines)
+        more = len(self.labels) - len(lines)
         responding = int((self.p_corrected < SIGNIFICANCE).any(1).sum())
         lines += [f"... and {more} more labels"] * (more > 0)
         lines.append(f"{responding} of {len(self.units)} units respond to a label significantly (corrected p below {SIGNIFICANCE:g})")
@@ -74,7 +74,7 @@ class ClassProfile(Result):
 
     def _line(self, row: int) -> str:
         best = _best_labels(self, row)[:_BEST_IN_SUMMARY]
-        named = ", ".join(f"{self.classes[at]} (AUC {self.auc[row, at]:.3f}, p {self.p_corrected[row, at]:.2g})" for at in best)
+        named = ", ".join(f"{self.labels[at]} (AUC {self.auc[row, at]:.3f}, p {self.p_corrected[row, at]:.2g})" for at in best)
         return f"unit {_name(self, row)}: {named}"
 
     def view(self) -> View:
@@ -85,7 +85,7 @@ class ClassProfile(Result):
         else:
             whole = self.units == tuple(range(len(self.units)))
             style: dict[str, Any] = {"unit": "AUC", "x_label": "unit" if whole else "units, as asked for", "limits": (0.5, 1.0)}
-            panels.append(words.matrix(self.auc.T, list(map(str, self.classes)), title="AUC of every unit for every label", **style))
+            panels.append(words.matrix(self.auc.T, list(map(str, self.labels)), title="AUC of every unit for every label", **style))
             panels.append(Group((_units_table(self), _labels_table(self)), 2))
         bounded = "any false discovery" if self.correction == "holm" else "the share of false discoveries"
         note = words.note(
@@ -93,7 +93,7 @@ class ClassProfile(Result):
             f"is chance. p: Mann-Whitney, one-sided, corrected for {bounded} among all {self.auc.size} pairs of unit and label.",
             f"Orange: p below {SIGNIFICANCE:g}.",
         )
-        subtitle = words.subtitle(self, f"{int(self.counts.sum())} images of {len(self.classes)} labels")
+        subtitle = words.subtitle(self, f"{int(self.counts.sum())} images of {len(self.labels)} labels")
         return View("Class profile", tuple(panels), subtitle=subtitle, note=note)
 
 
@@ -116,34 +116,34 @@ def _responses(result: ClassProfile, row: int) -> list[int]:
 
 
 def _name(result: ClassProfile, row: int) -> str:
-    return words.named(result.units[row], result.labels[row])
+    return words.named(result.units[row], result.unit_names[row])
 
 
 def _bars(result: ClassProfile, row: int) -> Bars:
-    significant = tuple((column, str(result.classes[column])) for column in _responses(result, row)[:_NAMED])
-    names = tuple(map(str, result.classes)) if len(result.classes) <= _NAMED_BARS else ()
+    significant = tuple((column, str(result.labels[column])) for column in _responses(result, row)[:_NAMED])
+    names = tuple(map(str, result.labels)) if len(result.labels) <= _NAMED_BARS else ()
     return Bars(result.auc[row], f"unit {_name(result, row)}", "label", "AUC", significant, names, baseline=0.5)
 
 
 def _table(result: ClassProfile, row: int) -> Table:
     numbers = (result.auc[row], result.effect[row], result.p_corrected[row])
-    cells = tuple((str(result.classes[at]), *(number(each[at]) for each in numbers)) for at in _best_labels(result, row)[:_NAMED])
+    cells = tuple((str(result.labels[at]), *(number(each[at]) for each in numbers)) for at in _best_labels(result, row)[:_NAMED])
     return Table(("label", "AUC", "effect", "p corrected"), cells, "best labels")
 
 
 def _units_table(result: ClassProfile) -> Table:
     rows: list[tuple[str, ...]] = []
-    for column, label in list(enumerate(result.classes))[:_ROWS]:
+    for column, label in list(enumerate(result.labels))[:_ROWS]:
         best = _best_units(result, column)[:_BEST]
         rows.append((str(label), ", ".join(f"{_name(result, row)} ({result.auc[row, column]:.2f})" for row in best)))
-    return Table(("label", "units (AUC)"), tuple(rows), _title("best units of each label", len(result.classes)))
+    return Table(("label", "units (AUC)"), tuple(rows), _title("best units of each label", len(result.labels)))
 
 
 def _labels_table(result: ClassProfile) -> Table:
     best = [_best_labels(result, row)[0] for row in range(len(result.units))]
     auc, effect = (values[np.arange(len(best)), best] for values in (result.auc, result.effect))
     rows = [
-        (_name(result, row), str(result.classes[best[row]]), number(auc[row]), number(result.p_corrected[row, best[row]]))
+        (_name(result, row), str(result.labels[best[row]]), number(auc[row]), number(result.p_corrected[row, best[row]]))
         for row in _ranked(auc, effect)[:_ROWS]
     ]
     return Table(("unit", "label", "AUC", "p corrected"), tuple(rows), _title("best label of each unit", len(result.units)))

@@ -35,7 +35,7 @@ class Deconvnet(ImageResult):
         images: The input images, (n rgb h w) in [0,1].
         layer: The layer's name.
         units: Unit numbers.
-        labels: Class names on the output layer, "" elsewhere.
+        unit_names: Class names on the output layer, "" elsewhere.
         names: Names of the images.
         rule: "deconvnet", "guided" or "gradient".
     """
@@ -47,7 +47,7 @@ class Deconvnet(ImageResult):
     images: Array = axes("n rgb h w", "image")
     layer: str = ""
     units: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
+    unit_names: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     rule: str = "deconvnet"
 
@@ -55,7 +55,7 @@ class Deconvnet(ImageResult):
         """What was projected, a line per image."""
         lines: list[str] = []
         for name, values, positions in zip(self.names, self.values, self.positions, strict=True):
-            parts = zip(self.units, self.labels, values, positions, strict=True)
+            parts = zip(self.units, self.unit_names, values, positions, strict=True)
             named = [f"{words.named(unit, label)} ({value:.3g} at {y}, {x})" for unit, label, value, (y, x) in parts]
             lines.append(f"{name}: {words.listed(named, _LISTED)}")
         return self.with_skipped("\n".join([*lines, NOTE]), "\n")
@@ -94,7 +94,7 @@ def _pair(result: Deconvnet, image: int, unit: int) -> Image:
     caption = number(value) + ("" if whole else f" at ({y}, {x})") + (f" · scale ±{number(reach)}" if reach else "")
     marked = None if reach else "not active here" if value == 0 else "projection is zero"
     return Image(
-        np.concatenate([large[0], gap, large[1]], 2), f"unit {words.named(result.units[unit], result.labels[unit])}", caption, marked
+        np.concatenate([large[0], gap, large[1]], 2), f"unit {words.named(result.units[unit], result.unit_names[unit])}", caption, marked
     )
 
 

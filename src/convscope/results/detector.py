@@ -30,21 +30,21 @@ class Detector(Result):
         auc: Area under the ROC curve on the validation images, (method label).
         auc_intervals: The same for areas, (method label end).
         scores: Of the validation images, (method n label).
-        truth: Their labels as indices into `truths`, (n).
+        truth: Their labels as indices into `labels`, (n).
         weights: Scores of maps and probe as a linear function of the layer's means over positions, (linear label c).
         offsets: What is added to that, (linear label).
-        channels: The output that stands for each class, (label).
+        outputs: The unit of "output" for each class, (label).
         signs: 1, or -1 where the class is what the only output is low for, (label).
         strengths: The probe's inverse penalty, (label).
         layer: The layer's name.
         classes: The classes that alarms are for.
-        truths: All labels of the survey.
+        labels: All labels of the survey.
         names: Names of the validation images.
         maps: {label: units}.
         mode: How maps are added up: "standardized", "mean" or "sum".
         rule: How thresholds were chosen: "fpr", "youden" or "fbeta".
         fpr, beta: The rule's numbers.
-        own: What the outputs are: "softmax" or "sigmoid".
+        activation: The activation function that belongs after the network's output: "softmax" or "sigmoid".
         confidence, draws, seed: Of all bootstrap intervals.
         fitted: Number of images that maps' statistics and probe come from.
     """
@@ -59,19 +59,19 @@ class Detector(Result):
     truth: Array = axes("n")
     weights: Array = axes("linear label c")
     offsets: Array = axes("linear label")
-    channels: Array = axes("label")
+    outputs: Array = axes("label")
     signs: Array = axes("label")
     strengths: Array = axes("label")
     layer: str = ""
     classes: tuple[str, ...] = ()
-    truths: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     maps: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     mode: str = "standardized"
     rule: str = "fpr"
     fpr: float = 0.05
     beta: float = 1.0
-    own: str = "softmax"
+    activation: str = "softmax"
     confidence: float = 0.95
     draws: int = 1000
     seed: int = 0
@@ -93,7 +93,7 @@ class Detector(Result):
         """Threshold and area of each class by each method."""
         lines: list[str] = []
         for column, label in enumerate(self.classes):
-            lines.append(f"{label}: {len(self.maps[label])} maps, output {self.channels[column]}")
+            lines.append(f"{label}: {len(self.maps[label])} maps, output {self.outputs[column]}")
             for row, method in enumerate(METHODS):
                 low, high = self.intervals[row, column]
                 auc_low, auc_high = self.auc_intervals[row, column]
@@ -116,7 +116,7 @@ class Detector(Result):
             f"Thresholds are chosen on {len(self.truth)} images that took no part in fitting ({self.fitted} did), by the same rule for",
             f"all three: {rules[self.rule]}. In brackets: {100 * self.confidence:g} % bootstrap intervals.",
             f"Class maps: {self.mode} activation.",
-            f"Network's output: {'log odds of the class against all others' if self.own == 'softmax' else 'the output itself'}.",
+            f"Network's output: {'log odds of the class against all others' if self.activation == 'softmax' else 'the output itself'}.",
             "Linear probe: logistic regression on the same layer.",
         )
         return View("Detector", tuple(panels), subtitle=words.subtitle(self), note=note)
@@ -129,10 +129,10 @@ def interval(ends: np.ndarray) -> str:
 
 def _plot(result: Detector, method: int, column: int) -> Curves:
     label = result.classes[column]
-    names = list(result.truths) if len(result.truths) <= _MOST_LINES else [label, "all others"]
+    names = list(result.labels) if len(result.labels) <= _MOST_LINES else [label, "all others"]
     lines: list[Line] = []
     for index, name in enumerate(names):
-        rows = result.truth == result.truths.index(name) if name in result.truths else result.truth != result.truths.index(label)
+        rows = result.truth == result.labels.index(name) if name in result.labels else result.truth != result.labels.index(label)
         each = result.scores[method, rows, column]
         lines.append(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, index))
     threshold = float(result.thresholds[method, column])
@@ -149,7 +149,7 @@ def _plot(result: Detector, method: int, column: int) -> Curves:
 def _table(result: Detector) -> Table:
     rows: list[tuple[str, ...]] = []
     for column, label in enumerate(result.classes):
-        settings = f"{len(result.maps[label])} maps", f"output {result.channels[column]}", f"C = {result.strengths[column]:g}"
+        settings = f"{len(result.maps[label])} maps", f"output {result.outputs[column]}", f"C = {result.strengths[column]:g}"
         for row, (method, setting) in enumerate(zip(METHODS, settings, strict=True)):
             threshold = f"{number(result.thresholds[row, column])} {interval(result.intervals[row, column])}"
             area = f"{result.auc[row, column]:.3f} {interval(result.auc_intervals[row, column])}"

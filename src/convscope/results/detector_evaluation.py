@@ -41,7 +41,7 @@ class DetectorEvaluation(Result):
         pr: Recall and precision, likewise.
         layer: The layer's name.
         classes: The classes that alarms are for.
-        truths: All labels.
+        labels: All labels.
         surveys: The surveys' names.
         confidence: Of the intervals.
     """
@@ -60,7 +60,7 @@ class DetectorEvaluation(Result):
     pr: CurvePoints = ()
     layer: str = ""
     classes: tuple[str, ...] = ()
-    truths: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     surveys: tuple[str, ...] = ()
     confidence: float = 0.95
 
@@ -80,7 +80,7 @@ class DetectorEvaluation(Result):
     def view(self) -> View:
         """A row of confusion matrices for each survey, a row of curves for each class, a table."""
         panels: list[Panel] = []
-        if len(self.truths) <= _MOST_TRUTHS:
+        if len(self.labels) <= _MOST_TRUTHS:
             columns = len(DECISIONS) if len(self.classes) <= 3 else 2
             for survey, name in enumerate(self.surveys):
                 panels.append(Group(tuple(_confusion(self, survey, decision) for decision in range(len(DECISIONS))), columns, name))
@@ -102,7 +102,7 @@ def _confusion(result: DetectorEvaluation, survey: int, decision: int) -> Counts
     shown = np.flatnonzero(result.counts[survey])
     classes = len(result.classes)
     right = tuple(int(min(truth, classes)) for truth in shown)
-    rows, columns = tuple(result.truths[truth] for truth in shown), (*result.classes, "none")
+    rows, columns = tuple(result.labels[truth] for truth in shown), (*result.classes, "none")
     return Counts(result.confusion[survey, decision][shown], rows, columns, NAMES[DECISIONS[decision]], "label \\ predicted", right)
 
 

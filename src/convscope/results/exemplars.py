@@ -26,7 +26,7 @@ class Exemplars(Result):
         crops: The image inside the box, (unit top rgb h w) in [0,1]; white beyond the border of the image. Empty if not wanted.
         layer: The layer's name.
         units: The units' numbers.
-        labels: Class names of the units on "output", else "".
+        unit_names: Class names of the units on "output", else "".
         label: The label whose images were searched; "" for all.
         names: Name of each image, unit by unit.
         image_labels: Label of each image, "" for none, unit by unit.
@@ -43,7 +43,7 @@ class Exemplars(Result):
     crops: Array = axes("unit shown rgb h w", "image")
     layer: str = ""
     units: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
+    unit_names: tuple[str, ...] = ()
     label: str = ""
     names: tuple[tuple[str, ...], ...] = ()
     image_labels: tuple[tuple[str, ...], ...] = ()
@@ -86,7 +86,7 @@ def _stem(name: str) -> str:
 
 
 def _title(result: Exemplars, row: int) -> str:
-    return f"unit {words.named(result.units[row], result.labels[row])}"
+    return f"unit {words.named(result.units[row], result.unit_names[row])}"
 
 
 def _active(result: Exemplars, row: int) -> bool:

@@ -29,7 +29,7 @@ class FeatureVisualization(Result):
         layer: The layer's name.
         units: Unit of each image; None where the objective is not of one unit.
         copies: Copy number of each image, from 0; empty where there is one copy only.
-        labels: Class names on the output layer, "" elsewhere.
+        unit_names: Class names on the output layer, "" elsewhere.
         objectives: The whole objective of each image, as text.
         status: "converged"; "rescued": it took redirected ReLUs or another start; "stuck": the image means nothing.
         reasons: Why, where the status is not "converged".
@@ -43,7 +43,7 @@ class FeatureVisualization(Result):
     layer: str = ""
     units: tuple[int | None, ...] = ()
     copies: tuple[int, ...] = ()
-    labels: tuple[str, ...] = ()
+    unit_names: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ()
     status: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class FeatureVisualization(Result):
 
 
 def _title(result: FeatureVisualization, row: int) -> str:
-    label = result.labels[row] if row < len(result.labels) else ""
+    label = result.unit_names[row] if row < len(result.unit_names) else ""
     unit, copy = result.units[row], result.copies[row] if row < len(result.copies) else 0
     name = result.objectives[row] if unit is None else words.named(unit, label) if label else f"unit {unit}"
     return f"{name}, copy {copy}" if any(result.copies) else name

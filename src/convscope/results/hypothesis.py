@@ -32,7 +32,7 @@ class Hypothesis(ImageResult):
         better: Units with a higher AUC, best first.
         against: Names of the images that speak against it: concept images below the best threshold, background images above it.
         concept_names, background_names: Names of the images.
-        labels: Class names on the output layer, else empty.
+        unit_names: Class names on the output layer, else empty.
         permutations: How many permutations the p-values come from.
         verdict: The finding in a line.
     """
@@ -51,7 +51,7 @@ class Hypothesis(ImageResult):
     against: tuple[str, ...] = ()
     concept_names: tuple[str, ...] = ()
     background_names: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    unit_names: tuple[str, ...] = ()
     permutations: int = 0
     verdict: str = ""
 
@@ -59,7 +59,7 @@ class Hypothesis(ImageResult):
         """The verdict, the better units, and the images against."""
         lines = [self.verdict]
         if self.better:
-            named = [f"{words.unit_name(unit, self.labels)} (AUC {self.auc[unit]:.3f})" for unit in self.better]
+            named = [f"{words.unit_name(unit, self.unit_names)} (AUC {self.auc[unit]:.3f})" for unit in self.better]
             lines.append(f"units that answer better: {words.listed(named, _BETTER_IN_SUMMARY)}")
         if self.against:
             lines.append(f"images against: {words.listed(self.against, _AGAINST_IN_SUMMARY)}")
@@ -67,7 +67,7 @@ class Hypothesis(ImageResult):
 
     def view(self) -> View:
         """Verdict, the unit's activations on both groups of images, AUC of all units, better units and images against."""
-        name = words.unit_name(self.unit, self.labels)
+        name = words.unit_name(self.unit, self.unit_names)
         panels = (
             Text(self.verdict, large=True),
             Group((_strip(self), _numbers(self)), 2),
@@ -90,7 +90,7 @@ def _strip(result: Hypothesis) -> Strip:
         rows.append(Dots(f"{group} ({len(spectra)})", spectra[:, result.unit], against))
     return Strip(
         tuple(rows),
-        title=f"activation of unit {words.unit_name(result.unit, result.labels)} on every image",
+        title=f"activation of unit {words.unit_name(result.unit, result.unit_names)} on every image",
         x_label=f"{result.manifest.get('parameters', {}).get('reduce', 'mean')} activation",
         legend="(stroke: median; orange: speaks against)" if result.against else "(stroke: median)",
     )
@@ -107,15 +107,15 @@ def _numbers(result: Hypothesis) -> Table:
         ("concept images", str(len(result.concept))),
         ("background images", str(len(result.background))),
     )
-    return Table(("", "value"), rows, f"unit {words.unit_name(unit, result.labels)}")
+    return Table(("", "value"), rows, f"unit {words.unit_name(unit, result.unit_names)}")
 
 
 def _ranking(result: Hypothesis) -> Bars:
     """All units from the best AUC to the worst, the named one and the better ones labelled."""
     order = np.argsort(-np.nan_to_num(result.auc, nan=-np.inf), kind="stable")
     position = {int(unit): index for index, unit in enumerate(order)}
-    named = (position[result.unit], f"{words.unit_name(result.unit, result.labels)} (asked about)")
-    better = ((position[unit], words.unit_name(unit, result.labels)) for unit in result.better[:_NAMED])
+    named = (position[result.unit], f"{words.unit_name(result.unit, result.unit_names)} (asked about)")
+    better = ((position[unit], words.unit_name(unit, result.unit_names)) for unit in result.better[:_NAMED])
     title = f"AUC of all {len(order)} units, best first: unit {result.unit} is number {result.rank}"
     return Bars(result.auc[order], title, "units in order of AUC", "AUC", (named, *better), baseline=0.5, first=1)
 
@@ -124,7 +124,7 @@ def _better(result: Hypothesis) -> Text | Table:
     if not result.better:
         return Text("None: no unit of this layer tells the concept from the background better.", "better units")
     rows = [
-        (words.unit_name(unit, result.labels), number(result.auc[unit]), number(result.effect[unit]), number(result.p_corrected[unit]))
+        (words.unit_name(unit, result.unit_names), number(result.auc[unit]), number(result.effect[unit]), number(result.p_corrected[unit]))
         for unit in result.better[:_BETTER]
     ]
     return Table(("unit", "AUC", "effect", "p corrected"), tuple(rows), _title("better units", len(result.better)))

@@ -33,7 +33,7 @@ class Occlusion(ImageResult):
         images: The images, (n rgb h w) in [0,1].
         targets: The class or unit whose score is measured, for each image.
         names: Names of the images.
-        labels: Names of the targets.
+        target_names: Names of the targets.
         classes: Names of all classes in `label`, {number: name}.
         layer: Where the score is read.
         score: "probability", "logit", "log-odds" or "mean".
@@ -50,7 +50,7 @@ class Occlusion(ImageResult):
     images: Array = axes("n rgb h w", "image")
     targets: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
     classes: dict[str, str] | None = None
     layer: str = OUTPUT
     score: str = "probability"
@@ -89,7 +89,7 @@ class Occlusion(ImageResult):
 
 
 def _target(result: Occlusion, index: int) -> str:
-    return words.named(result.targets[index], result.labels[index])
+    return words.named(result.targets[index], result.target_names[index])
 
 
 def _worst(result: Occlusion, index: int) -> tuple[tuple[int, int, int, int], float]:

@@ -26,7 +26,7 @@ class Spectrum(ImageResult):
         pictures: Feature visualizations of the highest units, where given, (picture rgb h w) in [0,1].
         layer: The layer's name.
         names: Names of the images.
-        labels: Names of the units (class names on the output layer); empty where there are none.
+        unit_names: Names of the units (class names on the output layer); empty where there are none.
         reduce: What `values` holds: "mean" or "max".
         pictured: The units of `pictures`.
     """
@@ -37,7 +37,7 @@ class Spectrum(ImageResult):
     pictures: Array = axes("picture rgb h w", "image")
     layer: str = ""
     names: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
+    unit_names: tuple[str, ...] = ()
     reduce: str = "mean"
     pictured: tuple[int, ...] = ()
 
@@ -59,7 +59,7 @@ class Spectrum(ImageResult):
         """The five highest units of each image."""
         lines: list[str] = []
         for image, name in enumerate(self.names):
-            named = [f"{words.unit_name(unit, self.labels)} ({value:.3g})" for unit, value in self.spikes(_IN_SUMMARY, image)]
+            named = [f"{words.unit_name(unit, self.unit_names)} ({value:.3g})" for unit, value in self.spikes(_IN_SUMMARY, image)]
             lines.append(f"{name}: {', '.join(named)}")
         return self.with_skipped("\n".join(lines), "\n")
 
@@ -98,7 +98,7 @@ def _row(result: Spectrum, image: int | None, title: str) -> list[Panel]:
     """The spectrum of one image (of the mean, if None) as bars, and its highest units as a table and their visualizations."""
     values = _of(result.values, image)
     chosen = _outstanding(values)
-    named = {unit: words.unit_name(unit, result.labels) for unit in chosen}
+    named = {unit: words.unit_name(unit, result.unit_names) for unit in chosen}
     bars = Bars(values, title, "unit", _y_label(result), tuple(named.items()))
     pictures = dict(zip(result.pictured, result.pictures, strict=True))
     tiles = tuple(Image(pictures[unit], named[unit], number(values[unit])) for unit in chosen[:_TILES] if unit in pictures)

@@ -24,13 +24,13 @@ def axis_names(result: Result, axis: str, length: int) -> list[str]:
     """A name for every index along an axis.
 
     A plain field that is called like the axis in the plural (``units`` for ``unit``) or ``names`` (for ``n``) and has the right
-    length gives the names, and ``labels`` adds to those of units and channels.
+    length gives the names, and ``unit_names`` adds to those of units.
     """
     extras = result.extras()
     own = _fitting(extras.get("names" if axis == "n" else f"{axis}s"), length)
     if axis == "n" and own:
         return own
-    labels = _fitting(extras.get("labels"), length) if axis == "unit" else []
+    labels = _fitting(extras.get("unit_names"), length) if axis == "unit" else []
     indices = own or [str(index) for index in range(length)]
     return [f"{axis} {name} {label}".strip() for name, label in zip(indices, labels or [""] * length, strict=True)]
 

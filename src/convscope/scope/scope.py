@@ -161,7 +161,7 @@ class Scope:
     def _known_classes(self) -> tuple[str, ...]:
         return self.class_names if self.inputs.classes else ()
 
-    def unit_labels(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
+    def unit_names(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
         """Names for the units of a layer: class names on the output, "" elsewhere."""
         if layer != OUTPUT or not self.inputs.classes:
             return ("",) * len(units)

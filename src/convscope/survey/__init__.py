@@ -1,4 +1,4 @@
-"""The read side of a scan: everything here reads a survey's Parquet files and never needs torch."""
+"""The format of a survey and its reader. Reads Parquet files; never needs torch."""
 
 from convscope.survey.survey import Survey, SurveyLayer, read_survey
 

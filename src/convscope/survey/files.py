@@ -1,4 +1,4 @@
-"""A survey's files: finding them on any file system, reading Parquet, and SQL over all of it by DuckDB."""
+"""Reads the files of a survey on any file system: Parquet tables, and SQL by DuckDB."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ unnest(mean) as mean, unnest(y) as y, unnest(x) as x from "rows" """
 
 @dataclass(frozen=True)
 class Files:
-    """A folder on a file system.
+    """The folder of a survey on any file system.
 
     Attributes:
         system: The file system (fsspec).
         root: The folder's path on it.
-        name: The folder as it was asked for.
+        name: The path or URL that was given.
     """
 
     system: Any
@@ -36,17 +36,17 @@ class Files:
     name: str
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest of a finished survey that this version reads.
+        """The manifest of a finished survey.
 
         Raises:
-            StoreConflict: No such folder, unfinished, no survey, or of another layout.
+            StoreConflict: No such folder, an unfinished survey, no survey, or another layout.
         """
         try:
             head = json.loads(self.system.cat_file(f"{self.root}/{MANIFEST}"))
         except FileNotFoundError:
             if not self.system.isdir(self.root):
                 raise StoreConflict(f"{self.name}: there is no such folder") from None
-            again = "an interrupted scan goes on when it is run again"
+            again = "run the scan again to resume it"
             raise StoreConflict(f"{self.name}: holds no finished survey ({MANIFEST} is missing; {again})") from None
         except (OSError, ValueError) as error:
             raise StoreConflict(f"{self.name}: {MANIFEST} cannot be read ({error})") from None
@@ -62,7 +62,7 @@ class Files:
         """One of the small tables.
 
         Raises:
-            StoreConflict: It is missing or damaged.
+            StoreConflict: The file is missing or damaged.
         """
         try:
             found = pq.read_table(f"{self.root}/{name}.parquet", filesystem=self.system)
@@ -73,7 +73,7 @@ class Files:
             raise StoreConflict(f"{self.name}: {name}.parquet is damaged ({_line(error)})") from None
 
     def value_files(self) -> list[str]:
-        """The shards of per-image values, in order; empty if only summaries were kept."""
+        """The files of per-image values, in order; none if the survey has summaries only."""
         try:
             listed = self.system.ls(f"{self.root}/{VALUES}", detail=False)
         except FileNotFoundError:
@@ -84,7 +84,7 @@ class Files:
         """The rows of one layer, shard by shard; other layers' row groups are not read.
 
         Raises:
-            StoreConflict: A shard is damaged.
+            StoreConflict: A file is damaged.
         """
         try:
             rows = ds.dataset(self.value_files(), SCHEMAS["values"], format="parquet", filesystem=self.system)
@@ -93,7 +93,7 @@ class Files:
             raise StoreConflict(f"{self.name}: {VALUES}/ is damaged ({_line(error)})") from None
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """DuckDB in memory with a view for each table: images, skipped, layers, channels, classes, top, rows and values."""
+        """An in-memory DuckDB with a view for each table: images, skipped, layers, channels, classes, top, rows and values."""
         connection = duckdb.connect()
         local = "file" in ((self.system.protocol,) if isinstance(self.system.protocol, str) else self.system.protocol)
         if not local:
@@ -113,7 +113,7 @@ class Files:
         return connection
 
     def query(self, sql: str) -> pa.Table:
-        """The answer to a query over the views.
+        """The result of a query over the views.
 
         Raises:
             BadInput: The query is wrong.
@@ -132,7 +132,7 @@ class Files:
 
 
 def open_folder(path: str) -> Files:
-    """A folder by path or by any URL that fsspec knows.
+    """Opens a folder by its path or any URL that fsspec knows.
 
     Raises:
         BadInput: An unknown or unavailable kind of URL.
@@ -145,6 +145,6 @@ def open_folder(path: str) -> Files:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, in one line, without the drawing of the query."""
+    """An error's message on one line, without DuckDB's excerpt of the query."""
     kept = [line for line in str(error).splitlines() if line.strip() and not re.match(r"LINE \d+:|\s*\^", line)]
     return " ".join(" ".join(kept).split())

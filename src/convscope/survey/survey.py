@@ -1,4 +1,4 @@
-"""A survey read back: what every image does to every channel of every layer, by name, as arrays, or by SQL."""
+"""The reader of surveys: per-image statistics of every unit as arrays, tables, or by SQL."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from convscope.survey.originals import preprocessing_of, read_original
 
 @dataclass(frozen=True, eq=False)
 class SurveyLayer:
-    """A layer as it was scanned.
+    """A scanned layer.
 
     Attributes:
-        name: Its name.
+        name: The layer's name.
         kind: The module's class.
-        channels: How many channels it has.
-        height, width: Size of its map, 1 x 1 for the output.
-        rectified: Whether its values are those after its ReLU.
-        rows: First pixel row that each row of the map sees and one beyond the last, cut to the picture, (y 2).
-        columns: The same for columns, (x 2).
+        channels: Number of channels, that is of units.
+        height, width: Size of its feature map, 1 x 1 for the output.
+        rectified: Whether its values are those after a ReLU or another activation function.
+        field_rows: Receptive field of each row of the map: first pixel row and one beyond the last, cut to the image, (y 2).
+        field_columns: The same for columns, (x 2).
     """
 
     name: str
@@ -41,18 +41,21 @@ class SurveyLayer:
     height: int
     width: int
     rectified: bool
-    rows: np.ndarray
-    columns: np.ndarray
+    field_rows: np.ndarray
+    field_columns: np.ndarray
 
 
 class Survey:
-    """What a scan wrote, opened for reading. Tables are read when they are asked for.
+    """A survey, opened for reading; tables are read when they are first used.
+
+    Images have numbers, which are never those of rows: rows of all arrays are in the order of `ids`. A label belongs to an image; the
+    class names of the units of "output" are `unit_names`.
 
     Attributes:
         path: The folder.
-        manifest: The network, its inputs, parameters and versions.
+        manifest: The network, its inputs, parameters and versions; `convscope.survey.schema` lists its keys.
         layers: The scanned layers by name, in call order; the last is "output".
-        labels: The labels found, sorted.
+        labels: The labels of the images, sorted.
     """
 
     subject: ClassVar[str] = "survey"
@@ -65,7 +68,7 @@ class Survey:
         self._tables: dict[str, pa.Table] = {}
 
     def provenance(self) -> Mapping[str, Any]:
-        """What a receipt keeps of the survey and of the network that it is by."""
+        """What manifests record of the survey and its network."""
         return {
             "libraries": ("pyarrow", "duckdb", "scipy", "scikit-learn"),
             "survey": {"path": self.path, "images": self.manifest["images"], "skipped": self.manifest["skipped"]},
@@ -73,11 +76,11 @@ class Survey:
         }
 
     def describe(self) -> str:
-        """Its path: what a receipt says of a further survey."""
+        """Its path, which manifests record of a further survey."""
         return self.path
 
     def entered(self) -> AbstractContextManager[Any]:
-        """The state in which techniques read it: the one that is."""
+        """The context in which techniques run: none is needed."""
         return nullcontext()
 
     def __repr__(self) -> str:
@@ -110,17 +113,17 @@ class Survey:
 
     @cached_property
     def images(self) -> pa.Table:
-        """The images that were read, a row each."""
+        """The table of images that were read."""
         return self._files.table("images")
 
     @cached_property
     def skipped(self) -> pa.Table:
-        """The images that were not, with the reason."""
+        """The table of images that were skipped, with the reason."""
         return self._files.table("skipped")
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """The number of each image, ascending, (n): rows of arrays are in this order."""
+        """The number of each image, ascending, (n); rows of arrays are in this order."""
         ids = self.images["image"].to_numpy()
         if (np.diff(ids) <= 0).any():
             raise StoreConflict(f"{self.path}: images.parquet is damaged (numbers of images do not ascend)")
@@ -133,15 +136,15 @@ class Survey:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """The label of each image as a place in `labels`, -1 for none, (n)."""
-        places = {label: place for place, label in enumerate(self.labels)}
-        return np.array([places.get(label, -1) for label in self.images["label"].to_pylist()], np.int64)
+        """The label of each image as an index into `labels`, -1 for none, (n)."""
+        indices = {label: index for index, label in enumerate(self.labels)}
+        return np.array([indices.get(label, -1) for label in self.images["label"].to_pylist()], np.int64)
 
     def layer(self, name: str) -> SurveyLayer:
         """A layer by name.
 
         Raises:
-            LayerNotFound: It was not scanned; near names are listed.
+            LayerNotFound: No such layer was scanned; near names are listed.
         """
         if name not in self.layers:
             near = near_names(str(name), self.layers) or list(self.layers)[-4:]
@@ -149,85 +152,88 @@ class Survey:
         return self.layers[name]
 
     def units(self, layer: str, asked: Units) -> list[int]:
-        """The channel numbers meant by a number, a list, a slice or None (all); class names are understood on "output".
+        """Unit numbers from a number, a list, a slice or None (all); on "output" also from class names.
 
         Raises:
-            UnitNotFound: The layer has no such channel, or none is asked for.
+            UnitNotFound: The layer has no such unit, or none is asked for.
         """
         return unit_numbers(asked, layer, self.layer(layer).channels, self._classes if layer == OUTPUT else ())
 
-    def unit_labels(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
-        """Names for channels: class names on the output, "" elsewhere."""
+    def unit_names(self, layer: str, units: Sequence[int]) -> tuple[str, ...]:
+        """Names of units: class names on "output", "" elsewhere."""
         classes = self.manifest["inputs"]["classes"]
         if layer != OUTPUT or not classes:
             return ("",) * len(units)
         return tuple(str(classes[unit]) for unit in units)
 
     def maximum(self, layer: str) -> np.ndarray:
-        """The maximum over positions, (images channels) float32."""
+        """Each unit's maximum over positions, (n unit) float32."""
         return self._matrix(layer, {"maximum": np.float32})[0]
 
     def mean(self, layer: str) -> np.ndarray:
-        """The mean over positions, (images channels) float32."""
+        """Each unit's mean over positions, (n unit) float32."""
         return self._matrix(layer, {"mean": np.float32})[0]
 
     def positions(self, layer: str) -> np.ndarray:
-        """Where the maximum is, (images channels 2): y, x on the layer's map, the first of equals in reading order."""
+        """Position of the maximum, (n unit 2): y, x on the layer's map; of equals the first in reading order."""
         return np.stack(self._matrix(layer, {"y": np.int32, "x": np.int32}), -1)
 
     def channels(self, layer: str) -> pa.Table:
-        """What each channel does over all images, a row each."""
+        """The table of each channel's statistics over all images."""
         return self._rows("channels", layer)
 
     def classes(self, layer: str) -> pa.Table:
-        """What each channel does for each label, a row each."""
+        """The table of each channel's statistics for each label."""
         return self._rows("classes", layer)
 
     def top(self, layer: str, label: str | None = None) -> pa.Table:
-        """The images that excite each channel most, over all images or those of one label."""
+        """The table of each channel's images with the largest activation, of all images or those with one label."""
         table = self._rows("top", layer)
         return table.filter(pc.field("label").is_null() if label is None else pc.field("label") == self.known_label(label))
 
     def query(self, sql: str) -> pa.Table:
-        """The answer of DuckDB to a query over the survey.
+        """The result of an SQL query by DuckDB.
 
-        Views: images, skipped, layers, channels, classes, top; rows, a row per image and layer with a list over channels; values, the
-        same with a row per image, layer and channel.
+        Views: images, skipped, layers, channels, classes, top; `rows` with a row per image and layer and lists over channels; `values`
+        with a row per image, layer and channel.
 
         Raises:
             BadInput: The query is wrong.
         """
         return self._files.query(sql)
 
-    def picture(self, image: int) -> np.ndarray:
-        """An image exactly as the network was fed it, before normalization: (3 h w) float32 in [0,1].
+    def read_image(self, image: int) -> np.ndarray:
+        """An image exactly as the network got it, before normalization: (3 h w) float32 in [0,1].
 
         Raises:
             BadInput: The survey has no image of that number.
-            BadImage: The file is not there any more, or cannot be read.
+            BadImage: The file is missing or cannot be read.
         """
         return read_original(self.images["path"][self.row(image)].as_py(), self.preprocessing)
 
-    def fields(self, layer: str, positions: np.ndarray, middle: float = 1.0) -> np.ndarray:
-        """What positions of a map see: (... 2) y x to (... 4) y0 x0 y1 x1 in pixels of :meth:`picture`, end exclusive, cut to it.
+    def receptive_fields(self, layer: str, positions: np.ndarray, middle: float = 1.0) -> np.ndarray:
+        """Receptive fields of positions: boxes (... 4) y0 x0 y1 x1 in pixels of :meth:`read_image`, end exclusive, cut to it.
 
         Args:
             layer: Layer name.
-            positions: (... 2): y, x.
-            middle: Share of the field's sides that is wanted, around its middle.
+            positions: Positions on the layer's map, (... 2): y, x.
+            middle: Share of the receptive field's sides, around its middle.
+
+        Raises:
+            BadInput: A position outside the map.
         """
         known, (y, x) = self.layer(layer), np.moveaxis(np.asarray(positions, np.int64), -1, 0)
         if ((y < 0) | (y >= known.height) | (x < 0) | (x >= known.width)).any():
             raise BadInput(f"layer {layer} has a map of {known.height} x {known.width}, got positions outside it")
         height, width = self.preprocessing.height, self.preprocessing.width
         rows, columns = (
-            (known.rows if middle == 1 else middles(known.rows, height, middle))[y],
-            (known.columns if middle == 1 else middles(known.columns, width, middle))[x],
+            (known.field_rows if middle == 1 else middles(known.field_rows, height, middle))[y],
+            (known.field_columns if middle == 1 else middles(known.field_columns, width, middle))[x],
         )
         return np.stack([rows[..., 0], columns[..., 0], rows[..., 1], columns[..., 1]], -1)
 
     def row(self, image: int) -> int:
-        """The row of an image in arrays.
+        """The row of an image in all arrays, by its number.
 
         Raises:
             BadInput: The survey has no image of that number.
@@ -238,10 +244,10 @@ class Survey:
         return place
 
     def in_split(self, split: str) -> np.ndarray:
-        """Whether each image is of a split, (n).
+        """Whether each image is in a split, (n).
 
         Raises:
-            BadInput: No image is.
+            BadInput: No image is in it.
         """
         splits = self.images["split"].to_pylist()
         if split not in splits:
@@ -250,10 +256,10 @@ class Survey:
         return np.array([each == split for each in splits])
 
     def chosen_labels(self, asked: Sequence[str] | None) -> tuple[str, ...]:
-        """The labels asked for, each once, in the order of `labels`; None: all.
+        """The given labels, each once, in the order of `labels`; None: all.
 
         Raises:
-            BadInput: No image has one of them, or none is asked for.
+            BadInput: An unknown label, or an empty list.
         """
         if asked is None:
             return self.labels
@@ -263,10 +269,10 @@ class Survey:
         return tuple(label for label in self.labels if label in wanted)
 
     def known_label(self, label: str) -> str:
-        """The label itself.
+        """Checks a label and returns it.
 
         Raises:
-            BadInput: No image has it.
+            BadInput: No image has it; near names are listed.
         """
         if label in self.labels:
             return label
@@ -286,10 +292,10 @@ class Survey:
         return self._tables[table].filter(pc.field("layer") == self.layer(layer).name)
 
     def _matrix(self, layer: str, columns: Mapping[str, Any]) -> list[np.ndarray]:
-        """Columns of values/ as arrays (images channels), in the order of `ids`."""
+        """Columns of `values/` as arrays (n unit), rows in the order of `ids`."""
         channels = self.layer(layer).channels
         if self.manifest["summary_only"]:
-            raise BadInput(f"survey {self.path} holds summaries only, so not what each image does; scan without --summary-only for that")
+            raise BadInput(f"survey {self.path} holds summaries only, no per-image values; scan without --summary-only for that")
         found = [np.empty((len(self.ids), channels), kind) for kind in columns.values()]
         seen = np.zeros(len(self.ids), np.int64)
         for batch in self._files.values(layer, list(columns)):
@@ -307,16 +313,16 @@ class Survey:
 
 
 def read_survey(path: str | os.PathLike[str]) -> Survey:
-    """Opens what :func:`~convscope.scan` wrote.
+    """Opens a survey that :func:`~convscope.scan` wrote.
 
     Args:
         path: The survey's folder; a local path, or any URL that fsspec knows, such as ``s3://bucket/survey``.
 
     Returns:
-        The survey. Nothing but its manifest is read yet.
+        The survey; only its manifest has been read.
 
     Raises:
-        StoreConflict: There is no such folder, the scan is not finished, or the folder holds something else.
+        StoreConflict: No such folder, an unfinished scan, another layout, or no survey.
         BadInput: An unknown kind of URL.
     """
     text = os.fspath(path)
@@ -325,23 +331,23 @@ def read_survey(path: str | os.PathLike[str]) -> Survey:
 
 
 def middles(fields: np.ndarray, length: int, share: float) -> np.ndarray:
-    """The middle of each field along an axis, (k 2): first pixel and one beyond the last, cut to the picture.
+    """The middle part of each receptive field along an axis, (k 2): first pixel and one beyond the last, cut to the image.
 
     Args:
-        fields: What each position of the axis sees, cut to the picture, (k 2).
-        length: Pixels of the picture.
-        share: Of a field's length before it is cut.
+        fields: Receptive field of each position along the axis, cut to the image, (k 2).
+        length: Length of the image in pixels.
+        share: Share of a field's length before it was cut.
     """
     places = np.arange(len(fields))
 
     def uncut(ends: np.ndarray, known: np.ndarray) -> np.ndarray | None:
-        """Where all fields begin, or end, by those that the border has not cut: they lie on a line."""
+        """Begin or end of all fields before they were cut: those not cut by the border lie on a line."""
         if known.sum() < 2:
             return None
         return ends[known][0] + (places - places[known][0]) * np.diff(ends[known])[0] / np.diff(places[known])[0]
 
     first, last = uncut(fields[:, 0], fields[:, 0] > 0), uncut(fields[:, 1], fields[:, 1] < length)
-    if first is None or last is None:  # every position sees to the border
+    if first is None or last is None:  # every field reaches the border
         first, last = (places + 0.5) * length / len(places) - length / 2, (places + 0.5) * length / len(places) + length / 2
     side = max(1, round(share * float(last[0] - first[0])))
     begin = np.floor((first + last - side) / 2 + 0.5).astype(np.int64)

@@ -94,7 +94,7 @@ def deconvnet(
         images=batch,
         layer=layer,
         units=tuple(wanted),
-        labels=scope.unit_labels(layer, wanted),
+        unit_names=scope.unit_names(layer, wanted),
         names=reader.names,
         skipped=reader.skipped,
         rule=rule,

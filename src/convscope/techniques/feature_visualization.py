@@ -112,7 +112,7 @@ def feature_visualization(
         layer=layer,
         units=tuple(numbers),
         copies=tuple(copy for _, copy in rows),
-        labels=tuple("" if number is None else scope.unit_labels(layer, [number])[0] for number in numbers),
+        unit_names=tuple("" if number is None else scope.unit_names(layer, [number])[0] for number in numbers),
         objectives=tuple(str(goal.full(number)) for number in numbers),
         status=tuple(status for part in parts for status in part.status),
         reasons=tuple(reason for part in parts for reason in part.reasons),

@@ -80,7 +80,7 @@ def hypothesis(
         "against": _against(values[:, number], n, (*shown.names, *others)),
         "concept_names": shown.names,
         "background_names": others,
-        "labels": shown.labels,
+        "unit_names": shown.unit_names,
         "permutations": permutations,
     }
     return Hypothesis(
@@ -116,5 +116,5 @@ def _verdict(answer: dict[str, Any], auc: float, effect: float, p: float, units:
         stands = "best of the layer" if answer["rank"] == 1 else f"supported, though {answer['rank'] - 1} of {units} units answer better"
     else:
         stands = "not supported: re-labelled images do as well"
-    name = f"unit {answer['unit']}" + (f" ({answer['labels'][answer['unit']]})" if answer["labels"] else "")
+    name = f"unit {answer['unit']}" + (f" ({answer['unit_names'][answer['unit']]})" if answer["unit_names"] else "")
     return f"{name} of {answer['layer']}: {stands}; AUC {auc:.3f}, effect {effect:+.2f} sd, corrected p {p:.2g} ({n} images against {m})"

@@ -107,7 +107,7 @@ def occlusion(
     found = np.stack([part.label.reshape(shape) for part in parts])
     targets = tuple(part.target for part in parts)
     named = (
-        dict(zip(map(int, np.unique(found)), scope.unit_labels(OUTPUT, np.unique(found).tolist()), strict=True)) if watched.classes else {}
+        dict(zip(map(int, np.unique(found)), scope.unit_names(OUTPUT, np.unique(found).tolist()), strict=True)) if watched.classes else {}
     )
     differences = [part.difference for part in parts if part.checked]
     return Occlusion(
@@ -120,7 +120,7 @@ def occlusion(
         targets=targets,
         names=names,
         skipped=reader.skipped,
-        labels=scope.unit_labels(layer, targets),
+        target_names=scope.unit_names(layer, targets),
         classes={str(number): name for number, name in named.items()},
         layer=layer,
         score=watched.score,

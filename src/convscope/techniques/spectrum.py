@@ -74,7 +74,7 @@ def spectrum(
         layer=layer,
         names=names,
         skipped=reader.skipped,
-        labels=scope.class_names if layer == OUTPUT and scope.inputs.classes else (),
+        unit_names=scope.class_names if layer == OUTPUT and scope.inputs.classes else (),
         reduce=reduce,
         pictures=tiles,
         pictured=pictured,
