@@ -58,7 +58,7 @@ def test_exemplars_profile_and_health(place: Path, capsys: pytest.CaptureFixture
     code, out, _ = run(capsys, "class-profile", "photos", "output", "--units", "bee")
     assert code == 0 and out.startswith("unit 1 bee: ")
     code, out, _ = run(capsys, "filter-health", "photos", "--layer", "layer")
-    assert code == 0 and "0 of 8 channels dead on 36 images" in out
+    assert code == 0 and "0 of 8 units dead on 36 images" in out
 
 
 def test_query_as_table_csv_and_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
