@@ -44,7 +44,7 @@ def deconvnet(count: int = 1, units: int = 2, size: int = 24) -> Deconvnet:
         images=np.stack([pattern(image, size) for image in range(count)]),
         layer="features.12",
         units=tuple(range(units)),
-        labels=("",) * units,
+        unit_names=("",) * units,
         names=tuple(f"photo_{image}.jpg" for image in range(count)),
         manifest={"network": "vgg16_bn"},
     )
