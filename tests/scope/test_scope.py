@@ -133,7 +133,7 @@ def test_output_of_many_parts_is_its_first_tensor(form: Callable[[Tensor, Tensor
 def test_a_head_for_training_is_not_reached() -> None:
     scope = Scope(hand_built.seeded(lambda: hand_built.Heads(lambda main, _: main)), Inputs(size=16))
     assert "auxiliary" not in scope.layers and "conv" in scope.layers
-    with pytest.raises(NotReached, match="'auxiliary' is in this network, but its forward pass never runs it"):
+    with pytest.raises(NotReached, match="'auxiliary' is in this network, but its forward pass does not run it"):
         scope.activations(draws(1, 3, 16, 16), "auxiliary")
 
 

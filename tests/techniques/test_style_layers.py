@@ -61,5 +61,5 @@ def test_small_networks() -> None:
     assert style_depths(layers) == ["2", "5"] and layer_after(layers, ["2", "5"], 4) == "5"
     assert [layer.name for layer in trunk(layers)] == ["2", "5"]
     flat = Scope(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)), Inputs(size=8))
-    with pytest.raises(BadInput, match="no rectified maps"):
+    with pytest.raises(BadInput, match="has rectified maps"):
         style_depths(flat.layers)

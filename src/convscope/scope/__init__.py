@@ -1,4 +1,4 @@
-"""The waist: opening a network, its layers, their values. Everything that runs a network goes through :class:`Scope`."""
+"""A network, its layers and their activations. Everything that runs a network goes through :class:`Scope`."""
 
 from convscope.names import OUTPUT, Units
 from convscope.scope.inputs import Image, Images, Inputs

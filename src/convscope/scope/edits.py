@@ -1,4 +1,4 @@
-"""Everything that changes a network or its operations for a while. Only reversible context managers live here."""
+"""Edits of a network: context managers that change its modules or functions and change them back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convscope.errors import BadInput
 from convscope.graph.operations import RELUS, nonlinear_functions, spellings
 
 RULES = ("deconvnet", "guided", "gradient")
-"""What a ReLU may do to what comes back to it, see :func:`relu_rule`."""
+"""Backward rules of ReLUs, see :func:`relu_rule`."""
 _RECTIFIERS = {
     "relu": ("input", "inplace"),
     "relu6": ("input", "inplace"),
@@ -25,13 +25,13 @@ _RECTIFIERS = {
     "clip": ("input", "min", "max"),
     "clamp_min": ("input", "min"),
 }
-"""Functions that can be a ReLU, with or without an upper bound, and their parameters."""
+"""Functions that can act as a ReLU, with or without an upper bound, and their parameters."""
 _UNRULED = (nonlinear_functions() | {"softsign"}) - _RECTIFIERS.keys()  # torch computes softsign from other operations
-"""Nonlinearities and gates for which the rules of deconvnet and guided backpropagation say nothing."""
+"""Nonlinearities and gates for which deconvnet and guided backpropagation are not defined."""
 
 
 class replaced_functions(TorchFunctionMode):
-    """Within the block, calls of the given torch functions go to their replacements, from modules and functional code alike."""
+    """Within the block, the given torch functions are replaced, in modules and functional code alike."""
 
     def __init__(self, replacements: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         super().__init__()
@@ -44,10 +44,10 @@ class replaced_functions(TorchFunctionMode):
 
 
 def redirected_relu() -> replaced_functions:
-    """ReLUs that let a blocked picture move.
+    """ReLUs with a gradient for images in which all units are inactive (redirected ReLU).
 
-    Where the whole gradient of a sample is blocked at a ReLU, the part of it that would push negative inputs upward passes.
-    The convention is that of descent: a negative gradient pushes upward.
+    Where the whole gradient of a sample is blocked at a ReLU, the part of it that would raise negative inputs passes. The convention is
+    that of descent: a negative gradient raises its input.
 
     Source:
         Lucid, misc/redirected_relu_grad.py, used for the first 16 steps.
@@ -70,12 +70,12 @@ class _RedirectedReLU(torch.autograd.Function):
 
 
 def average_pooling() -> replaced_functions:
-    """Within the block, max pooling takes the mean of each window instead (of the part of it inside the map), as in style transfer.
+    """Average pooling in place of max pooling, as in style transfer: the mean of each window, of its part inside the map.
 
-    Modules, functions and adaptive pooling alike; sizes stay as they are.
+    Modules, functions and adaptive pooling alike; sizes stay the same.
 
     Raises:
-        BadInput: Within the block, when a pooling is dilated or its places are asked for.
+        BadInput: Within the block, when a pooling is dilated or the indices of its maxima are asked for.
 
     Source:
         Gatys et al. 2016.
@@ -94,7 +94,7 @@ def _averaged(
     return_indices: bool = False,
 ) -> Tensor:
     if return_indices or dilation not in (1, (1, 1), [1, 1]):
-        raise BadInput("average pooling cannot stand in for a max pooling that is dilated or tells the places of its maxima")
+        raise BadInput("average pooling cannot replace a max pooling that is dilated or returns the indices of its maxima")
     return F.avg_pool2d(input, kernel_size, stride or None, padding, ceil_mode, count_include_pad=False)
 
 
@@ -103,14 +103,14 @@ def _adaptively_averaged(input: Tensor, output_size: Any, return_indices: bool =
 
 
 def relu_rule(rule: str) -> AbstractContextManager[Any]:
-    """What ReLUs do to the R that comes back to them, f being their input on the way forward.
+    """The backward rule of ReLUs: what they pass of an incoming gradient R, with input f in the forward.
 
     "gradient" is R * 1[f > 0], "deconvnet" R * 1[R > 0], "guided" R * 1[f > 0] * 1[R > 0]. Everything else keeps its own derivative.
     ReLUs are those of modules, functions and methods, ``clamp(min=0)``, and, with 0 < f < bound in place of f > 0, ReLU6 and
-    other clamps from 0 up to a bound. On the way forward nothing changes.
+    other clamps from 0 up to a bound. The forward stays the same.
 
     Raises:
-        BadInput: There is no such rule; within the block, when what depends on the picture meets a nonlinearity that the rule does
+        BadInput: Unknown rule; within the block, when a value that depends on the image goes through a nonlinearity that the rule does
             not cover (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...).
 
     Source:
@@ -146,7 +146,7 @@ def _refuse(rule: str, func: Callable[..., Any], name: str, *args: Any, **named:
 
 
 class _RuledReLU(torch.autograd.Function):
-    """A ReLU, bounded if `high` is given, that passes back what is positive; if `guided`, only where it is open, too."""
+    """A ReLU, bounded if `high` is given, that passes back positive gradients; if `guided`, only where its input is inside the bounds."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, high: float | None, guided: bool) -> Tensor:

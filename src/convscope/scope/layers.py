@@ -1,17 +1,16 @@
-"""The ordered table of a network's layers, recorded on one forward pass."""
+"""Layers of a network in call order, recorded on one forward pass."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached, UnitNotFound
+from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached
 from convscope.graph.activations import path_to_activation
 from convscope.graph.graph import Graph, Node, Recorder
 from convscope.names import near_names
@@ -19,7 +18,7 @@ from convscope.names import near_names
 OUTPUT = "output"
 """The name of the network's own output; its units are classes."""
 INPUT = "@input"
-"""Ending that means what goes into a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
+"""Suffix for the input of a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,15 @@ class Layer:
         name: Dotted PyTorch name; with ``:0``, ``:1``, ... where the module is called several times; "output" for the network.
         kind: Class name of the module.
         shape: Shape of the value without the batch axis, at the recorded input size.
-        channel_axis: Axis of `shape` that counts units (0 for (c h w); the last for channels-last values).
-        parameters: Number of the module's own and its children's parameters.
+        channel_axis: Axis of `shape` that counts units: 0 for (c h w), the last for channels-last values.
+        parameters: Number of parameters of the module and its children.
         macs: Multiply-accumulate operations of the convolutions and matrix products in it, for one image.
-        position: Place in call order; a layer comes after everything that it was computed from.
-        node: Its operation in the network's graph; None if it does not depend on the picture.
-        call: How many calls of the same module came before in the same forward.
-        overwritten: The value is overwritten in place later in the forward (e.g. by ``out += identity``).
-        pointwise: The module's value has the shape of its input, so that ``name@input`` is a layer, too.
-        of_input: This is what went into the module (``name@input``), not what came out.
+        position: Index in call order; a layer comes after every layer that it was computed from.
+        node: Index of its operation in the network's graph; None if it does not depend on the image.
+        call: Number of earlier calls of the same module in the forward.
+        overwritten: Whether the value is overwritten in place later in the forward (e.g. by ``out += identity``).
+        pointwise: Whether the module's value has the shape of its input, so that ``name@input`` is a layer as well.
+        of_input: Whether this is the module's input (``name@input``), not its output.
         module: The module itself.
     """
 
@@ -63,32 +62,12 @@ class Layer:
 
     @property
     def spatial(self) -> tuple[int, ...]:
-        """The other axes: (h, w) for a map, () for a vector."""
+        """Sizes of the other axes: (h, w) for maps, () for a vector."""
         return tuple(length for axis, length in enumerate(self.shape) if axis != self.channel_axis)
 
     def channels_first(self, values: Tensor) -> Tensor:
         """(n ...) values of this layer with the units on axis 1: (n c h w) or (n c)."""
         return values.movedim(self.channel_axis + 1, 1)
-
-    def units(self, asked: int | slice | Sequence[int] | np.ndarray | None) -> list[int]:
-        """The unit numbers meant by an int, a list, a slice, or None for all.
-
-        Raises:
-            UnitNotFound: A number outside 0 .. channels-1, or none at all.
-        """
-        if asked is None:
-            asked = slice(None)
-        if isinstance(asked, slice):
-            chosen = list(range(self.channels))[asked]
-        else:
-            single = isinstance(asked, (int, np.integer, str)) or not isinstance(asked, Iterable)
-            chosen: list[Any] = [asked] if single else list(cast("Iterable[Any]", asked))
-        for unit in chosen:
-            if isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not 0 <= unit < self.channels:
-                raise UnitNotFound(f"layer {self.name} has units 0 to {self.channels - 1}, got {unit!r}")
-        if not chosen:
-            raise UnitNotFound(f"no unit of layer {self.name} asked for: {asked!r} is empty (it has 0 to {self.channels - 1})")
-        return [int(unit) for unit in chosen]
 
 
 class Layers(Mapping[str, Layer]):
@@ -102,10 +81,10 @@ class Layers(Mapping[str, Layer]):
     def __getitem__(self, name: str) -> Layer:
         if name in self._by_name:
             return self._by_name[name]
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not check types)
+        if not isinstance(name, str):
             raise LayerNotFound(f"a layer is asked for by its name, got {name!r}; names are {', '.join(list(self._by_name)[:3])}, ...")
         if name in self._idle:
-            raise NotReached(f"layer {name!r} is in this network, but its forward pass never runs it in evaluation mode")
+            raise NotReached(f"layer {name!r} is in this network, but its forward pass does not run it in evaluation mode")
         calls = [known for known in self._by_name if ":" in known and known.rpartition(":")[0] == name]
         if calls:
             raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
@@ -124,16 +103,16 @@ class Layers(Mapping[str, Layer]):
         return len(self._by_name)
 
     def of_kind(self, *kinds: str) -> Layers:
-        """Only the layers of these kinds, e.g. ``of_kind("Conv2d")``."""
+        """The layers of these kinds, e.g. ``of_kind("Conv2d")``."""
         return Layers([layer for layer in self.values() if layer.kind in kinds], tuple(self._idle), self._graph)
 
     def after_relu(self) -> list[str]:
-        """Where the convolutions' outputs can be read after their ReLU: a layer per convolution, in call order, none twice.
+        """The layers whose values are the convolutions' outputs after their ReLU: one per convolution, in call order, none twice.
 
-        For each Conv2d, the layer whose value is the first activation (ReLU and its relatives, module or functional) on the way from it
-        through norm, dropout and at most one residual sum; in a plain block that is the ReLU module, around a functional ReLU the
-        block that ends with it. Where no layer shows that value, or nothing rectifies the convolution (the last step of a linear
-        bottleneck, say), the layer of the last value before: the norm, or the convolution itself. Those have values below zero.
+        For each Conv2d, the layer of the first activation function (ReLU and its relatives, module or functional) after it, through norm,
+        dropout and at most one residual sum: a ReLU module, or the block that ends with a functional ReLU. Where no layer has that value,
+        or no activation function follows (as in a linear bottleneck), the last layer before: the norm, or the convolution itself, with
+        values below zero.
         """
         shown = {layer.node: layer for layer in reversed(list(self.values()))}
         ways = (path_to_activation(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
@@ -141,14 +120,14 @@ class Layers(Mapping[str, Layer]):
         return [layer.name for layer in sorted(dict.fromkeys(found), key=lambda layer: layer.position)]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's cells as text, a row a layer; see `HEADER`."""
+        """The cells of the table as text, a row per layer; see `HEADER`."""
         return [
             (
                 layer.name,
                 layer.kind,
                 str(layer.channels),
                 "x".join(map(str, layer.spatial)) or "-",
-                *self._seen(layer),
+                *self._field(layer),
                 f"{layer.parameters:,}" if layer.parameters else "-",
                 f"{layer.macs / 1e6:,.1f} M" if layer.macs else "-",
             )
@@ -158,7 +137,8 @@ class Layers(Mapping[str, Layer]):
     HEADER = ("name", "kind", "channels", "size", "stride", "field", "parameters", "MACs")
     """Columns of the table: size (h w), stride and receptive field in pixels, MACs for one image."""
 
-    def _seen(self, layer: Layer) -> tuple[str, str]:
+    def _field(self, layer: Layer) -> tuple[str, str]:
+        """Stride and size of a layer's receptive field."""
         if self._graph is None or layer.node is None:
             return "-", "-"
         fields = [self._graph.field(layer.node, axis) for axis in (0, 1)]
@@ -188,7 +168,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def record_layers(model: nn.Module, images: Tensor) -> tuple[Layers, Graph]:
-    """Runs `model` once on `images` (1 3 h w): its layers in the order in which their values came about, and its graph.
+    """The layers of a network in the order in which their values are computed, and its graph, from one forward on `images` (1 3 h w).
 
     Containers are layers as well: ``features`` has the value of its last child.
     """
@@ -244,7 +224,7 @@ def record_layers(model: nn.Module, images: Tensor) -> tuple[Layers, Graph]:
 
 
 def _channel_axis(dimensions: int, node: Node | None) -> int:
-    """Which axis (without the batch's) counts units: what is left beside y and x; the last of a sequence of tokens."""
+    """The axis, without the batch's, that counts units: in maps the one beside y and x, in a sequence of tokens the last."""
     if dimensions == 4 and node is not None and node.spatial is not None:
         return next(axis for axis in (1, 2, 3) if axis not in (node.spatial.y, node.spatial.x)) - 1
     return 1 if dimensions == 3 else 0

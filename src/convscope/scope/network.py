@@ -1,4 +1,4 @@
-"""What is done to a network as a whole before it is looked at: unwrapping, checking, hashing, finding its device."""
+"""Checks of a network as a whole: unwrapping, finite weights, weights hash, device, out of memory, frozen copies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def check_finite(model: nn.Module, name: str) -> None:
     """Raises BadWeights if a parameter or buffer holds NaN or infinity."""
     for key, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
-            continue  # whatever is not finite would be left in the sum, which takes a tenth of the time; finite values may overflow in it
+            continue  # a sum keeps NaN and infinity and takes a tenth of the time; finite values may overflow in it
         if not bool(torch.isfinite(tensor).all()):
-            raise BadWeights(f"network {name}: {key} holds NaN or infinity, so nothing that it computes means anything")
+            raise BadWeights(f"network {name}: {key} holds NaN or infinity, so its activations are meaningless")
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -38,10 +38,10 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def unwrapped(model: object) -> nn.Module:
-    """The network itself, without the wrappers of parallel training and compilation.
+    """The module inside the wrappers of parallel training and compilation.
 
     Raises:
-        BadInput: It is no network, or one that cannot be looked into.
+        BadInput: It is no module, or one whose layers cannot be hooked.
     """
     wrapped = None
     while model is not wrapped:  # wrappers may be nested
@@ -52,12 +52,16 @@ def unwrapped(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise BadInput(f"expected a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
-        raise BadInput("a scripted or traced module cannot be looked into; pass the original nn.Module")
+        raise BadInput("the layers of a scripted or traced module cannot be hooked; pass the original nn.Module")
     return model
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device of that name, if this machine has it; otherwise BadInput."""
+    """The device of that name.
+
+    Raises:
+        BadInput: No such device on this machine.
+    """
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -68,21 +72,21 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch says that memory ran out, on a GPU or not."""
+    """Whether an exception of torch means that memory ran out, on a GPU or a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def frozen_copy(model: M) -> M:
-    """A copy of a network to give away: on the CPU, in evaluation mode, without gradients. The network itself stays as it is."""
+    """A copy of a network for export: on the CPU, in evaluation mode, without gradients. The network itself is not changed."""
     return copy.deepcopy(model).cpu().eval().requires_grad_(False)
 
 
 @contextmanager
 def large_enough(height: int, width: int) -> Generator[None]:
-    """What torch says of pictures that a network shrinks to nothing becomes a BadInput that says so."""
+    """Turns torch's "input too small" error into BadInput."""
     try:
         yield
     except RuntimeError as error:
         if not any(words in str(error) for words in ("too small", "greater than actual input size")):
             raise
-        raise BadInput(f"pictures of {height}x{width} are too small for this network") from None
+        raise BadInput(f"images of {height}x{width} are too small for this network") from None

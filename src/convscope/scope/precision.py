@@ -1,4 +1,4 @@
-"""Which number format a piece of work runs in, and the context that makes it so."""
+"""Precision: float32 or bfloat16, and the autocast context of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than float32: CUDA from compute capability 8, CPUs with AMX, some of AVX512-BF16."""
+    """Whether bfloat16 products are faster than float32: CUDA from compute capability 8, CPUs with AMX, some with AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -27,9 +27,10 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 @cache
 def _measured_faster() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 a quarter faster than in float32 or better; measured once, in about 20 ms.
+    """Whether bfloat16 matrix products are at least 1.25 times as fast as float32 on this CPU; measured once, in about 20 ms.
 
-    The instructions do not tell: with AVX512-BF16, an AMD Zen 5 is 1.95 times as fast in bfloat16, an Intel Xeon without AMX half as fast.
+    The instruction set does not tell: with AVX512-BF16, an AMD Zen 5 is 1.95 times as fast in bfloat16, an Intel Xeon without AMX half as
+    fast.
     """
     best = {torch.float32: math.inf, torch.bfloat16: math.inf}
     with torch.autocast("cpu", enabled=False), torch.no_grad():
@@ -43,7 +44,7 @@ def _measured_faster() -> bool:
 
 
 def resolve_precision(precision: str, device: torch.device, purpose: Literal["measure", "optimize"]) -> str:
-    """`auto` is float32 for what measures, and bfloat16 for what optimizes where the hardware is fast at it.
+    """The number format of a purpose: "auto" is float32 to measure, and bfloat16 to optimize where the hardware is fast at it.
 
     Raises:
         BadInput: Not one of auto, float32, bfloat16.
@@ -56,7 +57,7 @@ def resolve_precision(precision: str, device: torch.device, purpose: Literal["me
 
 
 def computing_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which convolutions and matrix products run in `precision`; a user's ambient autocast does not leak in."""
+    """The autocast context in which convolutions and matrix products run in `precision`, whatever the caller's own autocast is."""
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()

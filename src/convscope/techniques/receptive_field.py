@@ -54,7 +54,7 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
     names = list(scope.layers) if layer is None else [scope.layers[layer].name]
     height, width = scope.inputs.height, scope.inputs.width
     fields = {name: [_field(scope, name, axis) for axis in (0, 1)] for name in names}
-    picture = np.zeros((3, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
+    shown = np.zeros((3, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
     rows, columns = (_ends(scope, names[0], axis) if layer is not None else np.zeros((0, 4), int) for axis in (0, 1))
     effective = np.zeros((0, 0), np.float32) if layer is None else _effective(scope, layer, image, seed)
     return ReceptiveField(
@@ -65,7 +65,7 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
         rows=rows,
         columns=columns,
         effective=effective,
-        image=picture,
+        image=shown,
         layers=tuple(names),
         height=height,
         width=width,
