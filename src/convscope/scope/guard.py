@@ -90,7 +90,7 @@ def prepare(model: nn.Module) -> Callable[[], None]:
     """
     modules = list(model.modules())
     training = [(module, module.training) for module in modules]
-    inplace = [module for module in modules if getattr(module, "inplace", None) is True]
+    inplace: list[Any] = [module for module in modules if getattr(module, "inplace", None) is True]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     hooks = [(table, set(table)) for module in modules for table in (module._forward_hooks, module._forward_pre_hooks)]
 
@@ -98,7 +98,7 @@ def prepare(model: nn.Module) -> Callable[[], None]:
         for module, flag in training:
             module.training = flag
         for module in inplace:
-            module.inplace = True  # type: ignore[assignment]
+            module.inplace = True
         for parameter, requires_grad, grad in parameters:
             parameter.requires_grad = requires_grad
             parameter.grad = grad
@@ -109,7 +109,7 @@ def prepare(model: nn.Module) -> Callable[[], None]:
     for module, _ in training:
         module.training = False
     for module in inplace:
-        module.inplace = False  # type: ignore[assignment]
+        module.inplace = False
     for parameter, _, _ in parameters:
         parameter.requires_grad = False
     return restore
