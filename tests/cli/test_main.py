@@ -233,7 +233,7 @@ MISTAKES = {
     "words as units": ((*FV, "1", "--units", "ant"), "layer 1 has units 0 to 5, got 'ant'"),
     "far too many units": ((*FV, "1", "--units", "0-999999999999"), "0-999999999999: no layer has so many units"),
     "no such class": ((*FV, "output", "--units", "ants"), "class 'ants' is unknown"),
-    "no such recipe": ((*FV, "1", "--recipe", "cropz"), "no recipe 'cropz'; there are: crops"),
+    "no such recipe": ((*FV, "1", "--recipe", "cropz"), 'Invalid value "cropz" for --recipe. Choose from: "crops"'),
     "no such number": ((*FV, "1", "--set", "stepz=3"), "no parameter 'stepz'; near names: steps"),
     "no number": ((*FV, "1", "--set", "steps=many"), "steps must be int, got 'many'"),
     "no value": ((*FV, "1", "--set", "steps"), "steps: expected NAME=VALUE"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
 from convscope.errors import BadInput
-from convscope.optimize.recipes import RECIPES, Recipe, find_recipe
+from convscope.optimize.recipes import RECIPES, Recipe, RecipeName, find_recipe
 from convscope.optimize.transforms import RandomAffine, RandomCrops
 
 
@@ -88,6 +89,7 @@ def test_wrong_parameters(numbers: dict[str, object], words: str) -> None:
 def test_unknown_recipes() -> None:
     with pytest.raises(BadInput, match="no recipe 'cropz'; there are: crops, fourier, multiscale, multiscale-sigmoid, pixels"):
         find_recipe("cropz")
+    assert get_args(RecipeName) == tuple(RECIPES)
 
 
 def test_every_parameter_is_explained() -> None:

@@ -68,10 +68,12 @@ def known_types(*, network: bool) -> list[Written]:
         Written(Sequence[Survey], words.surveys, "SURVEY...", several=True),
     ]
     if network:
+        from convscope.cli import objectives
         from convscope.ops.codes import Edit
         from convscope.optimize.objective import Objective
         from convscope.optimize.priors import Prior
         from convscope.scope.inputs import Image, Images
+        from convscope.techniques.feature_visualization import ObjectiveLike
         from convscope.techniques.fills import Fill
 
         known += [
@@ -80,6 +82,8 @@ def known_types(*, network: bool) -> list[Written]:
             Written(Fill, words.fill, "FILL"),
             Written(Edit | Sequence[Edit | None], words.edits, "EDIT,...", "Written own, map=3, map=0-4 or reallocate=0.", default="own"),
             Written(Prior | tuple[Prior, float] | Objective, words.prior, "PRIOR", "Written as a name, or with a weight: cvpr2015*0.1."),
+            Written(ObjectiveLike, objectives.objective, "OBJECTIVE", objectives.HELP),
+            Written(Objective, objectives.penalty, "NAME*WEIGHT", objectives.PENALTY_HELP),
         ]
     return known
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from convscope.cli.derive import command
+from convscope.cli.objectives import objective as words_of
 from convscope.cli.show import print_written, progress, say
 
 
 @command
-def redo(image: Path, *, network: str | None = None, weights: str | None = None, out: Path | None = None) -> int:
+def redo(
+    image: Path, *, network: str | None = None, weights: str | None = None, objective: str | None = None, out: Path | None = None
+) -> int:
     """Makes a feature visualization again from its receipt and compares the two.
 
     Says bit-equal, or the largest difference; exit code 1 if they differ by more than 2/255 on average.
@@ -18,6 +21,7 @@ def redo(image: Path, *, network: str | None = None, weights: str | None = None,
         image: A PNG that convscope feature-visualization has written.
         network: The network, if the receipt's name no longer leads to it.
         weights: Where its weights are now.
+        objective: The objective, if it was one of your own: FILE.py:FUNCTION.
         out: File to write the new image to, too.
 
     Command line:
@@ -25,12 +29,13 @@ def redo(image: Path, *, network: str | None = None, weights: str | None = None,
         convscope redo out/feature-visualization/textures-output/unit_0000.png --out again.png
     """
     from convscope.galleries.redo import redo as again
-    from convscope.receipts import write_png
+    from convscope.receipts import read_receipt, write_png
     from convscope.zoo import open as open_network
 
     with progress():
         scope = open_network(network, weights=weights or "pretrained") if network else None
-        made = again(image, scope=scope, weights=weights)
+        layer = read_receipt(image).get("parameters", {}).get("layer", "") if objective else ""
+        made = again(image, scope=scope, weights=weights, objective=words_of(objective).make(layer) if objective else None)
     say(f"{image}: {made.verdict}")
     if out is not None:
         print_written([(write_png(out, made.image, {"redone": str(image)}), "the new image")])

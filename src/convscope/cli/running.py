@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from convscope.cli import words
+from convscope.cli.objectives import OfLayer
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadImage, BadInput, LayerNotFound, StoreConflict
 from convscope.preprocessing import SUFFIXES
@@ -81,6 +82,9 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         if key in signature.parameters:
             raise BadInput(f"--set {key}: it has an option of its own, --{key.replace('_', '-')}")
         values[key] = value
+    for key, value in values.items():
+        if isinstance(value, OfLayer):
+            values[key] = value.make(values["layer"])
     save = SAVERS.get(name, _save)
     with progress():
         if save is _save:

@@ -10,7 +10,7 @@ from typing import Any
 from convscope.errors import StoreConflict
 from convscope.names import Units
 from convscope.optimize.objective import Objective
-from convscope.optimize.recipes import DEFAULT, Recipe, find_recipe
+from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
 from convscope.receipts import jsonable, write_png
 from convscope.results.feature_visualization import FeatureVisualization
@@ -30,7 +30,7 @@ def gallery(
     penalty: Objective | None = None,
     copies: int = 1,
     diversity: float = 0.0,
-    recipe: str | Recipe = DEFAULT,
+    recipe: RecipeName | Recipe = DEFAULT,
     seed: int = 0,
     **changes: Any,
 ) -> Gallery:

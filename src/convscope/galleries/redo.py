@@ -143,4 +143,4 @@ def _made_again(path: Path, what: str, description: Any) -> Objective:
     try:
         return from_description(description)
     except BadInput as error:
-        raise BadInput(f"{path}: its {what} cannot be made again: {error.message}; give it as `{what}`") from None
+        raise BadInput(f"{path}: its {what} cannot be made again: {error.message}; give it as `{what}` (--{what})") from None

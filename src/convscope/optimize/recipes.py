@@ -137,7 +137,10 @@ RECIPES = {
 }
 """The recipes of feature visualization. "multiscale" is S0, "multiscale-sigmoid" S2, "pixels" S3, "fourier" Lucid, "crops" our own."""
 
-DEFAULT = "crops"
+RecipeName: TypeAlias = Literal["crops", "fourier", "multiscale", "multiscale-sigmoid", "pixels"]
+"""The names of :data:`RECIPES`."""
+
+DEFAULT: RecipeName = "crops"
 """The recipe of feature visualization that is used if none is asked for."""
 
 

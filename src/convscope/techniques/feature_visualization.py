@@ -16,7 +16,7 @@ from convscope.names import OUTPUT, Units
 from convscope.optimize.ascent import Job, Optimized, ascend, score_start
 from convscope.optimize.objective import Objective, Values, grouped
 from convscope.optimize.objectives import class_evidence, diversity, unit
-from convscope.optimize.recipes import DEFAULT, Recipe, find_recipe
+from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
 from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.provenance import technique
@@ -48,7 +48,7 @@ def feature_visualization(
     penalty: Objective | None = None,
     copies: int = 1,
     diversity: float = 0.0,
-    recipe: str | Recipe = DEFAULT,
+    recipe: RecipeName | Recipe = DEFAULT,
     seed: int = 0,
     **changes: Any,
 ) -> FeatureVisualization:
@@ -92,6 +92,9 @@ def feature_visualization(
     Command line:
         convscope feature-visualization textures output --units 0-3 --set steps=32 --set size=64 --set crop_size=48
         convscope feature-visualization textures output --units chains,spirals --recipe fourier --set steps=16 --set size=64 --out images
+        convscope feature-visualization textures features.20 --units 3 --objective neuron:4,4 --set steps=16 --set size=64 --out neurons
+        convscope feature-visualization textures features.20 --units 3 --copies 3 --diversity 0.5 --set steps=8 --set size=64 --out copies
+        convscope feature-visualization textures features.13 --objective deepdream --set steps=16 --set size=64 --out dream
     """
     chosen = scope.layers[layer]
     plan = find_recipe(recipe, **changes)

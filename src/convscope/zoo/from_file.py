@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -52,6 +53,28 @@ def load_file(name: str, weights: str | Path | None) -> Loaded:
     return loaded
 
 
+def named_in(name: str) -> Any:
+    """What ``path/to/file.py:name`` names: a value that the file defines, or a function whose errors are BadInput with file and line.
+
+    Raises:
+        BadInput: No such file or name, or an error while the file is run.
+    """
+    path, attribute = _split(name)
+    with _errors_of(path), _importable(path.parent):
+        found = getattr(_imported(path), attribute, None)
+    if found is None:
+        raise BadInput(f"{path} has no function {attribute!r}{near_hint(attribute, _defined(path)) or _listed(_defined(path))}")
+    if not inspect.isfunction(found):
+        return found
+
+    @functools.wraps(found)
+    def call(*given: Any, **options: Any) -> Any:
+        with _errors_of(path), _importable(path.parent):
+            return found(*given, **options)
+
+    return call
+
+
 def _split(name: str) -> tuple[Path, str]:
     file, function = (name, "") if name.endswith(".py") else (name.rpartition(":")[0], name.rpartition(":")[2])
     path = Path(file).expanduser()
@@ -60,9 +83,7 @@ def _split(name: str) -> tuple[Path, str]:
         raise BadInput(f"{path}: no such file{siblings}")
     if not function:
         defined = _defined(path)
-        raise BadInput(
-            f"{name}: say which function makes the network: {file}:NAME{', with NAME one of ' + ', '.join(defined) if defined else ''}"
-        )
+        raise BadInput(f"{name}: say which function is meant: {file}:NAME{', with NAME one of ' + ', '.join(defined) if defined else ''}")
     return path.resolve(), function
 
 
