@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from torch import nn
 import convscope
 import hand_built
 from convscope.errors import BadInput, BadWeights, StoreConflict
+from convscope.optimize import objectives
 from convscope.receipts import read_receipt, write_png
 from convscope.results.gallery import Gallery, write_sheet
 from convscope.scope import Inputs, Scope
@@ -217,3 +222,222 @@ def test_what_cannot_be_redone(scope: Scope, tmp_path: Path) -> None:
         convscope.redo(tmp_path / "other.png", scope=scope)
     with pytest.raises(BadInput, match="only single feature visualizations can be redone"):
         convscope.redo(write_sheet(made, "a sheet"), scope=scope)
+
+
+def test_redoing_changes_nothing_of_the_scope(scope: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(scope, tmp_path, [0])
+    before = dict(vars(scope))
+    monkeypatch.setattr(
+        Scope, "__setattr__", lambda self, name, value: object.__setattr__(self, name, value) if self is not scope else pytest.fail(name)
+    )
+    assert convscope.redo(path_of(made, 0), scope=scope).equal
+    assert {key: value for key, value in vars(scope).items() if key in before and value is not before[key]} == {}
+
+
+def test_redone_pixels_are_rounded_as_the_written_ones(scope: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values whose products with 255 round differently in float32 and in float64."""
+    values = ((np.arange(255) + 0.5) / 255).astype(np.float32)
+    values = np.concatenate([values, np.nextafter(values, np.float32(0)), np.nextafter(values, np.float32(1))])
+    assert (np.round(values * 255) != np.rint(values.astype(np.float64) * 255)).any()
+    image = np.tile(values, (3, 14, 1))
+    made = make(scope, tmp_path, [0])
+    write_png(path_of(made, 0), image, read_receipt(path_of(made, 0)))
+    redo_module = importlib.import_module("convscope.galleries.redo")
+    monkeypatch.setattr(redo_module, "feature_visualization", lambda *_, **__: SimpleNamespace(images=image[None]))
+    assert convscope.redo(path_of(made, 0), scope=scope).verdict == "bit-equal"
+
+
+# --- inputs, objectives, copies
+
+
+def on_inputs(scope: Scope, **more: object) -> Scope:
+    return Scope(scope.model, Inputs(**({"size": 16} | more)), precision="float32", name="small")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": (0.1, 0.2, 0.3)}, {"std": (0.5, 0.5, 0.5)}, {"size": 18}, {"interpolation": "nearest"}, {"crop": None}],
+    ids=str,
+)
+def test_other_inputs_are_refused(scope: Scope, tmp_path: Path, change: dict[str, object]) -> None:
+    made = make(scope, tmp_path, [0])
+    before = files(tmp_path)
+    with pytest.raises(StoreConflict, match=r"unit_0000\.png was made with another preprocessing"):
+        make(on_inputs(scope, **change), tmp_path, [0, 1])
+    assert files(tmp_path) == before
+    assert make(on_inputs(scope), tmp_path, [0]).made == ()
+    if change.keys() & {"mean", "std", "size"}:
+        with pytest.raises(BadInput, match=rf"made with other inputs \({next(iter(change))}"):
+            convscope.redo(path_of(made, 0), scope=on_inputs(scope, **change))
+
+
+def per_unit(unit: int) -> objectives.Objective:
+    return objectives.neuron("2", unit, 2, 3) - 0.1 * objectives.norm()
+
+
+QUESTIONS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "objective": {"objective": per_unit},
+    "another objective": {"objective": lambda unit: objectives.neuron("2", unit, 2, 4)},
+    "a direction": {"objective": lambda unit: objectives.direction("2", torch.eye(8)[unit] + 0.1)},
+    "penalty": {"penalty": 1e-3 * objectives.total_variation()},
+    "another penalty": {"penalty": 1e-2 * objectives.total_variation()},
+    "copies": {"copies": 2},
+    "diversity": {"copies": 2, "diversity": 0.5},
+}
+
+
+@pytest.mark.parametrize("asked", QUESTIONS)
+def test_only_the_same_question_is_resumed(scope: Scope, tmp_path: Path, asked: str) -> None:
+    make(scope, tmp_path, [0, 2], **QUESTIONS[asked])
+    before = files(tmp_path)
+    for other, more in QUESTIONS.items():
+        if other == asked:
+            assert make(scope, tmp_path, [0, 2], **more).made == ()
+        else:
+            with pytest.raises(StoreConflict, match=r"made with another (objective|penalty|copies|diversity)"):
+                make(scope, tmp_path, [0, 2], **more)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("asked", QUESTIONS)
+@pytest.mark.parametrize("written", [1, 3])
+def test_every_question_resumed_equals_uninterrupted(
+    scope: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, written: int
+) -> None:
+    more = QUESTIONS[asked]
+    make(scope, tmp_path / "whole", [0, 2, 5, 7], **more)
+    with monkeypatch.context() as patch:
+        patch.setattr(gallery_module, "write_png", failing_after(written, write_png, OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            make(scope, tmp_path / "resumed", [0, 2, 5, 7], **more)
+    make(scope, tmp_path / "resumed", [0, 2, 5, 7], **more)
+    assert files(tmp_path / "resumed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("asked", QUESTIONS)
+def test_every_question_is_redone_from_its_receipt(scope: Scope, tmp_path: Path, asked: str) -> None:
+    made = make(scope, tmp_path, [0, 2, 7], **QUESTIONS[asked])
+    for image in made:
+        assert " at 0x" not in json.dumps(dict(image.receipt))
+        redone = convscope.redo(image.path, scope=scope)
+        assert redone.equal, f"{image.path.name}: {redone.verdict}"
+
+
+def test_copies_in_a_gallery(scope: Scope, tmp_path: Path) -> None:
+    made = make(scope, tmp_path, [0, 2], copies=2, diversity=0.5)
+    names = ["unit_0000.png", "unit_0000_copy1.png", "unit_0002.png", "unit_0002_copy1.png"]
+    assert [image.path.name for image in made] == sorted(files(tmp_path)) == names
+    assert [(image.unit, image.copy, image.maximized) for image in made][3] == (2, 1, 'unit("2", 2) + 0.5*diversity("2")')
+    whole = convscope.feature_visualization(scope, "2", [0], copies=2, diversity=0.5, **NUMBERS)  # type: ignore[arg-type]
+    single = make(scope, tmp_path / "one", [0], copies=2, diversity=0.5)
+    for copy in (0, 1):
+        np.testing.assert_array_equal(single.images[copy].image, np.rint(whole.images[copy].astype(np.float64) * 255).astype(np.float32) / 255)
+    assert write_sheet(made, "copies").exists()
+
+
+def test_an_objective_without_unit(scope: Scope, tmp_path: Path) -> None:
+    made = make(scope, tmp_path, None, objective=objectives.deepdream("2"))
+    assert [(image.unit, image.path.name, image.status) for image in made] == [(None, "objective.png", "converged")]
+    assert make(scope, tmp_path, None, objective=objectives.deepdream("2")).made == ()
+    with pytest.raises(StoreConflict, match="another objective"):
+        make(scope, tmp_path, None, objective=objectives.deepdream("0"))
+    assert convscope.redo(made.images[0].path, scope=scope).equal
+    assert write_sheet(made, "deepdream").exists()
+
+
+def test_an_objective_without_name_is_not_resumed_and_redone_only_with_it(scope: Scope, tmp_path: Path) -> None:
+    def objective(unit: int) -> objectives.Objective:
+        return objectives.Objective(frozenset(["2"]), lambda values, _: values["2"][:, unit].flatten(1).mean(1))
+
+    made = make(scope, tmp_path, [0], objective=objective)
+    with pytest.raises(StoreConflict, match="made with an objective that has no name") as caught:
+        make(scope, tmp_path, [0], objective=objective)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(
+        BadInput, match=r"its objective cannot be made again: the objective has no name .*; give it as `objective`"
+    ) as error:
+        convscope.redo(path_of(made, 0), scope=scope)
+    assert "\n" not in str(error.value)
+    assert convscope.redo(path_of(made, 0), scope=scope, objective=objective).equal
+
+
+# --- read
+
+
+def test_read(scope: Scope, tmp_path: Path) -> None:
+    made = make(scope, tmp_path, [4, 0, 5], copies=2)
+    write_sheet(made, "small")
+    (tmp_path / "notes.txt").write_text("unit_0001.png")
+    read = convscope.read_gallery(tmp_path)
+    assert [(image.unit, image.copy) for image in read] == [(0, 0), (0, 1), (4, 0), (4, 1), (5, 0), (5, 1)] and len(read) == 6
+    assert [image.status for image in read][4:] == ["stuck", "stuck"] and read.made == ()
+    image = read.find(4, 1)
+    assert image is not None and image.path == path_of(made, 4, 1) and image.score == image.receipt["score"]
+    assert image.image.shape == (3, 14, 14) and image.image.dtype == np.float32 and 0 <= image.image.min() <= image.image.max() <= 1
+    assert read.find(9) is None and read.find(4, 2) is None
+
+
+def test_what_is_no_gallery(scope: Scope, tmp_path: Path) -> None:
+    for folder, words in ((tmp_path / "gone", "there is no such folder"), (tmp_path, "holds no gallery")):
+        with pytest.raises(StoreConflict, match=words):
+            convscope.read_gallery(folder)
+    made = make(scope, tmp_path / "pictures", [0, 4])
+    with pytest.raises(StoreConflict, match=r"is a gallery, a folder of images; read it with convscope\.read_gallery\(folder\)"):
+        convscope.load(tmp_path / "pictures")
+    path_of(made, 4).rename(tmp_path / "pictures" / "unit_0003.png")
+    renamed = convscope.read_gallery(tmp_path / "pictures").find(3)
+    with pytest.raises(StoreConflict, match=r"its receipt is that of unit_0004\.png"):
+        _ = renamed and renamed.receipt
+
+
+def test_reading_needs_no_torch(scope: Scope, tmp_path: Path) -> None:
+    make(scope, tmp_path, [0])
+    script = (
+        f"import convscope, sys; image = convscope.read_gallery({str(tmp_path)!r}).images[0]; image.image, image.receipt; "
+        "assert image.status == 'converged'; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+# --- a receipt chooses neither code nor files
+
+
+def changed(path: Path, **network: object) -> Path:
+    """The same image with another network in its receipt."""
+    receipt = read_receipt(path)
+    receipt["network"] |= network
+    return write_png(path, np.asarray(Image.open(path)), receipt)
+
+
+@pytest.mark.parametrize("name", ["{folder}/evil.py:build", "{folder}/evil.py", "timm:hf-hub:who/what", "timm:../evil", "a b", "", None, 7])
+def test_a_receipt_opens_no_code(scope: Scope, tmp_path: Path, name: object) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef build(): ...\n")
+    name = name.format(folder=tmp_path) if isinstance(name, str) else name
+    path = changed(path_of(make(scope, tmp_path / "pictures", [0]), 0), name=name, weights="pretrained")
+    with pytest.raises(BadInput, match="which a receipt cannot open; give it as `scope`") as caught:
+        convscope.redo(path)
+    assert "\n" not in str(caught.value) and not (tmp_path / "ran").exists()
+    assert convscope.redo(path, scope=scope).equal
+
+
+def test_a_receipt_reads_no_weights(scope: Scope, tmp_path: Path) -> None:
+    path = changed(path_of(make(scope, tmp_path, [0]), 0), name="squeezenet1_0", weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(BadInput, match=r"w\.safetensors, which a receipt cannot read; give the file as `weights`"):
+        convscope.redo(path)
+
+
+def test_redone_by_the_name_of_a_bundled_network(tmp_path: Path) -> None:
+    numbers = {"size": 32, "steps": 2, "crop_size": 24}
+    made = convscope.gallery(convscope.open("textures"), "output", [0, 3], tmp_path, **numbers)  # type: ignore[arg-type]
+    assert convscope.redo(path_of(made, 3)).equal
+
+
+@pytest.mark.parametrize("missing", ["network", "parameters", "recipe", "precision", "unit", "copy", "fast"])
+def test_a_damaged_receipt(scope: Scope, tmp_path: Path, missing: str) -> None:
+    path = path_of(make(scope, tmp_path, [0]), 0)
+    receipt = read_receipt(path)
+    del receipt[missing]
+    write_png(path, np.asarray(Image.open(path)), receipt)
+    with pytest.raises(StoreConflict, match="its receipt is damaged"):
+        convscope.redo(path, scope=scope)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import hand_built
 from convscope.errors import BadInput
 from convscope.optimize import objectives
-from convscope.optimize.objectives import Objective
+from convscope.optimize.objective import Objective, grouped
 from convscope.scope import Inputs, Scope
 from hand_built import draws
 
@@ -155,3 +158,136 @@ def test_channels_last_layers_count_units_on_their_own_axis() -> None:
     scope, images = Scope(model, Inputs(size=32)), draws(1, 3, 32, 32)
     value = scope.activations(images, "features.1.0.block.3")["features.1.0.block.3"]
     torch.testing.assert_close(objectives.unit("features.1.0.block.3", 7)(scope, images), value[..., 7].mean((1, 2)))
+
+
+# --- names and descriptions
+
+VECTOR = torch.arange(1.0, 9.0)
+EVERY = [
+    (objectives.unit("4", 3), 'unit("4", 3)'),
+    (objectives.unit("4", 3, reduce="sum"), 'unit("4", 3, reduce="sum")'),
+    (objectives.neuron("4", 3), 'neuron("4", 3)'),
+    (objectives.neuron("4", 3, 1, 4), 'neuron("4", 3, 1, 4)'),
+    (objectives.neuron("4", 3, x=4), 'neuron("4", 3, x=4)'),
+    (objectives.direction("4", VECTOR, cosine_power=2), 'direction("4", <8 values>, cosine_power=2)'),
+    (objectives.direction("4", VECTOR.double() / 3), 'direction("4", <8 values>)'),
+    (objectives.direction("4", (VECTOR / 3).numpy()), 'direction("4", <8 values>)'),
+    (objectives.direction("4", [0.1] * 8), f'direction("4", {[0.1] * 8})'),
+    (objectives.class_evidence(2), "class_evidence(2)"),
+    (objectives.deepdream("2"), 'deepdream("2")'),
+    (objectives.diversity("2"), 'diversity("2")'),
+    (objectives.norm(4, 0.3), "norm(4, 0.3)"),
+    (objectives.natural_norm() + objectives.natural_variation(1.0), "natural_norm() + natural_variation(1.0)"),
+    (objectives.power_norm(), "power_norm()"),
+    (objectives.unit("4", 3) - 0.1 * objectives.total_variation(), 'unit("4", 3) - 0.1*total_variation()'),
+    (-objectives.unit("4", 3) + 1, '-unit("4", 3) + 1'),
+    (1 - objectives.unit("4", 3), '1 - unit("4", 3)'),
+    (0.5 * (objectives.unit("4", 3) + objectives.deepdream("2")), '0.5*(unit("4", 3) + deepdream("2"))'),
+    (objectives.norm() - (objectives.norm(4) - objectives.deepdream("2") * 2), 'norm() - (norm(4) - 2*deepdream("2"))'),
+]
+
+
+@pytest.mark.parametrize(("objective", "text"), EVERY, ids=[text for _, text in EVERY])
+def test_made_again_from_its_description(double: Scope, objective: Objective, text: str) -> None:
+    assert str(objective) == repr(objective) == text and objective.named
+    described = json.loads(json.dumps(objective.describe(), allow_nan=False))
+    again = objectives.from_description(described)
+    assert again.describe() == objective.describe() and again.layers == objective.layers and again.units == objective.units
+    images = draws(3, 3, 12, 12, dtype=torch.float64)
+    assert torch.equal(again(double, images), objective(double, images))
+
+
+def test_own_objectives() -> None:
+    def brightness(_values: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        return images.flatten(1).mean(1)
+
+    @objectives.named
+    def warmth(amount: float, color: int = 0) -> Objective:
+        return Objective(frozenset(), lambda _, images: amount * images[:, color].flatten(1).mean(1), independent=True)
+
+    own, made = Objective(frozenset(), brightness), warmth(2.0)
+    assert (str(own), str(made), str(made - own)) == ("brightness()", "warmth(2.0)", "warmth(2.0) - brightness()")
+    assert own.named and made.independent and made.describe() == {"name": "warmth", "parameters": {"amount": 2.0, "color": 0}}
+    for each in (own, made, made - 0.1 * own):
+        with pytest.raises(BadInput, match="is none of convscope's own, so it cannot be made again") as caught:
+            objectives.from_description(each.describe())
+        assert "\n" not in str(caught.value)
+
+
+def test_a_lambda_says_that_it_has_no_name() -> None:
+    bare = Objective(frozenset(), lambda _, images: images.flatten(1).mean(1))
+    mixed = objectives.unit("4", 3) - 0.1 * bare
+    assert not bare.named and not mixed.named and str(mixed) == 'unit("4", 3) - 0.1*an objective without a name'
+    for each in (bare, mixed):
+        assert " at 0x" not in json.dumps(each.describe())
+        with pytest.raises(BadInput, match=r"the objective has no name \(a lambda\)"):
+            objectives.from_description(each.describe())
+
+
+def test_a_long_vector_is_described_by_its_hash() -> None:
+    described = objectives.direction("4", torch.ones(2**14 + 1)).describe()
+    assert set(described["parameters"]["vector"]) == {"dtype", "shape", "sha256"} and len(json.dumps(described)) < 300
+    assert described == objectives.direction("4", torch.ones(2**14 + 1)).describe()
+    assert described != objectives.direction("4", torch.arange(2**14 + 1.0)).describe()
+    with pytest.raises(BadInput, match=r"only a hash of a vector of \[16385\] values: pass the objective itself"):
+        objectives.from_description(described)
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({}, "expected the description of an objective"),
+        ({"name": "unit"}, "expected the description of an objective"),
+        ({"name": "unit", "parameters": {"layer": "4"}}, "objective unit: .*missing"),
+        ({"name": "unit", "parameters": {"layer": "4", "units": 1, "weights": 2}}, "objective unit: .*unexpected"),
+        ({"name": "sum", "parameters": {}}, "description of the objective sum is damaged"),
+        ({"name": "multiple", "parameters": {"factor": "x", "objective": {}}}, "description of the objective multiple is damaged"),
+        ({"name": "direction", "parameters": {"layer": "4", "vector": {"dtype": "O", "shape": [1], "base64": "AAAA"}}}, "damaged"),
+        ({"name": "os.system", "parameters": {"layer": "4"}}, "is none of convscope's own"),
+    ],
+    ids=str,
+)
+def test_damaged_descriptions(description: dict[str, object], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        objectives.from_description(description)
+
+
+def test_built_by_name(double: Scope) -> None:
+    made = objectives.build("neuron", {"layer": "4", "units": 3, "y": 1, "x": 4})
+    assert torch.equal(made(double, pictures()), objectives.neuron("4", 3, 1, 4)(double, pictures()))
+    with pytest.raises(BadInput, match=r"no built-in objective 'channel'; there are: unit, neuron, direction"):
+        objectives.build("channel", {})
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (lambda: objectives.neuron("4", 3, y=9, x=0), r"has a map of 6x6 here, so no position y=9, x=0"),
+        (lambda: objectives.neuron("4", 3, y=-1), r"no position y=-1, x=3"),
+        (lambda: objectives.neuron("output", 3), "layer output has no maps, so no position"),
+        (lambda: objectives.direction("4", torch.ones(5)), "the vector has 5 values, but layer 4 has 8 units"),
+        (lambda: objectives.direction("4", torch.ones(2, 4)), r"expected finite values \(c,\)"),
+        (lambda: objectives.direction("4", [1.0, float("nan")]), r"expected finite values \(c,\)"),
+    ],
+)
+def test_objectives_that_make_no_sense(double: Scope, objective: Callable[[], Objective], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        objective()(double, pictures())
+
+
+def test_groups_do_not_see_each_other(double: Scope) -> None:
+    """The score of a group has no gradient with respect to the images of another one, whatever the objective does."""
+    alike = Objective(frozenset(["4"]), lambda values, _: values["4"].flatten(1).mean(1) * values["4"].mean())
+    images = draws(6, 3, 12, 12, dtype=torch.float64).requires_grad_()
+    for objective in (alike, objectives.diversity("4"), objectives.unit("4", 3) + alike):
+        scores = grouped([objective] * 3, 2)(double, images)
+        (gradient,) = torch.autograd.grad(scores[2:4].sum(), images)
+        assert gradient[2:4].abs().amax((1, 2, 3)).min() > 0 and gradient[[0, 1, 4, 5]].abs().max() == 0
+        assert torch.equal(scores[4:], objective(double, images[4:]))
+    each = grouped([objectives.unit("4", 3), objectives.neuron("4", 1), objectives.deepdream("2")], 2)(double, images)
+    torch.testing.assert_close(each[:2], objectives.unit("4", 3)(double, images[:2]))
+    torch.testing.assert_close(each[2:4], objectives.neuron("4", 1)(double, images[2:4]))
+    torch.testing.assert_close(each[4:], objectives.deepdream("2")(double, images[4:]))
+    assert not grouped([objectives.unit("4", 3), objectives.unit("4", 5)], 1).units["4"] - {3, 5}
+    with pytest.raises(BadInput, match=r"gave \(\), expected one score per image, \(2,\)"):
+        grouped([Objective(frozenset(), lambda _, images: images.mean())] * 3, 2)(double, images)

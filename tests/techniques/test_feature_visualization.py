@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -460,7 +461,9 @@ def test_another_start_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
     def useless_at_first(*arguments: object, **options: object) -> object:
         done = ascend(*arguments, **options)
         calls.append(options.get("redirect"))
-        useless = dataclasses.replace(done, images=torch.zeros_like(done.images), history=torch.zeros_like(done.history))
+        useless = dataclasses.replace(
+            done, images=torch.zeros_like(done.images), history=torch.zeros_like(done.history), followed=torch.zeros_like(done.followed)
+        )
         return useless if len(calls) == 1 else done
 
     monkeypatch.setattr(home, "ascend", useless_at_first)
@@ -540,3 +543,168 @@ def test_a_trained_network(squeezenet: Scope) -> None:
     start = convscope.feature_visualization(squeezenet, "features.12", [0, 7], size=96, steps=1, learning_rate=0, crop_size=64)
     assert set(made.status) <= {"converged", "rescued"} and (made.scores > start.scores + 1).all()
     assert (made.scores == made.after_relu).all()
+
+
+# --- objectives, copies, diversity
+
+
+def close(one: np.ndarray, other: np.ndarray) -> None:
+    """Equal up to what rounding grows to in a few steps."""
+    np.testing.assert_allclose(one, other, rtol=0, atol=2e-3)
+
+
+def test_an_objective_for_each_unit(scope: Scope) -> None:
+    plain = seen(scope, "crops", steps=4)
+    same = seen(scope, "crops", steps=4, objective=lambda unit: objectives.unit("4", unit))
+    close(same.images, plain.images)
+    np.testing.assert_allclose(same.scores, plain.scores, rtol=1e-3)
+    assert same.objectives == plain.objectives == ('unit("4", 0)', 'unit("4", 3)', 'unit("4", 5)')
+    assert same.manifest["objective"][1] == objectives.unit("4", 3).describe() and plain.manifest["objective"] is None
+    assert (same.before_relu == same.scores).all()
+
+
+def test_objectives_of_other_layers(scope: Scope) -> None:
+    def objective(unit: int) -> objectives.Objective:
+        return objectives.neuron("2", unit, 1, 2) + 0.5 * objectives.unit("4", 0) - objectives.deepdream("1")
+
+    made = seen(scope, "multiscale", (1, 2), objective=objective)
+    for row, unit in enumerate((1, 2)):
+        values = scope.activations(torch.from_numpy(made.images[row : row + 1].copy()), ["1", "2", "4"])
+        expected = values["2"][0, unit, 1, 2] + 0.5 * values["4"][0, 0].mean() - values["1"].square().mean()
+        assert made.scores[row] == pytest.approx(float(expected), rel=1e-4)
+        assert made.before_relu[row] == pytest.approx(float(values["4"][0, unit].mean()), rel=1e-4)
+    assert (made.scores > seen(scope, "multiscale", (1, 2), objective=objective, steps=1, learning_rate=0).scores).all()
+
+
+def alone(scope: Scope, objective: objectives.Objective, **more: object) -> convscope.FeatureVisualization:
+    return convscope.feature_visualization(scope, "4", objective=objective, recipe="multiscale", **{**short("multiscale"), **more})  # type: ignore[arg-type]
+
+
+def test_one_objective_makes_one_image(scope: Scope) -> None:
+    made = alone(scope, objectives.deepdream("4"))
+    values = scope.activations(torch.from_numpy(made.images.copy()), "4")["4"]
+    assert made.images.shape == (1, 3, 22, 22) and made.units == (None,) and made.copies == (0,) and made.labels == ("",)
+    assert made.scores[0] == pytest.approx(float(values.square().mean()), rel=1e-5)
+    assert np.isnan(made.before_relu).all() and np.isnan(made.after_relu).all()
+    assert made.scores[0] > alone(scope, objectives.deepdream("4"), steps=1, learning_rate=0).scores[0]
+    assert made.view().panels[0].title == 'deepdream("4")'  # type: ignore[union-attr]
+    assert alone(scope, objectives.neuron("4", 3)).units == (3,), "an objective of one unit is that unit's"
+    assert alone(scope, objectives.unit("4", 3) + objectives.unit("4", 5)).units == (None,)
+    vector = torch.zeros(8)
+    vector[3] = 1.0
+    close(
+        alone(scope, objectives.direction("4", vector), steps=3).images,
+        alone(scope, objectives.unit("4", 3) + 0 * objectives.deepdream("4"), steps=3).images,
+    )
+
+
+def test_an_objective_that_compares_images_sees_one_unit_only(scope: Scope) -> None:
+    """A score function of the caller's own may read the whole batch it is given: that is one unit's."""
+
+    def crowd(unit: int) -> objectives.Objective:
+        return objectives.Objective(frozenset(["4"]), lambda values, _: values["4"][:, unit].mean() + 0 * values["4"].flatten(1).mean(1))
+
+    made, fewer = (seen(scope, "multiscale", units, steps=3, objective=crowd) for units in ((3, 5, 0), (3,)))
+    close(made.images[:1], fewer.images)
+    penalty = objectives.Objective(frozenset(), lambda _, images: images.std() + 0 * images.flatten(1).mean(1))
+    made, fewer = (seen(scope, "multiscale", units, steps=3, penalty=penalty) for units in ((3, 5, 0), (3,)))
+    close(made.images[:1], fewer.images)
+
+
+def test_copies_are_images_of_their_own(scope: Scope) -> None:
+    made, one = seen(scope, "crops", (3, 5), copies=3, steps=4), seen(scope, "crops", (3, 5), steps=4)
+    assert made.images.shape[0] == 6 and made.units == (3, 3, 3, 5, 5, 5) and made.copies == (0, 1, 2, 0, 1, 2)
+    close(made.images[[0, 3]], one.images)  # the first copy draws what a single image does
+    for first, second in ((0, 1), (0, 2), (1, 2), (3, 4)):
+        assert np.abs(made.images[first] - made.images[second]).mean() > 0.005
+    more = seen(scope, "crops", (3,), copies=4, steps=4)
+    close(more.images[:3], made.images[:3])
+    assert [tile.title for tile in made.view().panels[:2]] == ["unit 3, copy 0", "unit 3, copy 1"]  # type: ignore[union-attr]
+    assert made.summary().startswith("2 units, 6 images of 4: 6 converged")
+
+
+def test_copies_by_hand(double: Scope) -> None:
+    """The second copy is the slow twin from a start of its own."""
+    made = convscope.feature_visualization(double, "4", 3, copies=2, recipe="multiscale", size=16, stages=1, steps=4)
+    generator = torch.Generator().manual_seed(derive_seed(0, "feature_visualization", "4", 3, 0, "start", "copy", 1))
+    start = (150 + 30 * torch.rand(1, 3, 16, 16, generator=generator)).floor() / 255
+    value, mean, std = value_of(double, 4, 3), column(MEAN), column(STD)
+    normalized, trace = adam_slowly(value, (start - mean) / std, 4, 0.1, 1e-6)
+    np.testing.assert_allclose(made.history[1], trace, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made.images[1:], (normalized * std + mean).clamp(0, 1).numpy(), rtol=0, atol=1e-7)
+
+
+def likeness(scope: Scope, images: np.ndarray) -> float:
+    """Mean cosine of the Gram matrices of images at layer 4."""
+    values = scope.activations(torch.from_numpy(images.copy()), "4")["4"].flatten(2)
+    grams = F.normalize((values @ values.mT).flatten(1), dim=1) @ F.normalize((values @ values.mT).flatten(1), dim=1).T
+    return float((grams.sum() - grams.trace()) / (len(grams) * (len(grams) - 1)))
+
+
+def test_diversity_makes_copies_different_and_leaves_other_units_alone(scope: Scope) -> None:
+    plain, diverse = (seen(scope, "multiscale", (3, 5), copies=3, diversity=weight) for weight in (0.0, 20.0))
+    for rows in (slice(0, 3), slice(3, 6)):
+        assert likeness(scope, diverse.images[rows]) < likeness(scope, plain.images[rows]) - 0.02
+    assert diverse.objectives[0] == 'unit("4", 3) + 20*diversity("4")'
+    few, alone_ = (seen(scope, "multiscale", units, copies=2, diversity=20.0, steps=3) for units in ((5, 0, 3), (3,)))
+    close(few.images[4:], alone_.images)
+    np.testing.assert_allclose(few.history[4:], alone_.history, rtol=2e-3, atol=1e-4)
+    assert np.abs(seen(scope, "multiscale", (3,), copies=3, diversity=20.0, steps=3).images[:2] - alone_.images).max() > 1e-3
+
+
+def test_diversity_by_hand(double: Scope) -> None:
+    """The first step's objective: activation minus the weighted likeness to the other copy."""
+    made = convscope.feature_visualization(double, "4", 3, copies=2, diversity=7.0, recipe="multiscale", size=16, stages=1, steps=1)
+    starts = []
+    for copy in ((), ("copy", 1)):
+        generator = torch.Generator().manual_seed(derive_seed(0, "feature_visualization", "4", 3, 0, "start", *copy))
+        starts.append((150 + 30 * torch.rand(3, 16, 16, generator=generator)).floor() / 255)
+    values = double.activations(torch.stack(starts), "4")["4"]
+    grams = [(value.flatten(1) @ value.flatten(1).T) for value in values]
+    cosine = float((grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm())
+    np.testing.assert_allclose(made.history[:, 0], [float(value[3].mean()) - 7 * cosine for value in values], rtol=1e-6)
+
+
+def test_a_dead_unit_with_diverse_copies() -> None:
+    made = seen(with_biases(0.0, -1e6, 0.1), "multiscale", (0, 1, 2), "1", copies=2, diversity=0.1)
+    assert made.status == ("converged",) * 2 + ("stuck",) * 2 + ("converged",) * 2
+
+
+def test_many_copies_go_in_groups(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = seen(scope, "multiscale", (3, 5), copies=3, diversity=1.0, steps=3)
+    monkeypatch.setattr(scope, "fitting", lambda _pixels: 4)  # a batch has room for one group and a third
+    close(seen(scope, "multiscale", (3, 5), copies=3, diversity=1.0, steps=3).images, whole.images)
+    crowd = seen(scope, "multiscale", (3,), copies=20, steps=2)
+    assert crowd.images.shape[0] == 20 and len({image.tobytes() for image in crowd.images}) == 20
+
+
+def test_manifests_hold_no_addresses(scope: Scope, tmp_path: Path) -> None:
+    bare = objectives.Objective(frozenset(), lambda _, images: images.flatten(1).mean(1))
+    made = seen(scope, "multiscale", (0,), steps=1, objective=lambda unit: objectives.unit("4", unit) + bare, penalty=0.1 * bare)
+    loaded = convscope.load(made.save(tmp_path / "made", figure=False))
+    text = (tmp_path / "made" / "manifest.json").read_text()
+    assert " at 0x" not in text and text.count('"unnamed"') >= 3
+    assert loaded.manifest["parameters"]["objective"] == "<lambda>" and loaded.units == (0,) and loaded.copies == (0,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"copies": 0}, "copies must be a whole number of at least 1, got 0"),
+        ({"copies": True}, "copies must be a whole number"),
+        ({"diversity": 0.1}, "needs copies=2 or more"),
+        ({"copies": 2, "diversity": -1}, "diversity must be a number of at least 0"),
+        ({"objective": objectives.deepdream("4")}, r'units: deepdream\("4"\) makes images of its own'),
+        ({"objective": "deepdream"}, "objective must be an objective or a function unit -> objective, got str"),
+        ({"objective": lambda: None}, "cannot be called with a unit number"),
+        ({"objective": lambda unit: unit}, "for unit 0 it gave int"),
+        ({"objective": lambda unit: objectives.unit("9", unit)}, "no layer '9'"),
+        ({"penalty": 0.1}, "penalty must be an objective such as"),
+        ({"penalty": objectives.deepdream("9")}, "no layer '9'"),
+    ],
+    ids=str,
+)
+def test_wrong_objectives(scope: Scope, wrong: dict[str, object], words: str) -> None:
+    with pytest.raises((BadInput, LayerNotFound), match=words) as caught:
+        convscope.feature_visualization(scope, "4", [0], **wrong)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)

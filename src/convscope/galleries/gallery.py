@@ -116,7 +116,7 @@ def _asked(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:
             "recipe": describe(goal.recipe),
             "seed": seed,
             "weights_hash": scope.weights_hash,
-            "inputs": scope.inputs.manifest(),
+            "preprocessing": scope.inputs.manifest(),
             "precision": scope.resolve("optimize"),
             "fast": scope.fast,
             "penalty": goal.penalty and goal.penalty.describe(),
@@ -131,7 +131,7 @@ def _check(image: GalleryImage, asked: Mapping[str, Any], goal: Goal) -> None:
     found = image.receipt
     parameters, network = found.get("parameters", {}), found.get("network", {})
     answered = {key: parameters.get(key) for key in ("layer", "seed", "copies", "diversity")}
-    answered |= {key: network.get(key) for key in ("weights_hash", "inputs")}
+    answered |= {"weights_hash": network.get("weights_hash"), "preprocessing": network.get("inputs")}
     answered |= {key: found.get(key) for key in ("recipe", "precision", "fast", "penalty")}
     differing = [key for key, value in asked.items() if answered[key] != value]
     own = None if goal.objectives is None else goal.objectives[image.unit]

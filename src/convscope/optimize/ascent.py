@@ -56,10 +56,21 @@ ObjectiveOf: TypeAlias = Callable[[Sequence[Job]], Objective]
 
 @dataclass(frozen=True)
 class Optimized:
-    """Finished images (n 3 h w), clipped to [0,1], on the CPU, and the objective at every step, (n steps)."""
+    """Finished images.
+
+    Attributes:
+        images: (n 3 h w), clipped to [0,1], on the CPU.
+        history: The objective at every step, (n steps).
+        followed: The part of it that was followed, e.g. without penalties, at every step, (n steps).
+    """
 
     images: Tensor
     history: Tensor
+    followed: Tensor
+
+    def row(self, index: int) -> Optimized:
+        """One of the images, with the axis kept."""
+        return Optimized(self.images[index : index + 1], self.history[index : index + 1], self.followed[index : index + 1])
 
 
 def ascend(
@@ -68,6 +79,7 @@ def ascend(
     objective_of: ObjectiveOf,
     recipe: Recipe,
     *,
+    followed_of: ObjectiveOf | None = None,
     group: int = 1,
     redirect: bool = False,
     advance: Callable[[int], None] = lambda _: None,
@@ -81,6 +93,7 @@ def ascend(
         jobs: The images to make.
         objective_of: The objective for a batch.
         recipe: All parameters.
+        followed_of: The part of the objective that is recorded beside it; None: the whole.
         group: So many consecutive jobs always share a batch, because their objective compares them.
         redirect: Send the gradient of the first steps through redirected ReLUs.
         advance: Called with the number of image-steps done.
@@ -95,13 +108,14 @@ def ascend(
                 parameters = form.enlarge(parameters, side, recipe.blur)
             transform = recipe.random_transform()
             redirected = REDIRECTED_STEPS if redirect and stage == 0 else 0
-            work = partial(_run_batch, scope, form, parameters, jobs, objective_of, recipe, side, redirected, advance, group)
+            work = partial(_run_batch, scope, form, parameters, jobs, objective_of, followed_of, recipe, side, redirected, advance, group)
             at_once = scope.fitting((transform.output_side(side) if transform else side) ** 2)
             batches = scope.in_parts(len(jobs) // group, max(1, at_once // group), work)
-            history.append(torch.cat(list(trimming_heap(batches, scope.fast))))
+            history.append(torch.cat(list(trimming_heap(batches, scope.fast)), 1))
     with torch.no_grad():
         images = torch.cat([form.image(one[None], sides[-1], sides[-1]) for one in parameters])
-    return Optimized(images.float().clamp(0, 1).cpu(), torch.cat(history, 1))
+    whole, followed = torch.cat(history, 2)
+    return Optimized(images.float().clamp(0, 1).cpu(), whole, followed)
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,7 @@ def _run_batch(
     parameters: Tensor,
     jobs: Sequence[Job],
     objective_of: ObjectiveOf,
+    followed_of: ObjectiveOf | None,
     recipe: Recipe,
     side: int,
     redirected_steps: int,
@@ -149,14 +164,15 @@ def _run_batch(
     group: int,
     part: slice,
 ) -> Tensor:
-    """One stage for some groups of jobs; writes their parameters back. After running out of memory it can be repeated."""
+    """One stage for some groups of jobs, see :func:`_run_stage`; writes their parameters back. Can be repeated after running out of memory."""
     part = slice(part.start * group, part.stop * group)
     batch = jobs[part]
     states = [job.transforms.get_state() for job in batch]
     own = parameters[part].clone().requires_grad_()
     objective = objective_of(batch)
+    followed = None if followed_of is None else followed_of(batch)
     try:
-        trace = _run_stage(scope, form, own, batch, objective, recipe, side, redirected_steps, advance)
+        trace = _run_stage(scope, form, own, batch, objective, followed, recipe, side, redirected_steps, advance)
     except RuntimeError:
         for job, state in zip(batch, states, strict=True):
             job.transforms.set_state(state)
@@ -171,17 +187,18 @@ def _run_stage(
     parameters: Tensor,
     jobs: Sequence[Job],
     objective: Objective,
+    followed: Objective | None,
     recipe: Recipe,
     side: int,
     redirected_steps: int,
     advance: Callable[[int], None],
 ) -> Tensor:
-    """Optimizes `parameters` in place for one stage; returns the objective at every step, (n steps)."""
+    """Optimizes `parameters` in place for one stage; returns the objective and its followed part at every step, (2 n steps)."""
     adam = None
     if recipe.optimizer == "adam":
         adam = torch.optim.Adam([parameters], lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     transform = recipe.random_transform()
-    trace = torch.empty(len(jobs), recipe.steps)
+    trace = torch.empty(2, len(jobs), recipe.steps)
     for step in range(recipe.steps):
         with torch.enable_grad(), redirected_relu() if step < redirected_steps else nullcontext():
             images = form.image(parameters, side, side)
@@ -193,10 +210,15 @@ def _run_stage(
                 shape = images.shape[1:]
                 noise = torch.stack([torch.randn(shape, generator=job.transforms) for job in jobs])
                 images = images + recipe.noise * noise.to(images)
-            score = objective(scope, images.contiguous(memory_format=torch.channels_last))  # the faster layout, here
+            images = images.contiguous(memory_format=torch.channels_last)  # the faster layout, here
+            values = objective.read(scope, images)
+            score = objective.score(values, images)
             parameters.grad = None
             (-score.sum()).backward()
-        trace[:, step] = score.detach()
+        trace[:, :, step] = score.detach()
+        if followed is not None:
+            with torch.no_grad():
+                trace[1, :, step] = followed.score(values, images)
         if adam is not None:
             adam.step()
         else:

@@ -10,6 +10,8 @@ import base64
 import functools
 import hashlib
 import inspect
+import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeAlias
@@ -98,9 +100,13 @@ class Objective:
 
     def __call__(self, scope: Scope, images: Tensor) -> Tensor:
         """(n,) scores of images (n 3 h w), differentiable."""
+        return self.score(self.read(scope, images), images)
+
+    def read(self, scope: Scope, images: Tensor) -> Values:
+        """The layer values that it needs, from one pass."""
         units = {layer: sorted(asked) for layer, asked in self.units.items()}
         values = scope.run(images, sorted(self.layers), units=units, channels_first=True, widen=False) if self.layers else {}
-        return self.score(Values(values, units), images)
+        return Values(values, units)
 
     def __add__(self, other: Objective | float) -> Objective:
         other = _objective(other)
@@ -161,9 +167,9 @@ class Objective:
         known = _SIGNATURES[self.name].parameters if self.name in _SIGNATURES else {}
         by_name = False
         for key, value in self.parameters.items():
-            shown = f"<{np.size(value)} values>" if hasattr(value, "shape") else repr(value)
+            shown = f"<{math.prod(value.shape)} values>" if hasattr(value, "shape") else _shown(value)
             by_name = by_name or key not in known or known[key].kind is inspect.Parameter.KEYWORD_ONLY
-            if key in known and shown == repr(known[key].default):
+            if key in known and shown == _shown(known[key].default):
                 by_name = True
             else:
                 yield f"{key}={shown}" if by_name else shown
@@ -235,6 +241,10 @@ def _term(objective: Objective, leading: bool = False) -> str:
     times = "" if abs(factor) == 1 else f"{abs(factor):g}*"
     sign = ("-" if factor < 0 else "") if leading else (" - " if factor < 0 else " + ")
     return f"{sign}{times}{text}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _described(value: Any) -> Any:

@@ -156,33 +156,42 @@ class Goal:
         given = [*(self.objectives or {}).values(), *([self.penalty] if self.penalty else [])]
         return self.copies if self.diversity or not all(one.independent for one in given) else 1
 
+    @property
+    def penalized(self) -> bool:
+        """Whether the objective has a penalty or a diversity term."""
+        return self.penalty is not None or self.diversity > 0
+
     def describe(self) -> list[dict[str, Any]] | None:
         """The caller's objective for each of the units, as JSON holds it."""
         return None if self.objectives is None else [self.objectives[number].describe() for number in self.units]
 
     def full(self, number: int | None) -> Objective:
-        """The whole objective of one unit: with class evidence, penalty and diversity."""
-        return self._completed(self._own(number), number or 0, lambda term: term)
+        """The whole objective of one unit, for printing."""
+        own = unit(self.layer, number or 0, reduce=self.recipe.reduce) if self.objectives is None else self.objectives[number]
+        return self._penalized(self._with_evidence(own, number or 0), lambda term: term)
 
     def score_of(self, jobs: Sequence[Job]) -> Objective:
-        """What the images are scored by, for a batch: the objective without penalty, class evidence and diversity."""
+        """What finished images are scored by, for a batch: the objective without class evidence, penalty and diversity."""
         if self.objectives is None:
             return unit(self.layer, _units(jobs), reduce=self.recipe.reduce)
         return self._grouped([self.objectives[job.unit] for job in jobs[:: self.group]])
 
+    def unpenalized_of(self, jobs: Sequence[Job]) -> Objective:
+        """What must rise, for a batch: the objective without penalty and diversity."""
+        return self._with_evidence(self.score_of(jobs), _units(jobs))
+
     def objective_of(self, jobs: Sequence[Job]) -> Objective:
         """What is maximized, for a batch."""
         groups = len(jobs) // self.group
-        return self._completed(self.score_of(jobs), _units(jobs), lambda term: self._grouped([term] * groups))
+        return self._penalized(self.unpenalized_of(jobs), lambda term: self._grouped([term] * groups))
 
-    def _own(self, number: int | None) -> Objective:
-        return unit(self.layer, number or 0, reduce=self.recipe.reduce) if self.objectives is None else self.objectives[number]
-
-    def _completed(self, objective: Objective, units: int | list[int], per_group: Callable[[Objective], Objective]) -> Objective:
+    def _with_evidence(self, objective: Objective, units: int | list[int]) -> Objective:
         if self.objectives is None and self.layer == OUTPUT and self.recipe.class_weight:
-            objective += self.recipe.class_weight * class_evidence(units)
-        if self.penalty is not None:
-            objective -= per_group(self.penalty)
+            return objective + self.recipe.class_weight * class_evidence(units)
+        return objective
+
+    def _penalized(self, objective: Objective, per_group: Callable[[Objective], Objective]) -> Objective:
+        objective = objective if self.penalty is None else objective - per_group(self.penalty)
         return objective + self.diversity * per_group(diversity(self.layer)) if self.diversity else objective
 
     def _grouped(self, objectives: Sequence[Objective]) -> Objective:
@@ -290,18 +299,19 @@ def _visualize(
         if not going:
             return failed
         jobs = [jobs[index] for index in going]
-        done = ascend(scope, jobs, goal.objective_of, recipe, group=group, redirect=bool(detour), advance=advance)
+        followed_of = goal.unpenalized_of if goal.penalized else None
+        done = ascend(scope, jobs, goal.objective_of, recipe, followed_of=followed_of, group=group, redirect=bool(detour), advance=advance)
         scored.append(_scores(scope, layer, done.images, jobs, goal))
         stuck: set[int] = set()
         for place, index in enumerate(going):
             row = asked[index]
-            finished[row] = Optimized(done.images[place : place + 1], done.history[place : place + 1])
+            finished[row] = done.row(place)
             reason = reasons.setdefault(row, "the objective did not rise")
             status[row] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
             score = float(scored[-1][0, place])
             if not math.isfinite(score):
                 status[row] = "stuck", f"the unit's value at the final image is {score}: the network overflows"
-            elif score <= start.scores[index] and not rose(done.history[place]):
+            elif score <= start.scores[index] and not rose(done.followed[place]):
                 status[row] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
                 stuck.add(row // group)
         return failed + [asked[index] for index in going if asked[index] // group in stuck]
@@ -322,7 +332,7 @@ def _visualize(
 
 
 def rose(history: Tensor) -> bool:
-    """Whether the objective, as the optimization saw it, was higher in the last tenth of the steps than in the first, (steps)."""
+    """Whether the objective without penalties was higher in the last tenth of the optimization than in the first, (steps)."""
     tenth = max(1, len(history) // 10)
     return float(history[-tenth:].mean()) > float(history[:tenth].mean())
 
