@@ -332,7 +332,8 @@ def test_copies_in_a_gallery(scope: Scope, tmp_path: Path) -> None:
     whole = convscope.feature_visualization(scope, "2", [0], copies=2, diversity=0.5, **NUMBERS)  # type: ignore[arg-type]
     single = make(scope, tmp_path / "one", [0], copies=2, diversity=0.5)
     for copy in (0, 1):
-        np.testing.assert_array_equal(single.images[copy].image, np.rint(whole.images[copy].astype(np.float64) * 255).astype(np.float32) / 255)
+        expected = np.rint(whole.images[copy].astype(np.float64) * 255).astype(np.float32) / 255
+        np.testing.assert_array_equal(single.images[copy].image, expected)
     assert write_sheet(made, "copies").exists()
 
 

@@ -164,7 +164,7 @@ def _run_batch(
     group: int,
     part: slice,
 ) -> Tensor:
-    """One stage for some groups of jobs, see :func:`_run_stage`; writes their parameters back. Can be repeated after running out of memory."""
+    """One stage for some groups of jobs, see :func:`_run_stage`; writes their parameters back. Can run again when memory ran out."""
     part = slice(part.start * group, part.stop * group)
     batch = jobs[part]
     states = [job.transforms.get_state() for job in batch]
