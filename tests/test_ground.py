@@ -150,7 +150,8 @@ def test_a_display_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_near_names() -> None:
     known = ["abc", "xyz", "Red fox", "red panda", "xabcx"]
-    assert near_names("abc", known) == ["abc", "xabcx"], "those that contain it first"
+    assert near_names("abc", known) == ["abc", "xabcx"]
+    assert near_names("red", ["reed", "infrared lamp"]) == ["infrared lamp", "reed"], "those that contain it first"
     assert near_names("RED", known) == ["Red fox", "red panda"], "upper and lower case are the same"
     assert near_names("xzy", known) == ["xyz"] and near_names("a", known, count=2) == ["abc", "red panda"]
     assert near_names("qqq", known) == near_names("", known) == []

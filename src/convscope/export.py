@@ -1,4 +1,4 @@
-"""A detector for use elsewhere: a small torch module on a layer's map, with or without the network below it, and ONNX."""
+"""Exports a detector: as a torch module on a layer's map, with or without the network below it, and as ONNX."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DetectorModule(nn.Module):
     thresholds: Tensor
 
     def __init__(self, detector: Detector, method: Literal["maps", "probe"] = "maps") -> None:
-        """Takes thresholds and weights of "maps" or "probe"; the output's scores need no module of ours."""
+        """Takes the weights and thresholds of "maps" or "probe"; the network's output needs no module."""
         super().__init__()
         if method not in METHODS:
             raise BadInput(f"method must be {' or '.join(METHODS)}, got {method!r}")
@@ -68,14 +68,14 @@ class DetectorNetwork(nn.Module):
 
 
 def detector_module(detector: Detector, method: Literal["maps", "probe"] = "maps") -> DetectorModule:
-    """A detector as a small module on the layer's map (n c h w).
+    """A detector as a torch module on the layer's map (n c h w).
 
     Args:
         detector: The detector.
         method: "maps" or "probe".
 
     Returns:
-        A module that gives scores and alarms, (n label) each; to be fed the layer's values as the survey has them, that is after its ReLU.
+        A module that returns scores and alarms, both (n label). Its input are the layer's values as in the survey, that is after its ReLU.
 
     Raises:
         BadInput: Unknown method.
@@ -84,9 +84,9 @@ def detector_module(detector: Detector, method: Literal["maps", "probe"] = "maps
 
 
 def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "probe"] = "maps") -> DetectorNetwork:
-    """A detector with a copy of the network up to its layer, from images (n 3 h w) in [0,1] to scores and alarms.
+    """A detector with a copy of the network up to its layer: from images (n 3 h w) in [0,1] to scores and alarms.
 
-    The network is cut by symbolic tracing; what came out is checked against the scope on random pictures, so it is right or refused.
+    The network is cut by symbolic tracing. The result is compared with the scope on random images, and refused if it differs.
 
     Args:
         detector: The detector.
@@ -98,7 +98,7 @@ def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "
 
     Raises:
         BadInput: Unknown method, or a network that cannot be traced.
-        BadWeights: The network has other weights than the survey's.
+        BadWeights: The network's weights are not those of the survey.
     """
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -106,14 +106,14 @@ def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "
     if scope.weights_hash != known:
         raise BadWeights(f"the detector is for weights {known}, but {scope.name} has {scope.weights_hash}")
     module, _, call = detector.layer.partition(":")
-    head, name = DetectorModule(detector, method), module if call in ("", "0") else f"{module}_{call}"  # as tracing names later calls
+    head, name = DetectorModule(detector, method), module if call in ("", "0") else f"{module}_{call}"  # tracing's name of later calls
     size = 2, 3, scope.inputs.height, scope.inputs.width
-    pictures = torch.rand(size, generator=torch.Generator().manual_seed(0))
-    expected, _ = head(scope.layers[detector.layer].channels_first(scope.activations(pictures, detector.layer)[detector.layer]).cpu())
+    images = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    expected, _ = head(scope.layers[detector.layer].channels_first(scope.activations(images, detector.layer)[detector.layer]).cpu())
     try:
         below = create_feature_extractor(frozen_copy(scope.model), {name: "maps"}, suppress_diff_warning=True)
-        found, _ = (network := DetectorNetwork(below, head, scope))(pictures)
-    except Exception as error:  # tracing raises whatever the network's own code makes of a symbol
+        found, _ = (network := DetectorNetwork(below, head, scope))(images)
+    except Exception as error:  # tracing raises any error of the network's own code
         raise BadInput(f"{scope.name} cannot be traced up to {name} ({_line(error)}); use detector_module on its map instead") from None
     gap = float((found - expected).abs().max())
     if not gap <= 1e-3 * float(1 + expected.abs().max()):
@@ -127,7 +127,7 @@ def detector_onnx(module: DetectorModule | DetectorNetwork, path: str | Path, *,
     Args:
         module: As :func:`detector_module` or :func:`detector_network` makes it.
         path: The file.
-        size: Height and width of the network's input; for a module on a layer's map of that map, where any size is accepted.
+        size: Height and width of the network's input. For a module on a layer's map: of that map; None: any size.
 
     Returns:
         The path.

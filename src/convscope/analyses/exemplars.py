@@ -129,7 +129,7 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
     with task("reading images", len(numbers)) as advance:
         for image in numbers:
             try:
-                picture = survey.read_image(int(image))
+                pixels = survey.read_image(int(image))
             except BadImage:
                 missing.append(survey.names[survey.row(int(image))])
                 continue
@@ -139,5 +139,5 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
                 y0, x0, y1, x1 = boxes[unit, place]
                 # a receptive field that the upper or left border cuts lacks its beginning
                 top, left = size[0] - (y1 - y0) if y0 == 0 else 0, size[1] - (x1 - x0) if x0 == 0 else 0
-                cut[unit, place, :, top : top + y1 - y0, left : left + x1 - x0] = picture[:, y0:y1, x0:x1]
+                cut[unit, place, :, top : top + y1 - y0, left : left + x1 - x0] = pixels[:, y0:y1, x0:x1]
     return cut, tuple(missing)

@@ -108,7 +108,7 @@ class Survey:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """Size of the network's input, and how pictures are brought to it."""
+        """Size of the network's input, and how images are resized to it."""
         return preprocessing_of(self.manifest)
 
     @cached_property
