@@ -568,6 +568,19 @@ def test_weights_whose_sum_overflows_are_finite() -> None:
         Scope(model, Inputs(8))
 
 
+def test_hash_and_bounds_follow_writes_that_torch_does_not_count(small: nn.Module) -> None:
+    scope = Scope(small, Inputs(size=24), precision="float32")
+    before, bound = scope.weights_hash, scope.bounds(["0"])["0"]
+    weight = next(small.parameters())
+    weight.data.mul_(-2)
+    changed = scope.weights_hash
+    assert changed != before
+    assert repr(scope.bounds(["0"])["0"]) != repr(bound)
+    weight.detach().numpy()[0] = 0.5
+    assert scope.weights_hash not in (before, changed)
+    assert scope.weights_hash == Scope(copy.deepcopy(small)).weights_hash
+
+
 def test_the_weights_hash_sees_every_value(small: nn.Module) -> None:
     first = Scope(small).weights_hash
     assert Scope(copy.deepcopy(small)).weights_hash == first and len(first) == 16

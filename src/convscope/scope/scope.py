@@ -94,7 +94,6 @@ class Scope:
         self.weights = weights
         self.forwards = 0
         resolve_precision(precision, self.device, "measure")
-        self._hashed: tuple[object, str] | None = None
         self._bounded: tuple[object, list[Bounds | None]] | None = None
         check_finite(model, self.name)
 
@@ -126,10 +125,7 @@ class Scope:
     @property
     def weights_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values), as they are now."""
-        state = tuple((tensor.data_ptr(), tensor._version) for tensor in [*self.model.parameters(), *self.model.buffers()])
-        if self._hashed is None or self._hashed[0] != state:
-            self._hashed = state, weights_hash(self.model)
-        return self._hashed[1]
+        return weights_hash(self.model)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -193,7 +189,7 @@ class Scope:
         """
         wanted = {name: self.layers[name] for name in layers}
         exact = self.device.type == "cpu" and self.resolve("measure") == "float32"
-        state = (exact, *((tensor.data_ptr(), tensor._version) for tensor in [*self.model.parameters(), *self.model.buffers()]))
+        state = exact, self.weights_hash
         if self._bounded is None or self._bounded[0] != state:
             self._bounded = state, bounds_of(self.graph, self.inputs.mean, self.inputs.std, exact=exact)
         found = self._bounded[1]
