@@ -113,7 +113,7 @@ def test_help_of_feature_visualization(capsys: pytest.CaptureFixture[str]) -> No
     assert text.startswith("Usage: convscope feature-visualization [OPTIONS] NETWORK LAYER ")
     for words in (
         "--units UNITS ",
-        'Written 0,3,8-11, "all", or as class names on "output". [default: all]',
+        'Written 0,3,8-11, names, or "all".',
         "--set NAME=VALUE ",
         "[choices: auto, float32, bfloat16] [default: auto]",
     ):

@@ -28,7 +28,7 @@ def class_profile(
     Args:
         survey: The survey; its images need labels.
         layer: Layer name.
-        units: An int, a list, a slice, or None for all; class names are understood on "output".
+        units: Unit numbers, or class names on "output"; None: all of them.
         reduce: "mean" or "max" over positions; the maximum suits local features.
         correction: "holm" (bounds the chance of any false discovery) or "bh" (bounds the share of false discoveries).
 

@@ -31,7 +31,7 @@ def exemplars(
     Args:
         survey: The survey.
         layer: Layer name.
-        units: An int, a list, a slice, or None for all; class names are understood on "output".
+        units: Unit numbers, or class names on "output"; None: all of them.
         top: Number of images per unit.
         label: Only images with this label.
         middle: Share of the receptive field's height and width that is shown, around its middle. Receptive fields of deep units may cover

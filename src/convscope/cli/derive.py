@@ -52,7 +52,7 @@ def known_types(*, network: bool) -> list[Written]:
     from convscope.survey.survey import Survey
 
     known = [
-        Written(Units, words.units, "UNITS", 'Written 0,3,8-11, "all", or as class names on "output".', default="all"),
+        Written(Units, words.units, "UNITS", 'Written 0,3,8-11, names, or "all".'),
         Written(tuple[int, int], words.position, "Y,X"),
         Written(int | tuple[int, int], words.pair, "N|NxN", "Written 16, or 16x32 (down, across)."),
         Written(str | Sequence[str], words.names, "NAME,..."),

@@ -39,7 +39,7 @@ def deconvnet(
     Args:
         scope: The network.
         layer: Layer name: a convolution, batch norm, ReLU, pooling, block, or "output".
-        units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
+        units: Unit numbers, or class names on "output"; None: all of them.
         images: One or several images of one size, or a folder.
         rule: "deconvnet", "guided" or "gradient". ReLU6 and clamps from 0 count as ReLUs, open where 0 < f < bound. Of other
             nonlinearities (GELU, SiLU, sigmoid gates, leaky ReLU, softmax, ...) only "gradient" is defined.

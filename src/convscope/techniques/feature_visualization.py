@@ -59,7 +59,7 @@ def feature_visualization(
     Args:
         scope: The network.
         layer: Layer name; convolution, batch norm, ReLU, block, or "output" for classes.
-        units: Unit numbers (or class names, on "output"): one, a list, a slice, or None for all.
+        units: Unit numbers, or class names on "output"; None: all of them.
         objective: What is maximized instead: a function unit -> objective, or one objective, which makes images of its own and takes no
             `units`; see docs/objectives.md.
         penalty: An objective to subtract, e.g. ``1e-4 * objectives.total_variation()``.

@@ -43,7 +43,9 @@ def inversion(
     size: int | None = None,
     seed: int = 0,
 ) -> Inversion:
-    """Inverts a code into an image with the same activations: x* = argmin of ||phi(x) - psi||^2 / ||psi||^2 + prior(x).
+    """Inverts a code into an image with the same activations.
+
+    x* = argmin of ||phi(x) - psi||^2 / ||psi||^2 + prior(x).
 
     The code phi(x) is the activations of a layer, and psi = edit(phi(image)). All images of one call share their passes, and
     none depends on the others.

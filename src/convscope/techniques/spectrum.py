@@ -22,7 +22,9 @@ from convscope.scope.inputs import read_image
 def spectrum(
     scope: Scope, layer: str, images: Images, *, reduce: Literal["mean", "max"] = "mean", pictures: str | Path | None = None
 ) -> Spectrum:
-    """Mean activation of every unit of a layer on images: m_j(x) = mean over positions of A_j(x).
+    """Mean activation of every unit of a layer on images.
+
+    m_j(x) = mean over positions of A_j(x).
 
     Args:
         scope: The network.

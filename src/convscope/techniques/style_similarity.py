@@ -33,7 +33,9 @@ def style_similarity(
     groups: str | Sequence[str] | None = None,
     size: int = 256,
 ) -> StyleSimilarity:
-    """How alike the styles of images are: 1 - the mean over layers of ||d_a - d_b|| / (||d_a|| + ||d_b||).
+    """How alike the styles of images are.
+
+    Similarity = 1 - the mean over layers of ||d_a - d_b|| / (||d_a|| + ||d_b||).
 
     d is a statistic of the layer's maps: their means S/M ("sums"), their Gram matrix G/M ("gram"), or their means and standard deviations
     ("mean-std").

@@ -49,7 +49,9 @@ def style_transfer(
     size: int = 256,
     seed: int = 0,
 ) -> StyleTransfer:
-    """Transfers the style of one image to the content of another: argmin over x of alpha content(x) + beta * sum over layers of style(x).
+    """Transfers the style of one image to the content of another.
+
+    argmin over x of alpha content(x) + beta * sum over layers of style(x).
 
     content is 1 / (2M) ||F - F_c||^2 for "sums" and 1/2 ||F - F_c||^2 for the others; style is, with C channels, M positions, Gram G:
     "sums": 1 / (2CM) ||S - S_s||^2; "gram": 1 / (4 C^2 M^2) ||G - G_s||^2 / layers;
