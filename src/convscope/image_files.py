@@ -87,7 +87,7 @@ def printable(path: str | os.PathLike[str]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return os.fsencode(text).decode("utf-8", "backslashreplace")
+        return os.fsencode(text).replace(b"\\x", b"\\x5cx").decode("utf-8", "backslashreplace")
     return text
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
@@ -271,6 +271,28 @@ def test_wrong_inputs(wrong: dict[str, object]) -> None:
         Inputs(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [0.5, (0.5,), (0.1, 0.2, float("nan")), "rgb", None, (1, 2, 3, 4), ("a", "b", "c")])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_means_and_deviations_are_three_numbers(name: str, value: object) -> None:
+    with pytest.raises(BadInput, match=rf"^Inputs\.{name}: expected three numbers.* \(R, G, B\), for values in \[0,1\]; got") as error:
+        Inputs(**{name: value})  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(24, 32), [24, 32], (np.int64(24), np.int64(32))])
+def test_sizes_may_be_pairs(size: object) -> None:
+    inputs = Inputs(size=size)  # type: ignore[arg-type]
+    assert (inputs.height, inputs.width) == (24, 32) and inputs.manifest()["size"] == [24, 32]
+    assert inputs(photo()).shape == (3, 24, 32)
+
+
+@pytest.mark.parametrize("count", [2, 10, 1000])
+def test_the_repr_is_short(count: int) -> None:
+    shown = repr(Inputs(size=(24, 32), classes=[f"class {index}" for index in range(count)]))
+    assert len(shown) < 160 and f"classes={count} names" in shown and "size=(24, 32)" in shown and "crop=1.0" in shown
+    assert "classes=None" in repr(Inputs())
+
+
 # --- folders
 
 
@@ -293,3 +315,83 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no image files") as caught:
         Inputs().batch(tmp_path)
     assert isinstance(caught.value, ConvscopeError)
+
+
+def test_folders_are_read_to_the_bottom(tmp_path: Path) -> None:
+    for name in ("b.png", "cats/a.png", "cats/old/c.png", ".hidden/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        photo().save(tmp_path / name)
+    assert image_names(Inputs().sources(tmp_path)) == ("b", "a", "c")
+    assert image_names(Inputs().sources([tmp_path / "cats", tmp_path / "b.png", draws(3, 8, 8)])) == ("a", "c", "b", "image 3")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.png", "b.png"], ("a", "b")),
+        (["x/a.png", "y/a.png", "y/b.png"], ("x/a", "y/a", "b")),
+        (["a.png", "y/a.png"], ("a", "y/a")),
+        (["train/cats/1.png", "val/cats/1.png", "val/dogs/1.png"], ("train/cats/1", "val/cats/1", "dogs/1")),
+        (["/x/a.png", "/y/a.png"], ("x/a", "y/a")),
+        (["x/a.png", "x/a.jpg", "x/b.jpg"], ("x/a.png", "x/a.jpg", "b")),
+        (["x/a.png", "x/a.png"], ("x/a", "x/a")),
+        (["p/x/a.png", "p/x/a.png", "q/x/a.png"], ("p/x/a", "p/x/a", "q/x/a")),
+        (["one.tar::a/1.png", "two.tar::a/1.png", "two.tar::b/1.png"], ("one.tar/a/1", "two.tar/a/1", "b/1")),
+    ],
+)
+def test_names_tell_images_apart(paths: list[str], names: tuple[str, ...]) -> None:
+    assert image_names(paths) == names
+
+
+@pytest.mark.parametrize("name", ["a::b.jpg", "[a].jpg", "a*b.png", "a?b.webp", "x.tar::a.png"])
+def test_files_with_odd_names_are_files(tmp_path: Path, name: str) -> None:
+    photo().save(tmp_path / name)
+    assert torch.equal(Inputs(size=24).batch(tmp_path / name)[0], Inputs(size=24)(photo())) or name.endswith(("jpg", "webp"))
+    assert len(Inputs().reader(tmp_path / name)) == 1 and len(Inputs().reader(tmp_path)) == 1
+
+
+def test_avif_in_a_folder(tmp_path: Path) -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow cannot read AVIF")
+    for name in ("a.avif", "b.AVIF", "c.png"):
+        photo().save(tmp_path / name)
+    assert Inputs(size=24).batch(tmp_path).shape == (3, 3, 24, 24)
+
+
+# --- several images, read one after another
+
+
+def test_a_reader_takes_all_kinds(tmp_path: Path) -> None:
+    photo().save(tmp_path / "a.png")
+    inputs, tensor = Inputs(size=24), draws(3, 24, 24)
+    reader = inputs.reader([tmp_path / "a.png", photo(), np.asarray(photo()), tensor, tmp_path / "gone.png"])
+    batch = reader.batch()
+    assert torch.equal(batch, torch.stack([inputs(photo())] * 3 + [tensor])) and len(reader) == 5
+    assert reader.names == ("a", "image 1", "image 2", "image 3") and reader.skipped == ((str(tmp_path / "gone.png"), "no such file"),)
+    assert reader.of_read("abcde") == ("a", "b", "c", "d")
+    assert torch.equal(reader.batch(), batch) and len(reader.skipped) == 1, "reading again starts again"
+
+
+def test_a_reader_groups_images_of_one_size() -> None:
+    images = [draws(3, side, 9) for side in (8, 8, 8, 9, 8, 8)]
+    groups = list(Inputs().reader(images).batches(2))
+    assert [tuple(group.shape[:3]) for group in groups] == [(2, 3, 8), (1, 3, 8), (1, 3, 9), (2, 3, 8)]
+    assert all(torch.equal(one, other) for one, other in zip([image for group in groups for image in group], images, strict=True))
+
+
+def test_a_batch_is_taken_as_it_is() -> None:
+    batch = draws(3, 3, 8, 8)
+    reader = Inputs().reader(batch)
+    assert reader.batch() is batch and reader.names == ("image 0", "image 1", "image 2")
+
+
+@pytest.mark.parametrize("images", [torch.rand(0, 3, 8, 8), [], torch.rand(2, 4, 8, 8), [torch.rand(3, 8, 8), 7], 3])
+def test_what_is_no_image_is_not_skipped(images: object) -> None:
+    with pytest.raises(BadInput):
+        Inputs(size=24).reader(images).batch()  # type: ignore[arg-type]
+
+
+def test_whole_images_are_read_uncropped() -> None:
+    inputs = Inputs(size=24)
+    (made,) = inputs.reader(photo(), 40)
+    assert torch.equal(made, inputs.whole(photo(), 40)) and made.shape == (3, 28, 40)

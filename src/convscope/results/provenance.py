@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, 
 import numpy as np
 
 from convscope.errors import BadInput, asking
+from convscope.image_files import printable
 from convscope.names import near_hint
 from convscope.results.base import Result
 
@@ -127,10 +128,10 @@ def manifest(subject: Subject, technique_name: str, parameters: Mapping[str, Any
 def describe(value: Any) -> Any:
     """`value` itself if JSON can hold it, else a description: paths as text, arrays by type and shape, objects by their fields."""
     match value:
-        case None | bool() | int() | float() | str():
+        case None | bool() | int() | float():
             return value
-        case os.PathLike():
-            return os.fspath(value)
+        case str() | os.PathLike():
+            return printable(value)
         case slice():
             parts = ("" if part is None else str(part) for part in (value.start, value.stop, value.step))
             return ":".join(parts).removesuffix(":") or ":"

@@ -61,10 +61,9 @@ class Inputs:
                 raise BadInput(f"Inputs.{name}: expected three numbers{above} (R, G, B), for values in [0,1]; got {values!r}")
 
     def __repr__(self) -> str:
-        classes = f"{len(self.classes)} names" if self.classes else None
-        shown = {"size": self.size, "mean": self.mean, "std": self.std, "classes": classes}
-        shown |= {"interpolation": self.interpolation, "crop": self.crop}
-        return f"Inputs({', '.join(f'{name}={value!r}' if name != 'classes' else f'classes={value}' for name, value in shown.items())})"
+        classes = f"{len(self.classes)} names" if self.classes else "None"
+        kept = f"interpolation={self.interpolation!r}, crop={self.crop}"
+        return f"Inputs(size={self.size}, mean={self.mean}, std={self.std}, classes={classes}, {kept})"
 
     @property
     def preprocessing(self) -> Preprocessing:
