@@ -70,6 +70,10 @@ def test_links_that_lead_back_are_left_out(tmp_path: Path, links: dict[str, str]
     assert names(tmp_path) == ["cats/1.jpg", "dogs/2.jpg"]
     found = left_out(tmp_path)
     assert found.keys() == reasons.keys() and all(reasons[name] in found[name] for name in found)
+    for source in find_images(tmp_path):
+        if source.reason:
+            with pytest.raises(BadImage, match="listed already"):
+                source.read()
 
 
 def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
