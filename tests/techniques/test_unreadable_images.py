@@ -136,7 +136,7 @@ def same_images(folder: Path, images: object, scope: Scope) -> None:
     assert sorted(Path(name).stem for name in survey.names) == sorted(name.rpartition("/")[2] for name in made.names)
     np.testing.assert_allclose(made.values, survey.mean("5"), rtol=1e-4, atol=1e-5)
     for row, image in enumerate(survey.ids):
-        assert survey.picture(int(image)).shape == (3, 24, 24), row
+        assert survey.read_image(int(image)).shape == (3, 24, 24), row
     for name, reason in made.skipped:
         assert (name, reason) in {(Path(row["name"]).as_posix(), row["reason"]) for row in survey.skipped.to_pylist()}
 
