@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from convscope.errors import BadInput, UnitNotFound
 
@@ -13,6 +14,11 @@ OUTPUT = "output"
 
 Units: TypeAlias = int | str | slice | Sequence[int | str] | None
 """Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number: an integer of Python or NumPy, no boolean."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral)
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 4) -> list[str]:

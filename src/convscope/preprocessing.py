@@ -61,11 +61,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
-        if len(sides) != 2 or not all(isinstance(side, Integral) and not isinstance(side, bool) and side >= 1 for side in sides):
+        if len(sides) != 2 or not all(not isinstance(side, bool) and isinstance(side, Integral) and side >= 1 for side in sides):
             raise BadInput(f"Inputs.size: expected pixels, one number or (height, width), each at least 1; got {self.size!r}")
         if self.interpolation not in RESAMPLING:
             raise BadInput(f"Inputs.interpolation: expected one of {', '.join(RESAMPLING)}; got {self.interpolation!r}")
-        if self.crop is not None and not (isinstance(self.crop, Real) and not isinstance(self.crop, bool) and 0 < self.crop <= 1):
+        if self.crop is not None and (isinstance(self.crop, bool) or not isinstance(self.crop, Real) or not 0 < self.crop <= 1):
             raise BadInput(f"Inputs.crop: expected a share in (0, 1], or None; got {self.crop!r}")
 
     @property

@@ -49,8 +49,12 @@ def task(description: str, total: int) -> Generator[Callable[..., None]]:
         return
     handle = reporter.begin(description, total)
     token = _reporter.set(None)
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        reporter.advance(handle, steps, note)
+
     try:
-        yield lambda steps=1, note="": reporter.advance(handle, steps, note)
+        yield advance
     finally:
         _reporter.reset(token)
         reporter.end(handle)

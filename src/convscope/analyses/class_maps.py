@@ -127,7 +127,7 @@ def choose_units(votes: np.ndarray, means: np.ndarray, per_class: int) -> tuple[
     return own, shared
 
 
-def maps_of(given: ClassMaps | Mapping[str, Sequence[int]] | None, survey: Survey, layer: str) -> dict[str, tuple[int, ...]]:
+def maps_of(given: object, survey: Survey, layer: str) -> dict[str, tuple[int, ...]]:
     """{label: units} of given class maps, or of the survey's own with the article's numbers.
 
     Raises:
@@ -140,7 +140,7 @@ def maps_of(given: ClassMaps | Mapping[str, Sequence[int]] | None, survey: Surve
         there = str(getattr(given, "layer", ""))
         if given.technique != ClassMaps.technique or there != layer:
             raise BadInput(f"maps: expected class maps of layer {layer}, got {given.technique} of layer {there or 'none'}")
-        given = given.maps
+        given = getattr(given, "maps", None)
     if not isinstance(given, Mapping) or not given:
         raise BadInput(f"maps: expected class maps or {{label: units}}, got {type(given).__name__}")
     return {str(label): tuple(survey.units(layer, list(channels))) if len(channels) else () for label, channels in given.items()}

@@ -45,7 +45,7 @@ def detector_evaluation(detector: Detector, *surveys: Survey) -> DetectorEvaluat
     if not surveys:
         raise BadInput("detector_evaluation: expected at least one survey")
     for survey in surveys:
-        if not isinstance(survey, Survey):
+        if getattr(survey, "subject", None) != Survey.subject:
             raise BadInput(f"expected a survey, as read_survey(folder) gives it, got {type(survey).__name__}")
         if not survey.labels:
             raise BadInput(f"survey {survey.path}: its images have no labels to compare alarms with")

@@ -123,7 +123,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_command(run: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)
     run.__annotations__ = {item.name: item.annotation for item in parameters}
     return run
 

@@ -6,7 +6,7 @@ One switch turns all of it off: ``Scope(..., fast=False)``, or the environment v
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, cast
 
 from convscope.errors import BadInput
 
@@ -23,7 +23,7 @@ def use_fast(asked: bool | Literal["auto"]) -> bool:
         BadInput: Another value of either.
     """
     if asked != "auto":
-        if not isinstance(asked, bool):
+        if not isinstance(cast("object", asked), bool):
             raise BadInput(f"fast must be True, False or 'auto', got {asked!r}")
         return asked
     given = os.environ.get(VARIABLE, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,7 +123,7 @@ def _exceeds(inner: Windows, outer: Windows) -> bool:
     return bool((rows | columns).any())
 
 
-def _cells(value: Tensor, spatial: Spatial | None, batch: int):
+def _cells(value: Tensor, spatial: Spatial | None, batch: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """A value as (batch h w ...), and the function that restores the order of axes."""
     if spatial is None:
         raise RuntimeError("a value without y and x has no windows")

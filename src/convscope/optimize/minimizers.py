@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
+from convscope.names import is_whole
 
 Minimizer = Generator[Tensor, tuple[float, Tensor], Tensor]
 """Yields parameters, is sent (loss, gradient) there, and returns the parameters that it ends with."""
@@ -207,7 +208,7 @@ def find_minimizer(name: str, evaluations: int, **options: Any) -> Callable[[Ten
     """
     if name not in MINIMIZERS:
         raise BadInput(f"optimizer must be one of {', '.join(MINIMIZERS)}, got {name!r}")
-    if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
+    if not is_whole(evaluations) or evaluations < 1:
         raise BadInput(f"steps must be a whole number of at least 1, got {evaluations!r}")
     return partial(MINIMIZERS[name], evaluations=evaluations, **options)
 

@@ -121,9 +121,12 @@ class Objective:
         )
 
     def __mul__(self, factor: float) -> Objective:
+        def score(values: Values, images: Tensor) -> Tensor:
+            return factor * self.score(values, images)
+
         return replace(
             self,
-            score=lambda values, images: factor * self.score(values, images),
+            score=score,
             name="multiple",
             parameters={"factor": factor, "objective": self},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -100,7 +100,8 @@ def find_prior(prior: Prior | tuple[Prior, float] | Objective, depth: float) -> 
     """
     if isinstance(prior, Objective):
         return prior
-    name, weight = (prior, 1.0) if isinstance(prior, str) else prior if isinstance(prior, tuple) and len(prior) == 2 else (None, 0.0)
+    given: Any = prior
+    name, weight = (given, 1.0) if isinstance(given, str) else given if isinstance(given, tuple) and len(given) == 2 else (None, 0.0)
     number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight) and weight >= 0
     if name not in PRIORS or not number:
         raise BadInput(f"prior must be {', '.join(PRIORS)}, one with a weight such as ('cvpr2015', 0.1), or an objective, got {prior!r}")

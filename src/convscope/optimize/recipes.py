@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from convscope.errors import BadInput
-from convscope.names import near_names
+from convscope.names import is_whole, near_names
 from convscope.optimize.transforms import RandomAffine, RandomCrops, Transform
 
 Optimizer: TypeAlias = Literal["lbfgs", "adam", "paper"]
@@ -237,9 +237,9 @@ def find_descent_recipe(
     Raises:
         BadInput: No steps, or jitter with another optimizer than Adam.
     """
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if steps is not None and (not is_whole(steps) or steps < 1):
         raise BadInput(f"steps must be a whole number of at least 1, got {steps!r}")
-    if not isinstance(jitter, int) or isinstance(jitter, bool) or jitter < 1 or (jitter > 1 and optimizer != "adam"):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_whole(jitter) or jitter < 1 or (jitter > 1 and optimizer != "adam"):
         raise BadInput(f"jitter must be 1 (none), or more with optimizer='adam', whose steps may each see something else; got {jitter!r}")
     recipe = recipes[optimizer]
     changes: dict[str, Any] = {"jitter": jitter, "steps": steps or recipe.steps, "start": start or recipe.start}

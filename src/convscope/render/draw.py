@@ -180,7 +180,7 @@ def _color_bar(page: Page, panel: Heat, x: float, y: float, height: float, *, ow
     bar = page.figure.colorbar(mapped, cax=axes)
     ends = layout.scale_ends(panel, own=own)
     bar.set_ticks([low, (low + high) / 2, high], labels=ends)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    bar.outline.set_visible(False)
     if panel.unit:
         room = fonts.shorten(fonts.legible(panel.unit), fonts.SMALL, round(height))
         page.text(

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
 from convscope.image_files import MEMBER, find_images, is_image, printable, read_bytes
+from convscope.names import is_whole
 from convscope.preprocessing import RESAMPLING, SMALLEST, SUFFIXES, Preprocessing, decode, to_rgb, to_values
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
@@ -121,7 +122,7 @@ class Inputs:
         Raises:
             BadImage, BadInput: See :meth:`__call__`; also where a side would be shorter than 8 px.
         """
-        if isinstance(longer, bool) or not isinstance(longer, int) or longer < SMALLEST:
+        if not is_whole(longer) or longer < SMALLEST:
             raise BadInput(f"size must be a whole number of at least {SMALLEST} pixels, got {longer!r}")
         if isinstance(image, Tensor):
             return check_range(image, ndim=3)
@@ -250,7 +251,7 @@ def _single_images(images: Images) -> list[tuple[str, Image, str]]:
         return [(f"image {index}", image, "") for index, image in enumerate(images)]
     if isinstance(images, (str, os.PathLike, PILImage.Image, np.ndarray, Tensor)):
         given: list[Any] = [images]
-    elif isinstance(images, Iterable):
+    elif hasattr(images, "__iter__"):
         given = list(images)
     else:
         raise BadInput(f"images: expected a path, a PIL image, a tensor (n 3 h w) in [0,1] or a list of these, got {_kind(images)}")

@@ -83,7 +83,7 @@ class Scope:
         tensors = [*model.parameters(), *model.buffers()]
         here = tensors[0].device if tensors else torch.device("cpu")
         self.device = here if device == "auto" else usable_device(device)
-        if self.device.type != here.type or (self.device.index is not None and self.device != here):
+        if self.device.type != here.type or (self.device != torch.device(self.device.type) and self.device != here):
             model = copy.deepcopy(model).to(self.device)
         self.model = model
         self.inputs = inputs or Inputs()
@@ -343,7 +343,7 @@ class Scope:
         """
 
         def take(layer: Layer, value: Tensor) -> _T:
-            with torch._C.DisableTorchFunction():  # a lean pass would only cost time here
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage] (a lean pass costs time here)
                 return watch(layer, value)
 
         images = images.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)

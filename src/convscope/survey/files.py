@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import fsspec
@@ -120,7 +120,7 @@ class Files:
         """
         try:
             with self.connect() as connection:
-                found = connection.sql(sql)
+                found = cast("Any", connection.sql(sql))  # None for statements without an answer
                 if found is None:
                     raise BadInput("query: it has no answer; a survey is for reading, e.g. select * from images")
                 return found.to_arrow_table()

@@ -102,7 +102,9 @@ class Survey:
         plain = ("kind", "channels", "height", "width", "rectified")
         rows = self._files.table("layers").sort_by("position").to_pylist()
         return {
-            row["layer"]: SurveyLayer(row["layer"], *(row[key] for key in plain), span(row, "y"), span(row, "x"))  # type: ignore[arg-type]
+            row["layer"]: SurveyLayer(
+                row["layer"], **{key: row[key] for key in plain}, field_rows=span(row, "y"), field_columns=span(row, "x")
+            )
             for row in rows
         }
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
+from convscope.names import is_whole
 from convscope.progress import task
 from convscope.results.deconvnet import Deconvnet
 from convscope.results.provenance import technique
@@ -136,13 +137,13 @@ def _as_maps(layer: Layer, values: Tensor) -> Tensor:
     return first if layer.spatial else first[..., None, None]
 
 
-def _positions(maps: Tensor, position: tuple[int, int] | None, layer: str) -> Tensor:
+def _positions(maps: Tensor, position: object, layer: str) -> Tensor:
     """The positions (y, x) to project from on maps (n unit h w), (n unit 2)."""
     height, width = maps.shape[-2:]
     if position is None:
         flat = maps.flatten(2).argmax(2)
         return torch.stack([flat // width, flat % width], 2)
-    if not (isinstance(position, Sequence) and len(position) == 2 and all(isinstance(one, (int, np.integer)) for one in position)):
+    if not (isinstance(position, Sequence) and len(position) == 2 and all(map(is_whole, position))):
         raise BadInput(f"position must be (y, x), got {position!r}")
     y, x = position
     if not (0 <= y < height and 0 <= x < width):

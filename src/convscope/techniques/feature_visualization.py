@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
-from convscope.names import OUTPUT, Units
+from convscope.names import OUTPUT, Units, is_whole
 from convscope.optimize.ascent import Job, Optimized, ascend, score_start
 from convscope.optimize.objective import Objective, Values, grouped
 from convscope.optimize.objectives import class_evidence, diversity, unit
@@ -216,7 +216,7 @@ def goal_of(
         UnitNotFound: A unit that the layer does not have.
         BadInput: An objective that is none, units beside one objective, or copies that make no sense.
     """
-    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_whole(copies) or copies < 1:
         raise BadInput(f"copies must be a whole number of at least 1, got {copies!r}")
     if not isinstance(diversity, (int, float)) or not 0 <= diversity < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadInput(f"diversity must be a number of at least 0, got {diversity!r}")

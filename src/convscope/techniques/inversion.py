@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Generator, Tensor
@@ -204,7 +204,7 @@ def _target(name: str, code: Tensor, edit: Edit | None) -> Tensor:
         target = code
     else:
         with asking(layer=name):
-            target = edit(code)
+            target = cast("object", edit(code))
         if not isinstance(target, Tensor) or target.shape != code.shape or not bool(torch.isfinite(target).all()):
             what = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
             raise BadInput(f"layer {name}: the edit made of a code {tuple(code.shape)} not a finite code of that shape but {what}")

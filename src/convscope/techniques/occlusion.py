@@ -14,6 +14,7 @@ from torch import Tensor
 from convscope.errors import BadInput
 from convscope.fast.memory import reusing_memory
 from convscope.incremental.sweep import Sweep
+from convscope.names import is_whole
 from convscope.ops.patches import patches, per_pixel
 from convscope.progress import task
 from convscope.results.occlusion import Occlusion
@@ -210,7 +211,7 @@ def _hide(
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(item, (int, np.integer)) and item >= 1 for item in pair):
+    if len(pair) != 2 or not all(is_whole(item) and item >= 1 for item in pair):
         raise BadInput(f"{name} must be a whole number of pixels, at least 1, or two of them (down, across), got {value!r}")
     return int(pair[0]), int(pair[1])
 
