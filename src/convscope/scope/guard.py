@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """One guard per network: its open sessions, the state to give back, and signals that must wait meanwhile.
 
 A network may be examined by several scopes and threads. The first session prepares it (evaluation mode, frozen parameters, nothing in

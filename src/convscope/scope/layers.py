@@ -81,7 +81,7 @@ class Layers(Mapping[str, Layer]):
     def __getitem__(self, name: str) -> Layer:
         if name in self._by_name:
             return self._by_name[name]
-        if not isinstance(name, str):
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not check types)
             raise LayerNotFound(f"a layer is asked for by its name, got {name!r}; names are {', '.join(list(self._by_name)[:3])}, ...")
         if name in self._idle:
             raise NotReached(f"layer {name!r} is in this network, but its forward pass does not run it in evaluation mode")
