@@ -702,7 +702,6 @@ def test_manifests_hold_no_addresses(scope: Scope, tmp_path: Path) -> None:
         ({"penalty": 0.1}, "penalty must be an objective such as"),
         ({"penalty": objectives.deepdream("9")}, "no layer '9'"),
     ],
-    ids=str,
 )
 def test_wrong_objectives(scope: Scope, wrong: dict[str, object], words: str) -> None:
     with pytest.raises((BadInput, LayerNotFound), match=words) as caught:
