@@ -168,7 +168,7 @@ def _decoding(name: str) -> Generator[None]:
 def _check_size(image: Image.Image, name: str) -> None:
     """Refuses images by the size that the file declares, before any pixel is decoded."""
     if min(image.size) < SMALLEST:
-        raise BadImage(f"{image.width}x{image.height} pixels, too small to look at (at least {SMALLEST} a side)", name)
+        raise BadImage(f"{image.width}x{image.height} pixels, too small (at least {SMALLEST} a side)", name)
     if image.width * image.height > MOST_PIXELS:
         raise BadImage(_too_large(f"{image.width}x{image.height} pixels, "), name)
 

@@ -137,7 +137,7 @@ def test_files_keep_their_proportions(scope: Scope, tmp_path: Path) -> None:
         ({"style": CONTENT.mean(0)}, BadInput, r"expected a float tensor \(3 h w\)"),
         ({"style": CONTENT * 255}, BadInput, "divide by 255"),
         ({"style": CONTENT.permute(1, 2, 0)}, BadInput, r"expected a float tensor \(3 h w\)"),
-        ({"style": CONTENT[:, :1, :1]}, BadInput, "pictures of 1x1 are too small"),
+        ({"style": CONTENT[:, :1, :1]}, BadInput, "images of 1x1 are too small"),
     ],
 )
 def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exception], words: str) -> None:

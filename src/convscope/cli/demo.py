@@ -63,8 +63,8 @@ def _demo(folder: Path, seed: int) -> list[tuple[Path, str]]:
         unit = int(np.argmax(seen.mean))
         tested = hypothesis(scope, "output", unit, chains, others, seed=seed)
         for name, result, what in (
-            ("spectrum", seen, "which classes a picture of a chain excites, and what these look for"),
-            ("hypothesis", tested, f"a guess put to the test: {tested.verdict}"),
+            ("spectrum", seen, "which classes an image of chains excites, with their feature visualizations"),
+            ("hypothesis", tested, f"a hypothesis tested: {tested.verdict}"),
         ):
             path = folder / f"{name}.png"
             atomic_write(path, render.png(result.view()))

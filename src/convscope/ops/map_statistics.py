@@ -11,7 +11,7 @@ Statistic = Callable[[Tensor], Tensor]
 
 
 def channel_means(values: Tensor) -> Tensor:
-    """(n c h w) -> (n c): S / M, each map's sum over its M positions, divided by M so that pictures of different sizes compare."""
+    """(n c h w) -> (n c): S / M, each map's sum over its M positions, divided by M so that images of different sizes compare."""
     return values.flatten(2).mean(2)
 
 
@@ -41,7 +41,7 @@ def safe_root(values: Tensor) -> Tensor:
 
 
 DESCRIPTORS: dict[str, Statistic] = {"sums": channel_means, "gram": gram_means, "mean-std": means_and_deviations}
-"""What a style is described by at one layer, free of the picture's size."""
+"""The descriptor of a style at one layer, independent of the size of the image."""
 
 
 def style_loss(statistic: str, values: Tensor, style: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ def style_loss(statistic: str, values: Tensor, style: Tensor) -> Tensor:
 
     Args:
         statistic: "sums", "gram" or "mean-std".
-        values: The maps of n pictures.
-        style: The style's descriptor, or one for each picture: ``DESCRIPTORS[statistic]`` of its maps.
+        values: The maps of n images.
+        style: The style's descriptor, or one for each image: ``DESCRIPTORS[statistic]`` of its maps.
     """
     channels, positions = values.shape[1], values[0, 0].numel()
     squares = (DESCRIPTORS[statistic](values) - style).square().flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""Patches that are moved over a picture: where they lie, and what their values say of single pixels."""
+"""Patches that are moved over an image: their positions, and the mean of their values at each pixel."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, 
 
 
 def patches(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int], grid: str) -> np.ndarray:
-    """The patches of a picture, (y x 4): y0 x0 y1 x1, end exclusive.
+    """The patches of an image, (y x 4): y0 x0 y1 x1, end exclusive.
 
     Args:
-        size: Of the picture, (height, width).
+        size: Of the image, (height, width).
         patch, stride: In pixels, (down, across).
         grid: One of `GRIDS`.
     """
@@ -39,7 +39,7 @@ def per_pixel(values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> n
     Args:
         values: Of each patch, (n y x).
         boxes: (y x 4): y0 x0 y1 x1, end exclusive.
-        size: Of the picture, (height, width).
+        size: Of the image, (height, width).
     """
     total, covered = np.zeros((len(values), *size)), np.zeros(size)
     for y, x in np.ndindex(*boxes.shape[:2]):

@@ -56,7 +56,7 @@ class Hypothesis(ImageResult):
     verdict: str = ""
 
     def summary(self) -> str:
-        """The verdict, the better units, and the images against."""
+        """The finding, the units with a higher AUC, and the images against."""
         lines = [self.verdict]
         if self.better:
             named = [f"{words.unit_name(unit, self.unit_names)} (AUC {self.auc[unit]:.3f})" for unit in self.better]
@@ -66,7 +66,7 @@ class Hypothesis(ImageResult):
         return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
-        """Verdict, the unit's activations on both groups of images, AUC of all units, better units and images against."""
+        """The finding, the unit's activations on both groups of images, AUC of all units, better units and images against."""
         name = words.unit_name(self.unit, self.unit_names)
         panels = (
             Text(self.verdict, large=True),

@@ -1,4 +1,4 @@
-"""Whether pictures share a style, told from statistics of their feature maps."""
+"""Style similarity of images, measured by statistics of their feature maps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def style_similarity(
         images: Two or more images, of any sizes.
         layers: One or several names. Default: five by depth, VGG's relu1_1 to relu5_1 and what corresponds to them elsewhere.
         groups: Which images share a style: a name for each image, or "folder" for the folders that files are in.
-        size: Longer side of the pictures in pixels; tensors keep their size.
+        size: Longer side of the images in pixels; tensors keep their size.
 
     Returns:
         Similarities for each pair, and, with groups, the ROC-AUC of same-group pairs against the others.

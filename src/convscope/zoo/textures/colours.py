@@ -1,4 +1,4 @@
-"""Random colours of controlled contrast, and the light that falls on a picture. All colours are RGB in [0, 1]."""
+"""Random colours of controlled contrast, and the light that falls on an image. All colours are RGB in [0, 1]."""
 
 from __future__ import annotations
 

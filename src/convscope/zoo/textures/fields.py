@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 FloatArray = npt.NDArray[np.floating[Any]]
-"""Real values; float32 wherever whole pictures are concerned."""
+"""Real values; float32 for whole images."""
 IntArray = npt.NDArray[np.int64]
 Rng = np.random.Generator
 

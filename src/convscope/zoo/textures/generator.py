@@ -137,7 +137,7 @@ def _coloured(name: str, plane: Plane, rng: Rng) -> FloatArray:
 
 
 def _photograph(picture: FloatArray, plane: Plane, rng: Rng) -> npt.NDArray[np.uint8]:
-    """Put a picture `(h w rgb)` under uneven light, then blur it slightly and add sensor noise."""
+    """Put an image `(h w rgb)` under uneven light, then blur it slightly and add sensor noise."""
     lit = np.clip(picture * light(plane, rng)[..., None] * 255, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         radius = float(rng.uniform(0.2, 0.8)) * plane.size / 128

@@ -164,7 +164,7 @@ def compose(label: str, plane: Plane, rng: Rng) -> tuple[FloatArray, npt.NDArray
     """Draw one shape on clutter.
 
     Returns:
-        The picture `(h w rgb)` in about [0, 1], and the mask of the shape `(h w)`.
+        The image `(h w rgb)` in about [0, 1], and the mask of the shape `(h w)`.
     """
     ground, paint = contrasting(rng, least=0.32)
     picture = clutter(plane, rng, ground, near(paint, rng))
