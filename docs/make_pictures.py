@@ -48,6 +48,19 @@ def sheet(scope: cs.Scope, recipe: str, **numbers: object) -> None:
     )
 
 
+def diverse(scope: cs.Scope) -> None:
+    """Two copies of two units, without and with diversity."""
+    tiles: list[Tile] = []
+    for weight in (0.0, 1.0):
+        made = cs.feature_visualization(scope, "features.12", [7, 20], copies=2, diversity=weight, steps=128, size=160, crop_size=112)
+        for row, unit in enumerate(made.units):
+            tiles.append(Tile(made.images[row], f"unit {unit}, copy {made.copies[row]}", f"{made.scores[row]:.0f}, diversity {weight:g}"))
+    page = contact_sheet(tiles, title="SqueezeNet 1.0, features.12", columns=4, side=192)
+    Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
+        OUT / "diversity.png", optimize=True
+    )
+
+
 def surveys(scope: cs.Scope) -> None:
     """A thousand photographs with a label each; ants and bees; and the latter as a scanner might show them: inverted, pale, grey."""
     out = OUT.parent.parent / "out" / "docs"
@@ -152,6 +165,7 @@ def main() -> None:
     guess = tested.better[3] if len(tested.better) > 3 else best
     (OUT / "hypothesis.png").write_bytes(render.png(cs.hypothesis(textures, "features.26", guess, chains, others).view()))
     surveys(scope)
+    diverse(scope)
     sheet(scope, "crops")
     sheet(scope, "fourier")
     sheet(scope, "multiscale", blur=5)

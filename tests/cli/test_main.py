@@ -172,7 +172,7 @@ def test_feature_visualization(place: Path, capsys: pytest.CaptureFixture[str]) 
     folder = place / "new" / "pictures"
     assert sorted(path.name for path in folder.iterdir()) == ["sheet.png", "unit_0000.png", "unit_0002.png", "unit_0003.png"]
     receipt = read_receipt(folder / "unit_0000.png")
-    assert receipt["label"] == "ant" and receipt["recipe"]["steps"] == 2 and receipt["network"]["name"] == "net.py:build"
+    assert receipt["unit_name"] == "ant" and receipt["recipe"]["steps"] == 2 and receipt["network"]["name"] == "net.py:build"
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("unit_*")}
     code, out, _ = run(capsys, *words)
     assert code == 0 and "(3 were there already)" in out

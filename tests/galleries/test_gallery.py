@@ -328,7 +328,7 @@ def test_copies_in_a_gallery(scope: Scope, tmp_path: Path) -> None:
     made = make(scope, tmp_path, [0, 2], copies=2, diversity=0.5)
     names = ["unit_0000.png", "unit_0000_copy1.png", "unit_0002.png", "unit_0002_copy1.png"]
     assert [image.path.name for image in made] == sorted(files(tmp_path)) == names
-    assert [(image.unit, image.copy, image.maximized) for image in made][3] == (2, 1, 'unit("2", 2) + 0.5*diversity("2")')
+    assert [(image.unit, image.copy, image.maximized) for image in made][3] == (2, 1, 'unit("2", 2) + 0.5*|unit("2", 2)|*diversity("2")')
     whole = convscope.feature_visualization(scope, "2", [0], copies=2, diversity=0.5, **NUMBERS)  # type: ignore[arg-type]
     single = make(scope, tmp_path / "one", [0], copies=2, diversity=0.5)
     for copy in (0, 1):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import hand_built
 from convscope.errors import BadInput
 from convscope.optimize import objectives
-from convscope.optimize.objective import Objective, grouped
+from convscope.optimize.objective import Objective, grouped, relative
 from convscope.scope import Inputs, Scope
 from hand_built import draws
 
@@ -183,6 +183,10 @@ EVERY = [
     (-objectives.unit("4", 3) + 1, '-unit("4", 3) + 1'),
     (1 - objectives.unit("4", 3), '1 - unit("4", 3)'),
     (0.5 * (objectives.unit("4", 3) + objectives.deepdream("2")), '0.5*(unit("4", 3) + deepdream("2"))'),
+    (
+        objectives.unit("4", 3) + 2 * relative(objectives.diversity("2"), objectives.unit("4", 3)),
+        'unit("4", 3) + 2*|unit("4", 3)|*diversity("2")',
+    ),
     (objectives.norm() - (objectives.norm(4) - objectives.deepdream("2") * 2), 'norm() - (norm(4) - 2*deepdream("2"))'),
 ]
 

@@ -583,7 +583,7 @@ def alone(scope: Scope, objective: objectives.Objective, **more: object) -> conv
 def test_one_objective_makes_one_image(scope: Scope) -> None:
     made = alone(scope, objectives.deepdream("4"))
     values = scope.activations(torch.from_numpy(made.images.copy()), "4")["4"]
-    assert made.images.shape == (1, 3, 22, 22) and made.units == (None,) and made.copies == (0,) and made.labels == ("",)
+    assert made.images.shape == (1, 3, 22, 22) and made.units == (None,) and made.copies == (0,) and made.unit_names == ("",)
     assert made.scores[0] == pytest.approx(float(values.square().mean()), rel=1e-5)
     assert np.isnan(made.before_relu).all() and np.isnan(made.after_relu).all()
     assert made.scores[0] > alone(scope, objectives.deepdream("4"), steps=1, learning_rate=0).scores[0]
@@ -645,7 +645,7 @@ def test_diversity_makes_copies_different_and_leaves_other_units_alone(scope: Sc
     plain, diverse = (seen(scope, "multiscale", (3, 5), copies=3, diversity=weight) for weight in (0.0, 20.0))
     for rows in (slice(0, 3), slice(3, 6)):
         assert likeness(scope, diverse.images[rows]) < likeness(scope, plain.images[rows]) - 0.02
-    assert diverse.objectives[0] == 'unit("4", 3) + 20*diversity("4")'
+    assert diverse.objectives[0] == 'unit("4", 3) + 20*|unit("4", 3)|*diversity("4")'
     few, alone_ = (seen(scope, "multiscale", units, copies=2, diversity=20.0, steps=3) for units in ((5, 0, 3), (3,)))
     close(few.images[4:], alone_.images)
     np.testing.assert_allclose(few.history[4:], alone_.history, rtol=2e-3, atol=1e-4)
@@ -653,7 +653,7 @@ def test_diversity_makes_copies_different_and_leaves_other_units_alone(scope: Sc
 
 
 def test_diversity_by_hand(double: Scope) -> None:
-    """The first step's objective: activation minus the weighted likeness to the other copy."""
+    """The first step's objective: activation minus its own magnitude times the weighted likeness to the other copy."""
     made = convscope.feature_visualization(double, "4", 3, copies=2, diversity=7.0, recipe="multiscale", size=16, stages=1, steps=1)
     starts = []
     for copy in ((), ("copy", 1)):
@@ -662,7 +662,9 @@ def test_diversity_by_hand(double: Scope) -> None:
     values = double.activations(torch.stack(starts), "4")["4"]
     grams = [(value.flatten(1) @ value.flatten(1).T) for value in values]
     cosine = float((grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm())
-    np.testing.assert_allclose(made.history[:, 0], [float(value[3].mean()) - 7 * cosine for value in values], rtol=1e-6)
+    np.testing.assert_allclose(
+        made.history[:, 0], [float(value[3].mean()) - 7 * abs(float(value[3].mean())) * cosine for value in values], rtol=1e-6
+    )
 
 
 def test_a_dead_unit_with_diverse_copies() -> None:

@@ -97,7 +97,7 @@ def receipt(result: FeatureVisualization, index: int) -> dict[str, Any]:
     return dict(result.manifest) | {
         "unit": result.units[index],
         "copy": result.copies[index],
-        "label": result.unit_names[index],
+        "unit_name": result.unit_names[index],
         "status": result.status[index],
         "reason": result.reasons[index],
         "score": float(result.scores[index]),

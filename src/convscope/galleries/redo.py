@@ -44,7 +44,7 @@ class Redone:
 
 
 def redo(
-    picture: str | Path,
+    image: str | Path,
     *,
     scope: Scope | None = None,
     weights: str | Path | None = None,
@@ -57,7 +57,7 @@ def redo(
     it: a network or objective of your own, and a file of weights, must be given.
 
     Args:
-        picture: A PNG written by :func:`~convscope.gallery`.
+        image: A PNG written by :func:`~convscope.gallery`.
         scope: The network, if it is one of your own; it is left as it is.
         weights: The file of weights, if it was made with one.
         objective: The objective, if it is not made of built-in ones.
@@ -71,7 +71,7 @@ def redo(
         BadInput: The receipt names a network, weights or objective that only the caller can give.
         BadWeights: The network has other weights than the one that made the image.
     """
-    path = Path(picture)
+    path = Path(image)
     receipt = read_receipt(path)
     if "group" not in receipt:
         raise BadInput(f"{path}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
@@ -104,15 +104,15 @@ def redo(
         recipe=recipe,
         seed=parameters["seed"],
     )
-    image = result.images[row]
-    new = to_bytes(image).astype(int)
+    made = result.images[row]
+    new = to_bytes(made).astype(int)
     old = np.asarray(Image.open(path).convert("RGB")).astype(int)
     if new.shape != old.shape:
         raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {new.shape[:2]}")
     gap = np.abs(new - old)
     equal = not gap.any()
     words = "bit-equal" if equal else f"not bit-equal: largest difference {gap.max()}/255, mean {gap.mean():.3g}/255"
-    return Redone(image, equal, int(gap.max()), float(gap.mean()), words)
+    return Redone(made, equal, int(gap.max()), float(gap.mean()), words)
 
 
 def _scope(path: Path, network: Mapping[str, Any], made_with: Mapping[str, Any], given: Scope | None, weights: str | Path | None) -> Scope:

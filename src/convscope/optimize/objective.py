@@ -27,6 +27,8 @@ from convscope.scope.precision import wide
 UNNAMED = "unnamed"
 """What stands in a description for the name of an objective that has none."""
 
+_OF_TERMS = ("sum", "relative")
+
 LARGEST = 2**14
 """Most values of a vector that a description holds; of a longer one it holds a hash."""
 
@@ -146,7 +148,7 @@ class Objective:
     @property
     def named(self) -> bool:
         """Whether it and all its parts have names."""
-        parts = [self.parameters["objective"]] if self.name == "multiple" else self.parameters["terms"] if self.name == "sum" else ()
+        parts = [self.parameters["objective"]] if self.name == "multiple" else self.parameters["terms"] if self.name in _OF_TERMS else ()
         return bool(self.name) and all(part.named for part in parts)
 
     def describe(self) -> dict[str, Any]:
@@ -159,6 +161,9 @@ class Objective:
             return _term(first, leading=True) + "".join(_term(other) for other in others)
         if self.name == "multiple":
             return _term(self, leading=True)
+        if self.name == "relative":
+            term, to = self.parameters["terms"]
+            return f"|{to}|*{term}"
         if self.name == "constant":
             return f"{self.parameters['value']:g}"
         return f"{self.name}({', '.join(self._written())})" if self.name else "an objective without a name"
@@ -199,6 +204,18 @@ def constant(value: float) -> Objective:
         name="constant",
         parameters={"value": value},
         independent=True,
+    )
+
+
+def relative(term: Objective, to: Objective) -> Objective:
+    """A term times the magnitude of another objective's score, which counts as a constant: it has no gradient."""
+    return Objective(
+        term.layers | to.layers,
+        lambda values, images: to.score(values, images).detach().abs() * term.score(values, images),
+        _read_units((term, to)),
+        "relative",
+        {"terms": [term, to]},
+        term.independent and to.independent,
     )
 
 

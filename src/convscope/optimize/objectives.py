@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
-from convscope.optimize.objective import UNNAMED, Objective, Values, as_list, constant, named, vector_of
+from convscope.optimize.objective import UNNAMED, Objective, Values, as_list, constant, named, relative, vector_of
 from convscope.optimize.priors import natural_norm, natural_variation, norm, power_norm, total_variation
 
 __all__ = [
@@ -186,6 +186,9 @@ def from_description(description: Mapping[str, Any]) -> Objective:
     try:
         if name == "sum":
             return fold(lambda one, other: one + other, [from_description(term) for term in parameters["terms"]])
+        if name == "relative":
+            term, to = map(from_description, parameters["terms"])
+            return relative(term, to)
         if name == "multiple":
             return float(parameters["factor"]) * from_description(parameters["objective"])
         if name == "constant":

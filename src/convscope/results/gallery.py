@@ -59,9 +59,9 @@ class GalleryImage:
         return str(self.receipt.get("status", ""))
 
     @property
-    def label(self) -> str:
+    def unit_name(self) -> str:
         """The class name on the output layer, "" elsewhere."""
-        return str(self.receipt.get("label", ""))
+        return str(self.receipt.get("unit_name", ""))
 
     @property
     def score(self) -> float:
@@ -153,7 +153,7 @@ def write_sheet(gallery: Gallery, title: str) -> Path:
     """Writes all images of a gallery on one contact sheet, `sheet.png` in its folder; what is stuck is marked."""
     tiles: list[Image] = []
     for image in gallery:
-        name = f"{'objective' if image.unit is None else image.unit} {image.label}".strip()
+        name = f"{'objective' if image.unit is None else image.unit} {image.unit_name}".strip()
         name += f", copy {image.copy}" if image.copy else ""
         tiles.append(Image(image.image, name, f"{image.score:.3g}", "stuck" if image.status == "stuck" else None))
     sheet = np.pad(contact_sheet(tiles, title=title, side=160), ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=255)

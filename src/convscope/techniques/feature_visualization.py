@@ -14,7 +14,7 @@ from torch import Tensor
 from convscope.errors import BadInput
 from convscope.names import OUTPUT, Units, is_whole
 from convscope.optimize.ascent import Job, Optimized, ascend, score_start
-from convscope.optimize.objective import Objective, Values, grouped
+from convscope.optimize.objective import Objective, Values, grouped, relative
 from convscope.optimize.objectives import class_evidence, diversity, unit
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
@@ -64,7 +64,8 @@ def feature_visualization(
             `units`; see docs/objectives.md.
         penalty: An objective to subtract, e.g. ``1e-4 * objectives.total_variation()``.
         copies: Images per unit, each from its own random draws.
-        diversity: Weight of the term that makes the copies of a unit different from one another (Lucid's diversity), at `layer`.
+        diversity: Weight of the term that makes the copies of a unit different from one another (Lucid's diversity, at `layer`), relative
+            to the unit's activation.
         recipe: "crops" (default), "fourier", "multiscale", "multiscale-sigmoid", "pixels", or a
             :class:`~convscope.optimize.recipes.Recipe`.
         seed: Seed of all draws. A unit's images do not depend on what else is asked for.
@@ -80,8 +81,8 @@ def feature_visualization(
 
     Source:
         Erhan et al. 2009 (activation maximization); Graetz 2019 ("multiscale"); Chollet 2016 ("pixels"); Olah, Mordvintsev, Schubert
-        2017 ("fourier", objectives, diversity). "crops" takes the shrinking random crops and noise of Fel et al. 2023 (MACO) to the
-        Fourier image.
+        2017 ("fourier", objectives, diversity; deviation: its weight is relative to the activation, which is 0.1 in one network and 1000 in
+        another). "crops" takes the shrinking random crops and noise of Fel et al. 2023 (MACO) to the Fourier image.
 
     Example:
         >>> import convscope as cs
@@ -191,8 +192,8 @@ class Goal:
         return objective
 
     def _penalized(self, objective: Objective, per_group: Callable[[Objective], Objective]) -> Objective:
-        objective = objective if self.penalty is None else objective - per_group(self.penalty)
-        return objective + self.diversity * per_group(diversity(self.layer)) if self.diversity else objective
+        full = objective if self.penalty is None else objective - per_group(self.penalty)
+        return full + self.diversity * relative(per_group(diversity(self.layer)), objective) if self.diversity else full
 
     def _grouped(self, objectives: Sequence[Objective]) -> Objective:
         """One objective for a batch of groups; as it is where it is the same for all and compares no images."""
@@ -303,15 +304,15 @@ def _visualize(
         done = ascend(scope, jobs, goal.objective_of, recipe, followed_of=followed_of, group=group, redirect=bool(detour), advance=advance)
         scored.append(_scores(scope, layer, done.images, jobs, goal))
         stuck: set[int] = set()
-        for place, index in enumerate(going):
+        for position, index in enumerate(going):
             row = asked[index]
-            finished[row] = done.row(place)
+            finished[row] = done.row(position)
             reason = reasons.setdefault(row, "the objective did not rise")
             status[row] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
-            score = float(scored[-1][0, place])
+            score = float(scored[-1][0, position])
             if not math.isfinite(score):
                 status[row] = "stuck", f"the unit's value at the final image is {score}: the network overflows"
-            elif score <= start.scores[index] and not rose(done.followed[place]):
+            elif score <= start.scores[index] and not rose(done.followed[position]):
                 status[row] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
                 stuck.add(row // group)
         return failed + [asked[index] for index in going if asked[index] // group in stuck]
