@@ -65,7 +65,7 @@ def style_transfer(
         content_layer: Default: by depth, VGG's relu2_2 for "sums", relu4_2 otherwise, and what corresponds to it elsewhere.
         style_layers: One or several names. Default: five by depth, VGG's relu1_1 to relu5_1 and what corresponds to them elsewhere.
         content_weight: alpha; default 10 for "sums", 1 otherwise.
-        style_weight: beta; default 1 for "sums", 1000 for "gram", 3e5 for "mean-std". Networks differ in scale, so it may need to be changed.
+        style_weight: beta; default 1 for "sums", 1000 for "gram", 3e5 for "mean-std". Networks differ in scale: adjust it by eye.
         optimizer: "lbfgs", "adam", or "paper": clipped gradient descent with momentum, and its stop rule.
         steps: Evaluations of the network for each image, at most; default 200, 300 and 1000.
         start: "content" (default), or "noise" (default with optimizer "paper").
