@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from networks import SIDE
 from torch import Generator, Tensor
 from torch.nn import functional as F
+
+from networks import SIDE
 
 KERNELS = (1, 3, 5, 7)
 GREY = (0.299, 0.587, 0.114)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from augment import colourful, shapely
-from networks import LABELS, LAYER, Insects, from_imagenet
 from photographs import Photograph, chosen, parts, rendered, write_list
 from report import Study, write_report
 from safetensors.torch import load_file
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 from train import adapt, fine_tune, save
 
 import convscope as cs
+from networks import LABELS, LAYER, Insects, from_imagenet
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 NETWORKS = Path(__file__).with_name("networks.py")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from augment import geometric
-from networks import LABELS, SIDE, Insects, inputs
 from photographs import Photograph
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from convscope.scope.precision import bfloat16_is_fast
+from networks import LABELS, SIDE, Insects, inputs
 
 Augment = Callable[[Tensor, Generator], Tensor]
 STORED = SIDE * 6 // 5
