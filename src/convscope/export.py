@@ -1,4 +1,4 @@
-"""Exports a detector: as a torch module on a layer's map, with or without the network below it, and as ONNX."""
+"""Exports a detector as a torch module, which takes a layer's activations or images (the network included), and as ONNX."""
 
 from __future__ import annotations
 

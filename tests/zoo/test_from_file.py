@@ -116,7 +116,7 @@ def test_errors_inside_name_the_users_line(write: Write) -> None:
     path = write("def build():\n    raise ValueError('several\\nlines')\n")
     assert line_of(f"{path}:build") == f"{path}:5: ValueError: several lines"
     path = write("def build():\n    return nn.Conv2d(3, 4, 3), convscope.Inputs(size=0)\n")
-    assert line_of(f"{path}:build") == f"{path}:5: Inputs.size must be at least 1 pixel, got 0"
+    assert line_of(f"{path}:build") == f"{path}:5: Inputs.size: expected pixels, one number or (height, width), each at least 1; got 0"
     path = write("import sys\nsys.exit(3)\n")
     assert line_of(f"{path}:build") == f"{path}:5: SystemExit: 3"
     path = write("import absent_library\n")
@@ -130,7 +130,7 @@ def test_what_is_not_there(write: Write) -> None:
     path = write("def build():\n    return 3\ndef build_wide(width):\n    return 4\nclass Net(nn.Module):\n    pass\n")
     assert line_of(f"{path}:biuld") == f"{path} has no function 'biuld'; near names: build"
     assert line_of(f"{path}:xyz") == f"{path} has no function 'xyz'; it has build, build_wide, Net"
-    assert line_of(str(path)) == f"{path}: say which function makes the network: {path}:NAME, with NAME one of build, build_wide, Net"
+    assert line_of(str(path)) == f"{path}: say which function is meant: {path}:NAME, with NAME one of build, build_wide, Net"
     assert line_of(f"{path.parent}/mien.py:build") == f"{path.parent}/mien.py: no such file; near names: mine.py"
     assert line_of("/nowhere/at/all.py:build") == "/nowhere/at/all.py: no such file"
     assert line_of(f"{path}:build").endswith("returned int; expected an nn.Module, (nn.Module, convscope.Inputs) or a convscope.Scope")

@@ -1,4 +1,4 @@
-"""Evaluation of a detector on other surveys: confusion matrices, recall, ROC and precision-recall curves, and its baselines'."""
+"""Evaluates a detector and its baselines on other surveys: confusion, recall, ROC and precision-recall, with bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands about the bundled network and its images."""
+"""The commands `textures sample` (writes generated images) and `textures train` (trains the bundled network again)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a convolution to its activation, along the graph of operations."""
+"""Finds the activation function that follows a convolution in the graph."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Every changed value is stored as crops: windows of one size for a whole batch, at each image's own position; outside of them the value is
 the cached one. An operation crops its windows from the cached value, pastes the recomputed crops onto them, and runs without padding on a
-source that was padded once. From the first operation on that sums over the map, whole maps are computed. Nothing is approximate.
+source that was padded once. From the first operation on that sums over the map, whole maps are computed. In float32 nothing is
+approximate.
 
 In bfloat16, products with weights are run on the change alone, without bias, and added to the cached float32 value: the change is
 rounded, never the value, so that small changes keep their order.

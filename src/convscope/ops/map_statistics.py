@@ -1,4 +1,4 @@
-"""Statistics of feature maps that forget where things are: channel sums, Gram matrices, means and standard deviations."""
+"""Statistics of feature maps that do not depend on position: channel sums, Gram matrices, means and standard deviations."""
 
 from __future__ import annotations
 

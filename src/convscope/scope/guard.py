@@ -1,5 +1,5 @@
 # pyright: reportPrivateUsage=false
-"""One guard per network: its open sessions, the state to give back, and signals that must wait meanwhile.
+"""One guard per network: counts open sessions, restores the network after the last, delays signals while a session opens or closes.
 
 A network may be examined by several scopes and threads. The first session prepares it (evaluation mode, frozen parameters, nothing in
 place), the last one restores it. Ctrl-C, and any other signal whose handler may raise, waits while a session opens or closes, so that

@@ -1,1 +1,4 @@
-"""One file a technique: its result, its function, its source. The file's name is the technique's name everywhere."""
+"""One file per technique, with the function under `@technique`; its result is in `results/` under the same name.
+
+Two files are helpers: `fills` and `style_layers`.
+"""

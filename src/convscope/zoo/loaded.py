@@ -1,4 +1,4 @@
-"""A network as it was loaded, and how the weights of a file are put into one: what every kind of network needs."""
+"""`Loaded`, what every loader of the zoo returns, and `load_from_file`, which builds a network that fits a file of weights."""
 
 from __future__ import annotations
 
