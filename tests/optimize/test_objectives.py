@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -241,6 +242,7 @@ def test_a_long_vector_is_described_by_its_hash() -> None:
     ("description", "words"),
     [
         ({}, "expected the description of an objective"),
+        ([1], "expected the description of an objective"),
         ({"name": "unit"}, "expected the description of an objective"),
         ({"name": "unit", "parameters": {"layer": "4"}}, "objective unit: .*missing"),
         ({"name": "unit", "parameters": {"layer": "4", "units": 1, "weights": 2}}, "objective unit: .*unexpected"),
@@ -251,7 +253,7 @@ def test_a_long_vector_is_described_by_its_hash() -> None:
     ],
     ids=str,
 )
-def test_damaged_descriptions(description: dict[str, object], words: str) -> None:
+def test_damaged_descriptions(description: Any, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         objectives.from_description(description)
 

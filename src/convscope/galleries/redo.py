@@ -78,7 +78,8 @@ def redo(
     try:
         network, parameters, group = receipt["network"], receipt["parameters"], list(receipt["group"])
         made_with, inputs = {key: receipt[key] for key in ("device", "precision", "fast")}, network["inputs"]
-        row = group.index(receipt["unit"]) * int(parameters["copies"]) + int(receipt["copy"])
+        asked = {key: parameters[key] for key in ("layer", "copies", "diversity", "seed")}
+        row = group.index(receipt["unit"]) * int(asked["copies"]) + int(receipt["copy"])
         fields = dict(receipt["recipe"])
         recipe = Recipe(fields.pop("name"), fields["parameterization"]).changed(**fields)
     except (KeyError, TypeError, ValueError) as error:
@@ -95,14 +96,12 @@ def redo(
     # Rounding may depend on what goes through the network together, so the image gets the same other images in its batch.
     result = feature_visualization(
         scope,
-        parameters["layer"],
+        asked.pop("layer"),
         None if isinstance(objective, Objective) else group,
         objective=objective,
         penalty=penalty,
-        copies=parameters["copies"],
-        diversity=parameters["diversity"],
         recipe=recipe,
-        seed=parameters["seed"],
+        **asked,
     )
     made = result.images[row]
     new = to_bytes(made).astype(int)

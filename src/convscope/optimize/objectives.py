@@ -177,10 +177,10 @@ def from_description(description: Mapping[str, Any]) -> Objective:
     Raises:
         BadInput: It has no name, is not made of built-in objectives, holds a vector by its hash only, or is damaged.
     """
-    name = description.get("name")
-    parameters = description.get("parameters")
+    known: Any = description if isinstance(description, Mapping) else {}  # pyright: ignore[reportUnnecessaryIsInstance]
+    name, parameters = known.get("name"), known.get("parameters")
     if not isinstance(name, str) or not isinstance(parameters, Mapping):
-        raise BadInput(f"expected the description of an objective, with name and parameters, got {sorted(description)}")
+        raise BadInput(f"expected the description of an objective, with name and parameters, got {description!r:.80}")
     if name == UNNAMED:
         raise BadInput("the objective has no name (a lambda), so it cannot be made again from its description: pass it as `objective`")
     try:
