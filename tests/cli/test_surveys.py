@@ -74,6 +74,14 @@ def test_query_as_table_csv_and_json(place: Path, capsys: pytest.CaptureFixture[
     assert len(out.splitlines()) == 5 and out.endswith("360 rows; the first 3 are shown, --rows, --csv or --json give more\n")
 
 
+def test_dates_and_structs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "select date '2020-01-02' as day, {'a': 1.5, 'b': [time '03:04:05']} as nested, 1.25::decimal(4, 2) as exact, 7 as day"
+    wanted = {"day": "2020-01-02", "nested": {"a": 1.5, "b": ["03:04:05"]}, "exact": 1.25, "day_2": 7}
+    assert json.loads(run(capsys, "query", "photos", sql, "--json")[1]) == [wanted]
+    row = next(csv.DictReader(io.StringIO(run(capsys, "query", "photos", sql, "--csv")[1])))
+    assert row["day"] == "2020-01-02" and json.loads(row["nested"]) == wanted["nested"]
+
+
 def test_lists_and_bytes_and_nan(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "select maximum, 'nan'::double as odd, 'ab'::blob as raw from rows where layer = 'layer' order by image limit 1"
     _, out, _ = run(capsys, "query", "photos", sql)

@@ -124,6 +124,36 @@ def test_wrong_queries_are_one_line(survey: cs.Survey, sql: str, words: str) -> 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "copy (select 1) to '{folder}/images.parquet'",
+        "select 1; drop view images",
+        "attach '{folder}/new.db'",
+        "install httpfs",
+        "create table t as select 1",
+        "set enable_external_access = true",
+        "select * from read_csv('/etc/hostname')",
+        "select * from read_text('/etc/hostname')",
+        "select * from glob('/etc/*')",
+        "select * from read_parquet('{outside}')",
+    ],
+)
+def test_a_query_reads_the_survey_and_nothing_else(tmp_path: Path, sql: str) -> None:
+    survey = made(tmp_path / "s", {"layer": drawn(4, 3, 2, 2)}, [None] * 4)
+    outside = tmp_path / "outside.parquet"
+    outside.write_bytes((tmp_path / "s" / "images.parquet").read_bytes())
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    with pytest.raises(BadInput, match="query: ") as raised:
+        survey.query(sql.format(folder=survey.path, outside=outside))
+    assert "\n" not in str(raised.value)
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_columns_of_one_name_are_numbered(survey: cs.Survey) -> None:
+    assert survey.query("select 1 as a, 2 as a, 3 as a_2, 4 as a").to_pylist() == [{"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}]
+
+
 # --- pictures
 
 

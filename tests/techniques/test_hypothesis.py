@@ -14,6 +14,7 @@ from torch import nn
 import convscope
 import hand_built
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
+from convscope.results.hypothesis import standing
 from convscope.scope import Inputs, Scope
 from convscope.statistics import permutation_test
 from hand_built import draws
@@ -179,3 +180,9 @@ def test_wrong_questions(wrong: dict[str, object], error: type[Exception], words
     asked = {"layer": "1", "unit": 0, "images": red, "against": green} | wrong
     with pytest.raises(error, match=words):
         convscope.hypothesis(scope, **asked)  # type: ignore[arg-type]
+
+
+def test_units_with_the_same_auc_share_their_ranks() -> None:
+    auc = np.array([0.9, 1.0, 0.5, 1.0, 0.9, 1.0])
+    wanted = ["4 to 5, tied", "1 to 3, tied", "6", "1 to 3, tied", "4 to 5, tied", "1 to 3, tied"]
+    assert [standing(auc, unit) for unit in range(6)] == wanted

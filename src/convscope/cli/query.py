@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from convscope.cli.derive import command
@@ -56,9 +57,10 @@ def _write_table(names: Sequence[str], rows: list[dict[str, Any]], count: int) -
 
 
 def _write_csv(names: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    lines = [[_text(row[name]) for name in names] for row in rows]  # all of it before the first line is out
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_text(row[name]) for name in names] for row in rows)
+    writer.writerows(lines)
 
 
 def _write_json(rows: list[dict[str, Any]]) -> None:
@@ -67,17 +69,27 @@ def _write_json(rows: list[dict[str, Any]]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: bytes as hexadecimal digits, what is not a number as null."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    """A value as JSON has it: bytes as hexadecimal digits, what is not a number as null, dates and other types as text."""
+    match value:
+        case bytes():
+            return value.hex()
+        case float():
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case dict():
+            return {str(key): _plain(each) for key, each in value.items()}
+        case None | bool() | int() | str():
+            return value
+        case Decimal():
+            return float(value)
+        case _:
+            return str(value)
 
 
 def _text(value: Any) -> Any:
     plain = _plain(value)
-    return json.dumps(plain) if isinstance(plain, list) else plain
+    return json.dumps(plain) if isinstance(plain, (list, dict)) else plain
 
 
 def _cell(value: Any) -> str:

@@ -100,7 +100,7 @@ def _numbers(result: Hypothesis) -> Table:
     unit = result.unit
     rows = (
         ("AUC", number(result.auc[unit])),
-        ("rank by AUC", f"{result.rank} of {len(result.auc)}"),
+        ("rank by AUC", f"{standing(result.auc, result.unit)} of {len(result.auc)}"),
         ("effect", number(result.effect[unit])),
         ("p", number(result.p[unit])),
         ("p corrected", number(result.p_corrected[unit])),
@@ -110,13 +110,19 @@ def _numbers(result: Hypothesis) -> Table:
     return Table(("", "value"), rows, f"unit {words.unit_name(unit, result.unit_names)}")
 
 
+def standing(auc: np.ndarray, unit: int) -> str:
+    """A unit's rank by AUC, 1 = best: "3", or where others have the same AUC "1 to 106, tied"."""
+    first, last = 1 + int((auc > auc[unit]).sum()), int((auc >= auc[unit]).sum())
+    return f"{first} to {last}, tied" if last > first else str(first)
+
+
 def _ranking(result: Hypothesis) -> Bars:
     """All units from the best AUC to the worst, the named one and the better ones labelled."""
     order = np.argsort(-np.nan_to_num(result.auc, nan=-np.inf), kind="stable")
     position = {int(unit): index for index, unit in enumerate(order)}
     named = (position[result.unit], f"{words.unit_name(result.unit, result.unit_names)} (asked about)")
     better = ((position[unit], words.unit_name(unit, result.unit_names)) for unit in result.better[:_NAMED])
-    title = f"AUC of all {len(order)} units, best first: unit {result.unit} is number {result.rank}"
+    title = f"AUC of all {len(order)} units, best first: unit {result.unit} is number {standing(result.auc, result.unit)}"
     return Bars(result.auc[order], title, "units in order of AUC", "AUC", (named, *better), baseline=0.5, first=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,14 @@ from convscope.survey.schema import MANIFEST, SCHEMAS, VALUES, VERSION
 
 _LONG = """create view "values" as select image, layer, unnest(range(len(maximum)))::integer as channel, unnest(maximum) as maximum,
 unnest(mean) as mean, unnest(y) as y, unnest(x) as x from "rows" """
+
+
+_SETTINGS: dict[str, Any] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "memory_limit": "4GB",
+    "temp_directory": "",
+}
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,11 @@ class Files:
             raise StoreConflict(f"{self.name}: {VALUES}/ is damaged ({_line(error)})") from None
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with a view for each table: images, skipped, layers, channels, classes, top, rows and values."""
-        connection = duckdb.connect()
+        """An in-memory DuckDB with a view for each table: images, skipped, layers, channels, classes, top, rows and values.
+
+        It reads this folder and nothing else: no other file, no network, no extension, no change of its own settings.
+        """
+        connection = duckdb.connect(config=_SETTINGS)
         local = "file" in ((self.system.protocol,) if isinstance(self.system.protocol, str) else self.system.protocol)
         if not local:
             connection.register_filesystem(self.system)
@@ -110,25 +122,39 @@ class Files:
         if shards:
             view("rows", shards)
             connection.execute(_LONG)
+        folder = self.root if local else self.system.unstrip_protocol(self.root)
+        connection.execute(f"set allowed_directories = ['{folder.replace(chr(39), chr(39) * 2)}/']")
+        connection.execute("set enable_external_access = false")
+        connection.execute("set lock_configuration = true")
         return connection
 
     def query(self, sql: str) -> pa.Table:
-        """The result of a query over the views.
+        """The result of a query over the views; columns of one name are numbered: a, a_2.
 
         Raises:
-            BadInput: The query is wrong.
+            BadInput: The query is wrong, or is not one select.
         """
         try:
             with self.connect() as connection:
-                found = cast("Any", connection.sql(sql))  # None for statements without an answer
-                if found is None:
-                    raise BadInput("query: it has no answer; a survey is for reading, e.g. select * from images")
-                return found.to_arrow_table()
+                statements = connection.extract_statements(sql)
+                if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                    raise BadInput("query: expected one select, e.g. select * from images; a survey is for reading")
+                found = cast("Any", connection.sql(sql)).to_arrow_table()
+                return found.rename_columns(_numbered(found.column_names))
         except (duckdb.Error, RuntimeError) as error:
             hint = ""
             if not self.value_files() and re.search(r"\b(rows|values)\b", sql):
                 hint = "; this survey has summaries only: no views rows and values"
             raise BadInput(f"query: {_line(error)}{hint}") from None
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, each once: of equal ones the second is NAME_2."""
+    taken: list[str] = []
+    for name in names:
+        free = (f"{name}_{number}" for number in itertools.count(2))
+        taken.append(name if name not in taken else next(each for each in free if each not in taken and each not in names))
+    return taken
 
 
 def open_folder(path: str) -> Files:

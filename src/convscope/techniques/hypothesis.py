@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.results.hypothesis import Hypothesis
+from convscope.results.hypothesis import Hypothesis, standing
 from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
 from convscope.seeding import derive_seed
@@ -91,7 +91,7 @@ def hypothesis(
         p=p,
         p_corrected=corrected,
         ranks=shown.rank(number),
-        verdict=_verdict(answer, float(auc[number]), float(effect[number]), float(corrected[number]), len(auc)),
+        verdict=_verdict(answer, auc, float(effect[number]), float(corrected[number])),
         skipped=(*shown.skipped, *other.skipped),
         manifest={"precision": scope.resolve("measure")},
         **answer,
@@ -110,11 +110,14 @@ def _against(values: np.ndarray, n: int, names: tuple[str, ...]) -> tuple[str, .
     return tuple(names[index] for index in np.argsort(-wrong, kind="stable") if wrong[index] > 0)
 
 
-def _verdict(answer: dict[str, Any], auc: float, effect: float, p: float, units: int) -> str:
+def _verdict(answer: dict[str, Any], auc: np.ndarray, effect: float, p: float) -> str:
     n, m = len(answer["concept_names"]), len(answer["background_names"])
     if p < SIGNIFICANCE:
-        stands = "best of the layer" if answer["rank"] == 1 else f"supported, though {answer['rank'] - 1} of {units} units answer better"
+        place, units = standing(auc, answer["unit"]), len(auc)
+        best = "best of the layer" if place == "1" else f"supported; number {place}, of {units} units"
+        stands = best if answer["rank"] == 1 else f"supported, though {answer['rank'] - 1} of {units} units answer better"
     else:
         stands = "not supported: re-labelled images do as well"
     name = f"unit {answer['unit']}" + (f" ({answer['unit_names'][answer['unit']]})" if answer["unit_names"] else "")
-    return f"{name} of {answer['layer']}: {stands}; AUC {auc:.3f}, effect {effect:+.2f} sd, corrected p {p:.2g} ({n} images against {m})"
+    figures = f"AUC {auc[answer['unit']]:.3f}, effect {effect:+.2f} sd, corrected p {p:.2g}"
+    return f"{name} of {answer['layer']}: {stands}; {figures} ({n} images against {m})"
