@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-GRIDS = ("cover", "valid", "article")
-"""Up to the end, the last patch cut; whole patches only; ceil((size - patch) / stride) whole patches, none of which touches the end."""
-
 
 def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, int]]:
     """Where patches begin and end along an axis, (first, end).
@@ -14,7 +11,8 @@ def positions(size: int, patch: int, stride: int, grid: str) -> list[tuple[int, 
     Args:
         size: Pixels along the axis.
         patch, stride: In pixels.
-        grid: One of `GRIDS`.
+        grid: "cover": up to the end, the last patch cut. "valid": whole patches only. "article": ceil((size - patch) / stride) whole
+            patches, none of which touches the end.
     """
     steps = -(-max(0, size - patch) // stride)
     count = {"cover": steps + 1, "valid": (size - patch) // stride + 1, "article": steps}[grid]
@@ -27,7 +25,7 @@ def patches(size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, in
     Args:
         size: Of the image, (height, width).
         patch, stride: In pixels, (down, across).
-        grid: One of `GRIDS`.
+        grid: "cover", "valid" or "article".
     """
     rows, columns = (positions(size[axis], patch[axis], stride[axis], grid) for axis in (0, 1))
     return np.array([[(y0, x0, y1, x1) for x0, x1 in columns] for y0, y1 in rows], dtype=int).reshape(len(rows), len(columns), 4)
