@@ -15,7 +15,7 @@ import convscope as cs
 from alarms import MAPS, activations, survey_of
 from convscope.analyses.baselines import margins
 from convscope.analyses.detector_evaluation import detector_scores, own_decisions
-from convscope.analyses.thresholds import LabelledScores, Rule
+from convscope.analyses.labelled_scores import LabelledScores, Rule
 from convscope.errors import BadInput, ConvscopeError, UnitNotFound
 from convscope.render.panels import Curves
 from made import drawn, made

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convscope.analyses.thresholds import LabelledScores
+from convscope.analyses.labelled_scores import LabelledScores
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
 from convscope.statistics import group_areas

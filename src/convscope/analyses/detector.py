@@ -10,7 +10,7 @@ import numpy as np
 from convscope.analyses.activation_sums import weights_of
 from convscope.analyses.baselines import find_outputs, linear_probe, margins
 from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, choose_units, count_votes, maps_of
-from convscope.analyses.thresholds import LabelledScores, Rule
+from convscope.analyses.labelled_scores import LabelledScores, Rule
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
 from convscope.results.detector import METHODS, Detector

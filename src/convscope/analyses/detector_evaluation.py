@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.analyses.activation_sums import same_weights, survey_names
 from convscope.analyses.baselines import margins
-from convscope.analyses.thresholds import LabelledScores
+from convscope.analyses.labelled_scores import LabelledScores
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
 from convscope.results.detector import Detector

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convscope.errors import BadInput
 from convscope.scanner import parts
-from convscope.scanner.decoding import Decoded
+from convscope.scanner.decoder_pool import Decoded
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import HistogramCounter
 from convscope.scanner.measure import Measured, map_size, measure, strongest

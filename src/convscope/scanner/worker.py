@@ -11,7 +11,7 @@ import torch
 
 from convscope.fast.memory import reusing_memory
 from convscope.image_files import Source
-from convscope.scanner.decoding import Decoders, decoders
+from convscope.scanner.decoder_pool import Decoders, decoders
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.plan import Plan
 from convscope.scanner.shard import ShardScanner

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached
-from convscope.graph.activations import path_to_activation
+from convscope.graph.after_convolution import path_to_activation
 from convscope.graph.graph import Graph, Node, Recorder
 from convscope.names import near_names
 

@@ -23,7 +23,7 @@ from convscope.scope.inputs import Images, Inputs
 from convscope.scope.layers import Layer, Layers, record_layers
 from convscope.scope.network import check_finite, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, resolve_precision, wide
-from convscope.scope.stop import forward_until
+from convscope.scope.truncated_forward import forward_until
 
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")

@@ -15,7 +15,7 @@ from convscope.errors import BadInput
 from convscope.names import near_hint
 from convscope.zoo import from_file, from_textures, from_timm, from_torchvision
 from convscope.zoo.loaded import PRETRAINED, Loaded
-from convscope.zoo.reading import SUFFIXES
+from convscope.zoo.weights_file import SUFFIXES
 
 RANDOM = "random"
 """The value of `weights` that means random weights, as None does."""

@@ -8,9 +8,9 @@ from torch import nn
 
 from convscope.scope.inputs import Inputs
 from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
-from convscope.zoo.reading import read_weights
 from convscope.zoo.textures import network
 from convscope.zoo.textures.generator import CLASSES
+from convscope.zoo.weights_file import read_weights
 
 
 def load_textures(name: str, weights: str | Path | None) -> Loaded:

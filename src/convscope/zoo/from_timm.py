@@ -15,7 +15,7 @@ from convscope.names import near_hint
 from convscope.scope.inputs import Inputs
 from convscope.zoo import from_torchvision
 from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
-from convscope.zoo.reading import read_weights
+from convscope.zoo.weights_file import read_weights
 
 _log = logging.getLogger("convscope")
 

@@ -21,7 +21,7 @@ from torch import nn
 from convscope.errors import BadWeights
 from convscope.scope.inputs import Inputs
 from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
-from convscope.zoo.reading import WeightsFile, one_line, read_weights
+from convscope.zoo.weights_file import WeightsFile, one_line, read_weights
 
 _log = logging.getLogger("convscope")
 _TRAINING_HEADS = re.compile(r"(?:^|\.)(?:aux1|aux2|AuxLogits)\.")

@@ -10,8 +10,8 @@ from torch import nn
 
 from convscope.errors import BadWeights
 from convscope.scope.inputs import Inputs
-from convscope.zoo.reading import WeightsFile
 from convscope.zoo.weights import class_count, put_weights
+from convscope.zoo.weights_file import WeightsFile
 
 PRETRAINED = "pretrained"
 """The value of `weights` that means the weights published with the network."""

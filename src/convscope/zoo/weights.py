@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convscope.errors import BadWeights
-from convscope.zoo.reading import WeightsFile, read_weights
+from convscope.zoo.weights_file import WeightsFile, read_weights
 
 _NAMED = 3
 """How many tensors of each kind an error names."""
@@ -24,7 +24,7 @@ def load_weights(model: nn.Module, path: str | Path, name: str = "the network") 
 
     Args:
         model: Any network; changed in place.
-        path: A .safetensors, .pth, .pt, .bin, .ckpt or .tar file; see :func:`~convscope.zoo.reading.read_weights`.
+        path: A .safetensors, .pth, .pt, .bin, .ckpt or .tar file; see :func:`~convscope.zoo.weights_file.read_weights`.
         name: The network's name in error messages.
 
     Raises:

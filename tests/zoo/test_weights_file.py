@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from convscope.errors import BadWeights
 from convscope.scope import Inputs, Scope
 from convscope.scope.network import weights_hash
-from convscope.zoo.reading import read_weights
 from convscope.zoo.weights import class_count, load_weights
+from convscope.zoo.weights_file import read_weights
 
 
 def network(classes: int = 5, seed: int = 0) -> nn.Sequential:

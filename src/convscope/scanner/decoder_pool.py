@@ -24,9 +24,9 @@ import numpy as np
 from convscope.errors import BadImage
 from convscope.image_files import Source, is_image
 from convscope.preprocessing import Preprocessing
-from convscope.scanner.decoder import answer, receive, send
+from convscope.scanner.decoder_process import answer, receive, send
 
-_START = "import sys; sys.path[:] = {path!r}; from convscope.scanner.decoder import serve; serve()"
+_START = "import sys; sys.path[:] = {path!r}; from convscope.scanner.decoder_process import serve; serve()"
 
 
 @dataclass(frozen=True)

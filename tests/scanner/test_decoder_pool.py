@@ -16,7 +16,7 @@ import convscope as cs
 from convscope.image_files import Source
 from convscope.preprocessing import Preprocessing, decode
 from convscope.scanner import decoding
-from convscope.scanner.decoding import decoders
+from convscope.scanner.decoder_pool import decoders
 from convscope.scanner.sources import find_sources
 
 HOW = Preprocessing((24, 20), "bilinear", 0.875, draft=False)
@@ -66,7 +66,7 @@ def test_a_crashed_decoder_costs_its_picture_and_no_more(tmp_path: Path, monkeyp
     for index in range(6):
         noisy(30, 30, index).save(tmp_path / f"{index}.png")
     (tmp_path / "3.png").write_bytes(b"KILL")
-    crash = "import convscope.scanner.decoder as d, os; f = d.answer\n"
+    crash = "import convscope.scanner.decoder_process as d, os; f = d.answer\n"
     crash += "d.answer = lambda data, how: os._exit(9) if data == b'KILL' else f(data, how)\n"
     monkeypatch.setattr(decoding, "_START", "import sys; sys.path[:] = {path!r}\n" + crash + "d.serve()")
     with decoders(2, HOW) as workers:
