@@ -15,7 +15,7 @@ from PIL import Image
 import convscope as cs
 from convscope.image_files import Source
 from convscope.preprocessing import Preprocessing, decode
-from convscope.scanner import decoding
+from convscope.scanner import decoder_pool
 from convscope.scanner.decoder_pool import decoders
 from convscope.scanner.sources import find_sources
 
@@ -68,7 +68,7 @@ def test_a_crashed_decoder_costs_its_picture_and_no_more(tmp_path: Path, monkeyp
     (tmp_path / "3.png").write_bytes(b"KILL")
     crash = "import convscope.scanner.decoder_process as d, os; f = d.answer\n"
     crash += "d.answer = lambda data, how: os._exit(9) if data == b'KILL' else f(data, how)\n"
-    monkeypatch.setattr(decoding, "_START", "import sys; sys.path[:] = {path!r}\n" + crash + "d.serve()")
+    monkeypatch.setattr(decoder_pool, "_START", "import sys; sys.path[:] = {path!r}\n" + crash + "d.serve()")
     with decoders(2, HOW) as workers:
         found = list(workers.stream(find_sources(tmp_path).part(0, 6), 4))
     assert [one.pixels is None for one in found] == [False, False, False, True, False, False]
