@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def gaussian_blur(inpt: Tensor, kernel_size: list[int], sigma: list[float] | None = ...) -> Tensor: ...
