@@ -7,6 +7,7 @@ from .analyses.detector import detector as detector
 from .analyses.detector_evaluation import detector_evaluation as detector_evaluation
 from .analyses.exemplars import exemplars as exemplars
 from .analyses.filter_health import filter_health as filter_health
+from .analyses.predictions import predictions as predictions
 from .errors import ConvscopeError as ConvscopeError
 from .export import detector_module as detector_module
 from .export import detector_network as detector_network
@@ -35,6 +36,7 @@ from .results.hypothesis import Hypothesis as Hypothesis
 from .results.inversion import Inversion as Inversion
 from .results.map_overlay import MapOverlay as MapOverlay
 from .results.occlusion import Occlusion as Occlusion
+from .results.predictions import Predictions as Predictions
 from .results.receptive_field import ReceptiveField as ReceptiveField
 from .results.spectrum import Spectrum as Spectrum
 from .results.style_similarity import StyleSimilarity as StyleSimilarity

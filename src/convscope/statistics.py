@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 SIGNIFICANCE = 0.05
@@ -101,3 +103,12 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     from scipy.stats import false_discovery_control
 
     return np.reshape(false_discovery_control(np.ravel(p)), np.shape(p))
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion (Wilson 1927); trials > 0."""
+    z = 1.959963984540054
+    share = successes / trials
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, middle - reach), min(1.0, middle + reach)

@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[cs.Survey], Result]] = {
     "detector": lambda s: cs.detector(s, "layer", MAPS, draws=20),
     "detector_evaluation": lambda s: cs.detector_evaluation(cs.detector(s, "layer", MAPS, draws=20), s),
     "filter_health": lambda s: cs.filter_health(s),
+    "predictions": lambda s: cs.predictions(s, classes={"ant": 0, "bee": 1}),
 }
 
 METHODS = {
@@ -34,6 +35,7 @@ METHODS = {
     "activation_sums": "result.beside(result).sums",
     "detector": "result.provenance()['libraries']",
     "detector_evaluation": "result.view().note",
+    "predictions": "(result.accuracy(), result.confusion()[0])",
     "filter_health": "(result.alive_below, tuple(result.of('layer').items()))",
 }
 """What each result can say beyond its fields, for a result that was loaded in another process to be held against."""

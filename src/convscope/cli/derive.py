@@ -58,6 +58,7 @@ def known_types(*, network: bool) -> list[Written]:
         Written(str | Sequence[str], words.names, "NAME,..."),
         Written(Sequence[str], words.several_names, "NAME,..."),
         Written(Mapping[str, int], words.numbers_of, "NAME=N...", several=True),
+        Written(Mapping[str, int | str], words.named, "LABEL=CLASS...", several=True),
         Written(
             ClassMaps | Mapping[str, Sequence[int]],
             words.maps,

@@ -94,6 +94,11 @@ def numbers_of(given: Sequence[str]) -> dict[str, int]:
     return {name: _number(value) for name, value in map(_assignment, given)}
 
 
+def named(given: Sequence[str]) -> dict[str, int | str]:
+    """Numbers or names by name, each written "NAME=VALUE"."""
+    return {name: int(value) if value.strip().isdigit() else value for name, value in map(_assignment, given)}
+
+
 def maps(given: Sequence[str]) -> Any:
     """Class maps: the folder of a result of class-maps, or channels of labels, each written "LABEL=0,3,8"."""
     if len(given) == 1 and "=" not in given[0]:

@@ -1,0 +1,173 @@
+"""Predictions: what a network says of each image of a survey, how often that is right, and the worst mistakes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from convscope.render.panels import Counts, Group, Image, Panel, Table, View
+from convscope.results import words
+from convscope.results.base import Array, Result, axes
+from convscope.statistics import wilson
+
+_MATRIX, _ROWS, _WORST_LINES, _SIDE = 16, 30, 5, 150
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Result):
+    """The network's prediction for every image of a survey.
+
+    Attributes:
+        predicted: The most probable classes of each image, the most probable first, (n rank).
+        probability: Their probabilities, (n rank).
+        truth: The class that the image's label means, (n); -1 where the label is no class of the network.
+        truth_probability: The probability of that class, (n); NaN where it is not known.
+        truth_rank: How many classes are more probable, (n); -1 where it is not known.
+        images: The worst mistakes as the network was fed them, the worst first, (mistake rgb h w) in [0,1].
+        mistakes: Rows of these images, (mistake).
+        names: Name of each image.
+        paths: Path of each image.
+        labels: The labels of the images, "" for none.
+        meant: The class that each label means, {label: number}.
+        classes: Names of the network's outputs.
+        network: Name of the network.
+        weights: Its weights as they were asked for; "" for none.
+    """
+
+    predicted: Array = axes("n rank")
+    probability: Array = axes("n rank")
+    truth: Array = axes("n")
+    truth_probability: Array = axes("n")
+    truth_rank: Array = axes("n")
+    images: Array = axes("mistake rgb h w", "image")
+    mistakes: Array = axes("mistake")
+    names: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    meant: dict[str, int] | None = None
+    classes: tuple[str, ...] = ()
+    network: str = ""
+    weights: str = ""
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether the true class of each image is known, (n)."""
+        return self.truth >= 0
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each image's most probable class is the true one, (n)."""
+        return self.known & (self.truth_rank == 0)
+
+    def accuracy(self, top: int = 1) -> float:
+        """Share of the images with a known class whose class is among the `top` most probable; NaN without such images."""
+        return float((self.truth_rank[self.known] < top).mean()) if self.known.any() else float("nan")
+
+    def by_class(self) -> dict[str, tuple[int, int]]:
+        """{label: (images that are right, images)} for every label that means a class, by name."""
+        labels, right = np.array(self.labels), self.right
+        return {label: (int(right[labels == label].sum()), int((labels == label).sum())) for label in sorted(self.meant or {})}
+
+    def confusion(self) -> tuple[np.ndarray, tuple[str, ...], tuple[int, ...]]:
+        """Images of each label by predicted class: counts (label class), the labels, and the numbers of the classes.
+
+        Classes are those that a label means, in the labels' order, then all others that were predicted, the most frequent first.
+        """
+        rows = tuple(sorted(self.meant or {}))
+        own = [(self.meant or {})[label] for label in rows]
+        labels, first = np.array(self.labels), self.predicted[:, 0]
+        found, times = np.unique(first[self.known], return_counts=True)
+        others = [int(number) for number in found[np.argsort(-times, kind="stable")] if number not in own]
+        columns = tuple(dict.fromkeys([*own, *others]))
+        counts = [[int(((labels == label) & (first == number)).sum()) for number in columns] for label in rows]
+        return np.array(counts, np.int64).reshape(len(rows), len(columns)), rows, columns
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number."""
+        return self.classes[number] if self.classes else str(number)
+
+    def summary(self) -> str:
+        """Accuracy with its 95 % interval, the worst mistakes, and the commands that look closer."""
+        unknown = sorted({label for label, known in zip(self.labels, self.known, strict=True) if label and not known})
+        lines: list[str] = []
+        if self.known.any():
+            right, count = int(self.right.sum()), int(self.known.sum())
+            low, high = wilson(right, count)
+            more = f"; among the five most probable {100 * self.accuracy(5):.1f} %" if self.predicted.shape[1] >= 5 else ""
+            share = f"{100 * right / count:.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+            lines.append(f"{right} of {words.plural(count, 'image')} right ({share}){more}")
+        else:
+            lines.append(f"{words.plural(len(self.names), 'image')}; which are right is not known: {self._why_unknown()}")
+        if unknown and self.known.any():
+            lines.append(
+                f"labels that are no class of the network: {words.listed(unknown, 6)}; say what they mean with --classes LABEL=CLASS"
+            )
+        if len(self.mistakes):
+            lines.append("worst mistakes:")
+            lines += [f"  {self._mistake(int(row))}" for row in self.mistakes[:_WORST_LINES]]
+            lines += self._next(int(self.mistakes[0]))
+        return "\n".join(lines)
+
+    def _why_unknown(self) -> str:
+        if not any(self.labels):
+            return "the images have no labels (a folder for each class, or a list with a column `label`)"
+        return f"no label is a class of the network ({words.listed(sorted(set(self.labels) - {''}), 4)}); use --classes LABEL=CLASS"
+
+    def _mistake(self, row: int) -> str:
+        said, share = self.class_name(int(self.predicted[row, 0])), 100 * self.probability[row, 0]
+        own = self.class_name(int(self.truth[row]))
+        return f"{self.names[row]}: {said} {share:.0f} %, is {own} ({100 * self.truth_probability[row]:.2g} %)"
+
+    def _next(self, row: int) -> list[str]:
+        """The command that shows where the wrong class comes from."""
+        weights = f" --weights {shlex.quote(self.weights)}" if self.weights not in ("", "pretrained") else ""
+        question = f"convscope occlusion {shlex.quote(self.network)} {shlex.quote(self.paths[row])}"
+        return ["where in the image the wrong class is seen:", f"  {question} --target {int(self.predicted[row, 0])}{weights}"]
+
+    def view(self) -> View:
+        """The confusion matrix, or accuracy by label and the most frequent confusions; the worst mistakes."""
+        panels: list[Panel] = []
+        if len(self.mistakes):
+            panels.append(Group(tuple(map(self._tile, range(len(self.mistakes)))), 6, "Worst mistakes", side=_SIDE))
+        if self.known.any():
+            counts, rows, columns = self.confusion()
+            names = tuple(self.class_name(number) for number in columns)
+            if len(rows) <= _MATRIX and len(columns) <= _MATRIX:
+                right = tuple(columns.index((self.meant or {})[label]) for label in rows)
+                panels.insert(0, Counts(counts, rows, names, "Confusion matrix", "label \\ predicted", right))
+            elif self.known.sum() > len(rows):  # with one image for each label, tables say nothing
+                panels.append(Group((self._by_class(), self._confusions(counts, rows, columns)), 2))
+        count = int(self.known.sum())
+        right = f"{int(self.right.sum())} of {count} right ({100 * self.accuracy():.1f} %)" if count else "labels unknown"
+        note = words.note(
+            "Worst mistakes: the images whose predicted class is most probable while the label says another.",
+            "Below each image: the predicted class with its probability, and the label's class with its own." if len(self.mistakes) else "",
+        )
+        return View("Predictions", tuple(panels), subtitle=words.subtitle(self, words.plural(len(self.names), "image"), right), note=note)
+
+    def _tile(self, index: int) -> Image:
+        row = int(self.mistakes[index])
+        said, own = self.class_name(int(self.predicted[row, 0])), self.class_name(int(self.truth[row]))
+        caption = f"{said} {100 * self.probability[row, 0]:.0f} %\nis {own} {100 * self.truth_probability[row]:.2g} %"
+        return Image(self.images[index], PurePath(self.names[row]).name, caption)
+
+    def _by_class(self) -> Table:
+        shares = sorted(self.by_class().items(), key=lambda item: (item[1][0] / item[1][1], item[0]))
+        rows = tuple((label, str(count), f"{100 * right / count:.0f} %") for label, (right, count) in shares[:_ROWS])
+        return Table(("label", "images", "right"), rows, _titled("Accuracy by label, the worst first", len(shares)))
+
+    def _confusions(self, counts: np.ndarray, rows: Sequence[str], columns: Sequence[int]) -> Table:
+        wrong = counts.copy()
+        for row, label in enumerate(rows):
+            wrong[row, columns.index((self.meant or {})[label])] = 0
+        order = [divmod(int(place), len(columns)) for place in np.argsort(-wrong, axis=None, kind="stable") if wrong.flat[place]]
+        cells = tuple((rows[row], self.class_name(columns[column]), str(wrong[row, column])) for row, column in order[:_ROWS])
+        return Table(("label", "predicted", "images"), cells, _titled("Most frequent confusions", len(order)))
+
+
+def _titled(title: str, count: int) -> str:
+    return f"{title} ({words.first(_ROWS, count)})" if count > _ROWS else title
