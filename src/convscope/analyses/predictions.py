@@ -79,7 +79,7 @@ def predictions(survey: Survey, *, classes: Mapping[str, int | str] | None = Non
         names=survey.names,
         paths=tuple(survey.images["path"].to_pylist()),
         labels=tuple(survey.labels[index] if index >= 0 else "" for index in survey.truth),
-        meant={label: number for label, number in meant.items()},
+        meant=meant,
         classes=names,
         network=str(survey.manifest["network"]["name"]),
         weights=str(survey.manifest["network"].get("weights") or "random"),
