@@ -38,7 +38,9 @@ READ = {"render": 2, "results": 3, "survey": 4, "analyses": 5, "site": 6}
 """The read side: NumPy only, never torch."""
 
 FLOORS = {
+    "text": -1,
     **dict.fromkeys(["errors", "seeding", "progress", "statistics"], 0),
+    "files": 0.5,
     **dict.fromkeys(["names", "receipts", "preprocessing"], 1),
     "image_files": 1.5,
     **READ,
@@ -130,7 +132,9 @@ def test_no_circle_of_files() -> None:
 
 def test_the_ground_floor_needs_no_package() -> None:
     allowed = {
+        "text": set[str](),
         "errors": set[str](),
+        "files": {"fsspec"},
         "seeding": set[str](),
         "progress": set[str](),
         "names": set[str](),

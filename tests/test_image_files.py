@@ -16,7 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from convscope import image_files
 from convscope.errors import BadImage, BadInput, ConvscopeError
-from convscope.image_files import Source, find_images, printable, read_bytes
+from convscope.image_files import Source, find_images, read_bytes
+from convscope.text import printable
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -183,7 +184,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], object], str]] 
     "socket": (lambda root, patch: made_socket(root / "a.png", patch), "a socket"),
     "endless device": (lambda _root, _: "/dev/zero", "a character device"),
     "link to a device": (lambda root, _: made_link(root / "a.png", "/dev/random"), "a character device"),
-    "folder": (lambda root, _: root, "is a folder, not an image"),
+    "folder": (lambda root, _: root, "is a folder, not a file"),
     "empty": (lambda root, _: touch(root, "a.png").joinpath("a.png").write_bytes(b"") or root / "a.png", "empty file"),
     "absent": (lambda root, _: root / "a.png", "no such file"),
     "below a file": (lambda root, _: touch(root, "a.png") / "a.png" / "b.png", "no such file"),
@@ -215,7 +216,7 @@ def test_unreadable_files_say_what_they_are(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(BadImage) as error:
         read_bytes(path)  # type: ignore[arg-type]
     assert words in error.value.reason and "\n" not in str(error.value)
-    assert str(error.value) == f"{path}: {error.value.reason}"
+    assert str(error.value) == f"{printable(path)}: {error.value.reason}"
 
 
 @pytest.mark.parametrize("where", ["file", "file URL", "memory", "member", "known length"])
@@ -269,11 +270,13 @@ def test_urls(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("b.png", b"zipped")
     assert read_bytes(f"zip://b.png::file://{tmp_path}/a.zip") == b"zipped"
-    with pytest.raises(BadInput, match=r"nonsense://a\.png: Protocol not known: nonsense"):
-        read_bytes("nonsense://a.png")
+    # further: github://, dask://, jupyter://, reference:// behind simplecache::
+    for url in ("nonsense://a.png", "reference://::http://example.org/a.json", "simplecache::reference://a.png"):
+        with pytest.raises(BadInput, match=r"URLs (nonsense|reference):// are not read; these kinds are: http https s3"):
+            read_bytes(url)
 
 
-class Refused(Exception):
+class Forbidden(Exception):
     status = 403
 
 
@@ -285,7 +288,7 @@ class Refused(Exception):
         (RuntimeError("session closed"), ConvscopeError, r"cannot be fetched \(RuntimeError: session closed\)"),
         (FileNotFoundError(), BadImage, "no such file"),
         (PermissionError(13, "forbidden"), BadImage, r"cannot be read \(forbidden\)"),
-        (Refused("403, message='Forbidden'"), BadImage, "cannot be read .403"),
+        (Forbidden("403, message='Forbidden'"), BadImage, "cannot be read .403"),
     ],
 )
 @pytest.mark.parametrize("length", [-1, 6])

@@ -17,9 +17,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from convscope.text import one_line
+
 
 class ConvscopeError(Exception):
     """Base of all errors meant for the caller: one line that says what was asked, what was wrong and what would be right.
+
+    Names and words of files in it are made visible: no error can send a terminal an escape sequence.
 
     Attributes:
         question: What the caller asked for (technique, layer, input shape, ...), filled in on the way up by :func:`asking`.
@@ -27,12 +31,12 @@ class ConvscopeError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = one_line(message)
         self.question: dict[str, Any] = {}
 
     def __str__(self) -> str:
         asked = ", ".join(f"{key}={value}" for key, value in self.question.items() if str(value) not in self.message)
-        return f"{self.message} [{asked}]" if asked else self.message
+        return f"{self.message} [{one_line(asked)}]" if asked else self.message
 
 
 class LayerNotFound(ConvscopeError, KeyError):
@@ -64,7 +68,7 @@ class BadImage(ConvscopeError):
 
     def __init__(self, reason: str, name: str = "") -> None:
         super().__init__(f"{name}: {reason}" if name else reason)
-        self.reason = reason
+        self.reason = one_line(reason)
 
 
 class BadWeights(ConvscopeError):

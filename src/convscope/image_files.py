@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import functools
 import heapq
-import json
 import os
 import posixpath
-import re
-import stat
 import tarfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from convscope.errors import BadImage, BadInput, ConvscopeError
+from convscope.files import Refused, actual, check_length, filesystem, is_url, network, opened, parse_json, read_file
 from convscope.preprocessing import SUFFIXES
+from convscope.text import one_line, printable, visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,19 +28,20 @@ SPLITS = frozenset("train training val valid validation dev test testing".split(
 MEMBER = "::"
 """Between the path of a tar shard and the name of an image in it."""
 MOST_BYTES = 2**29
-"""Largest file that is read."""
+"""Largest image file that is read."""
+_MOST_TOLD = 2**20
+"""Bytes read of what a tar shard tells of an image."""
 _LISTS, _TAR = (".csv", ".tsv", ".parquet"), ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-_LOCAL = ("file://", "local://")
 _COLUMNS = ("path", "file", "filename", "image", "name")
-_ESCAPED = re.compile(r"(?:\\x[0-9a-f]{2})+")
-_KINDS = (
-    (stat.S_ISDIR, "is a folder, not an image"),
-    (stat.S_ISFIFO, "not a regular file but a named pipe (FIFO)"),
-    (stat.S_ISSOCK, "not a regular file but a socket"),
-    (stat.S_ISCHR, "not a regular file but a character device"),
-    (stat.S_ISBLK, "not a regular file but a block device"),
-)
+
+
+class _About(TypedDict, total=False):
+    """What is known of an image."""
+
+    label: str
+    split: str
+    domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +80,6 @@ def is_image(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in SUFFIXES
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""A path as text that can be written anywhere: bytes that are not UTF-8 become \xNN, and :func:`read_bytes` understands that."""
-    text = os.fspath(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(text).replace(b"\\x", b"\\x5cx").decode("utf-8", "backslashreplace")
-    return text
-
-
 # --- finding images
 
 
@@ -126,43 +115,41 @@ def find_images(path: str | os.PathLike[str]) -> Iterator[Source]:
 
 def exists(path: str) -> bool:
     """Whether there is a file or folder."""
-    if _is_local(path):
-        return os.path.lexists(_actual(path))
-    filesystem, plain = _filesystem(path)
-    with _network(path):
-        return bool(filesystem.exists(plain))
+    if not is_url(path):
+        return os.path.lexists(actual(path))
+    system, plain = filesystem(path)
+    with network(path):
+        return bool(system.exists(plain))
 
 
 def _is_folder(path: str) -> bool:
-    if _is_local(path):
-        return _actual(path).is_dir()
+    if not is_url(path):
+        return actual(path).is_dir()
     if is_image(path):
         return False
-    filesystem, plain = _filesystem(path)
-    with _network(path):
-        return bool(filesystem.isdir(plain))
+    system, plain = filesystem(path)
+    with network(path):
+        return bool(system.isdir(plain))
 
 
 def _matches(pattern: str) -> list[str]:
-    filesystem, plain = _filesystem(pattern)
-    with _network(pattern):
-        found = sorted(filesystem.glob(plain))
+    system, plain = filesystem(pattern)
+    with network(pattern):
+        found = sorted(system.glob(plain))
     if not found:
         raise BadInput(f"images: {printable(pattern)} matches nothing")
-    return [filesystem.unstrip_protocol(item) if not _is_local(pattern) else item for item in found]
+    return [system.unstrip_protocol(item) if is_url(pattern) else item for item in found]
 
 
 def _from_folder(root: str) -> list[Source]:
-    if _is_local(root):
-        root = str(_actual(root))
+    if not is_url(root):
+        root = str(actual(root))
         files, left_out = _walk(root)
     else:
-        filesystem, plain = _filesystem(root)
-        with _network(root):
-            found = filesystem.find(plain, detail=True)
-        files = [
-            (posixpath.relpath(path, plain), filesystem.unstrip_protocol(path), int(info["size"] or -1)) for path, info in found.items()
-        ]
+        system, plain = filesystem(root)
+        with network(root):
+            found = system.find(plain, detail=True)
+        files = [(posixpath.relpath(path, plain), system.unstrip_protocol(path), int(info["size"] or -1)) for path, info in found.items()]
         files = [file for file in files if not any(part.startswith(".") for part in file[0].split("/"))]
         left_out = []
     sources: list[Source] = []
@@ -195,7 +182,7 @@ def _walk(root: str) -> tuple[list[tuple[str, str, int]], list[tuple[str, str, s
             with os.scandir(path) as entries:
                 inside = [(f"{name}/{entry.name}" if name else entry.name, entry) for entry in entries if not entry.name.startswith(".")]
         except (BadImage, OSError) as error:
-            reason = error.reason if isinstance(error, BadImage) else f"a folder that cannot be read ({_words(error)})"
+            reason = error.reason if isinstance(error, BadImage) else f"a folder that cannot be read ({one_line(error)})"
             if not name:
                 raise BadInput(f"images: {printable(root)} is {reason}") from None
             left_out.append((printable(name), printable(path), reason))
@@ -237,12 +224,11 @@ def _from_list(path: str) -> Iterator[Source]:
         raise BadInput(f"images: {path} needs rows with a column path (or {', '.join(_COLUMNS[1:])}); it has {has}")
     folder = posixpath.dirname(path)
     for row in rows:
-        name = row[column]
+        name = str(row[column] or "")
         if not name:
             raise BadInput(f"images: {path} has a row without a {column}")
         absolute = "://" in name or posixpath.isabs(name)
-        label, split, its_domain = (None if row.get(key) in (None, "") else str(row[key]) for key in ("label", "split", "domain"))
-        yield Source(str(name), str(name) if absolute else posixpath.join(folder, name), label, split, its_domain)
+        yield Source(printable(name), printable(name if absolute else posixpath.join(folder, name)), **_about(row))
 
 
 def _table(path: str) -> pa.Table:
@@ -251,7 +237,7 @@ def _table(path: str) -> pa.Table:
     import pyarrow.parquet
 
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             if path.lower().endswith(".parquet"):
                 return pyarrow.parquet.read_table(file)
             options = pyarrow.csv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
@@ -259,16 +245,16 @@ def _table(path: str) -> pa.Table:
             return pyarrow.csv.read_csv(file, parse_options=options, convert_options=pyarrow.csv.ConvertOptions(column_types=text))
     except FileNotFoundError:
         raise BadInput(f"images: {path}: no such file or folder") from None
-    except (pa.ArrowException, OSError, BadImage) as error:
-        raise BadInput(f"images: {path} cannot be read as a table ({_words(error)})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"images: {path} cannot be read as a table ({one_line(error)})") from None
 
 
 def _from_tar(path: str) -> Iterator[Source]:
     """The images of a WebDataset shard: members of one stem belong together, `.cls` or `.json` beside an image say what it is."""
     images: list[tuple[str, int, int]] = []
-    known: dict[str, dict[str, str]] = {}
+    known: dict[str, _About] = {}
     try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 stem, suffix = _stem(member.name)
                 if not member.isfile() or posixpath.basename(member.name).startswith("."):
@@ -276,16 +262,20 @@ def _from_tar(path: str) -> Iterator[Source]:
                 if is_image(member.name):
                     images.append((member.name, member.offset_data, member.size))
                 elif suffix in (".cls", ".json") and (told := tar.extractfile(member)) is not None:
-                    known.setdefault(stem, {}).update(_told(suffix, told.read(), f"{path}{MEMBER}{member.name}"))
+                    known.setdefault(stem, _About()).update(_told(suffix, told.read(_MOST_TOLD), f"{path}{MEMBER}{member.name}"))
     except FileNotFoundError:
         raise BadInput(f"images: {path}: no such file or folder") from None
-    except (tarfile.TarError, OSError, BadImage) as error:
-        raise BadInput(f"images: {path} cannot be read as a tar ({_words(error)})") from None
+    except (tarfile.TarError, OSError) as error:
+        raise BadInput(f"images: {path} cannot be read as a tar ({one_line(error)})") from None
     for name, offset, length in images:
-        about = known.get(_stem(name)[0], {})
-        label, split, its_domain = (about.get(key) for key in ("label", "split", "domain"))
         shown = printable(name)
-        yield Source(shown, f"{printable(path)}{MEMBER}{shown}", label, split, its_domain, offset, length)
+        yield Source(shown, f"{printable(path)}{MEMBER}{shown}", offset=offset, length=length, **known.get(_stem(name)[0], _About()))
+
+
+def _about(told: Mapping[str, Any]) -> _About:
+    """The label, split and domain in a row or an object, where there are any."""
+    known = {key: None if told.get(key) in (None, "") else visible(str(told[key])) for key in _About.__annotations__}
+    return cast("_About", {key: value for key, value in known.items() if value is not None})
 
 
 def _stem(name: str) -> tuple[str, str]:
@@ -294,13 +284,13 @@ def _stem(name: str) -> tuple[str, str]:
     return posixpath.join(folder, base.partition(".")[0]), posixpath.splitext(base)[1].lower()
 
 
-def _told(suffix: str, data: bytes, where: str) -> dict[str, str]:
+def _told(suffix: str, data: bytes, where: str) -> _About:
     try:
         if suffix == ".cls":
-            return {"label": data.decode().strip()}
-        read = json.loads(data)
-        return {key: str(read[key]) for key in ("label", "split", "domain") if isinstance(read, dict) and read.get(key) not in (None, "")}
-    except (UnicodeDecodeError, json.JSONDecodeError):
+            return {"label": visible(data.decode().strip())}
+        read = parse_json(data)
+        return _about(read) if isinstance(read, dict) else _About()
+    except ValueError:
         raise BadInput(f"images: {where} is not readable as {'text' if suffix == '.cls' else 'JSON'}") from None
 
 
@@ -322,27 +312,24 @@ def read_bytes(path: str | os.PathLike[str], offset: int = -1, length: int = -1)
     text = printable(path)
     shard, member = _member(text)
     try:
-        if offset < 0 and shard and not (_is_local(text) and os.path.lexists(_actual(text))):
+        if offset < 0 and shard and (is_url(text) or not os.path.lexists(actual(text))):
             offset, length = _members(shard, _stamp(shard))[member]
         if offset >= 0:
             data = _part(shard, offset, length)
-        elif not _is_local(text) and 0 <= length <= MOST_BYTES:
+        elif is_url(text) and 0 <= length <= MOST_BYTES:
             data = _fetched(text)
         else:
-            if _is_local(text):
-                _check_length(_actual(text).stat().st_size)
-            with _open(text) as file:
-                data = _all(file)
-    except BadImage as error:
-        raise BadImage(error.reason, text) from None
+            data = read_file(text, MOST_BYTES)
+    except Refused as error:
+        raise BadImage(one_line(error), text) from None
     except ConvscopeError:
         raise
     except KeyError:
         raise BadImage("the tar shard has no such member", text) from None
     except (FileNotFoundError, NotADirectoryError):
-        raise BadImage("no such file" + (" (a link to nowhere)" if _actual(text).is_symlink() else ""), text) from None
+        raise BadImage("no such file" + (" (a link to nowhere)" if actual(text).is_symlink() else ""), text) from None
     except (OSError, ValueError, tarfile.TarError) as error:
-        raise BadImage(f"cannot be read ({_words(error)})", text) from None
+        raise BadImage(f"cannot be read ({one_line(error)})", text) from None
     if not data:
         raise BadImage("empty file", text)
     return data
@@ -350,35 +337,19 @@ def read_bytes(path: str | os.PathLike[str], offset: int = -1, length: int = -1)
 
 def _fetched(url: str) -> bytes:
     """The bytes of a URL of known length, in one request."""
-    filesystem, plain = _filesystem(url)
-    with _network(url):
-        return filesystem.cat_file(plain)
-
-
-def _all(file: IO[bytes]) -> bytes:
-    """What is left of a file, in pieces: a stream gives fewer bytes than asked for, and may never end."""
-    pieces: list[bytes] = []
-    length = 0
-    while piece := file.read(2**20):
-        pieces.append(piece)
-        length += len(piece)
-        _check_length(length)
-    return b"".join(pieces)
+    system, plain = filesystem(url)
+    with network(url):
+        return system.cat_file(plain)
 
 
 def _part(shard: str, offset: int, length: int) -> bytes:
-    _check_length(length)
-    with _open(shard) as file:
+    check_length(length, MOST_BYTES)
+    with opened(shard) as file:
         file.seek(offset)
         data = file.read(length)
     if len(data) != length:
         raise BadImage("the tar shard ends before it")
     return data
-
-
-def _check_length(length: int) -> None:
-    if length > MOST_BYTES:
-        raise BadImage(f"a file of more than {MOST_BYTES // 2**20} MB")
 
 
 def _member(path: str) -> tuple[str, str]:
@@ -390,79 +361,13 @@ def _member(path: str) -> tuple[str, str]:
 @functools.lru_cache(maxsize=64)
 def _members(shard: str, _stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
     """Where each file of an uncompressed tar lies: {name: (offset, length)}."""
-    with _open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         return {printable(member.name): (member.offset_data, member.size) for member in tar if member.isfile()}
 
 
 def _stamp(shard: str) -> tuple[int, int]:
     """When a local tar was written, and its length."""
-    if not _is_local(shard):
+    if is_url(shard):
         return 0, 0
-    status = _actual(shard).stat()
+    status = actual(shard).stat()
     return status.st_mtime_ns, status.st_size
-
-
-@contextmanager
-def _open(path: str) -> Generator[IO[bytes]]:
-    """A regular local file, or a URL, for reading; what fails is OSError, BadImage (no regular file) or, for a URL, ConvscopeError."""
-    if _is_local(path):
-        actual = _actual(path)
-        _check_regular(actual.stat())
-        with actual.open("rb") as file:
-            yield file
-        return
-    filesystem, plain = _filesystem(path)
-    with _network(path), filesystem.open(plain, "rb") as file:
-        yield cast("IO[bytes]", file)
-
-
-def _check_regular(status: os.stat_result) -> None:
-    """Refuses what would block or never end."""
-    if not stat.S_ISREG(status.st_mode):
-        raise BadImage(next((words for test, words in _KINDS if test(status.st_mode)), "not a regular file"))
-
-
-@contextmanager
-def _network(path: str) -> Generator[None]:
-    """A missing or forbidden file passes through; everything else that goes wrong with a URL is the network's."""
-    try:
-        yield
-    except (ConvscopeError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, tarfile.TarError):
-        raise
-    except Exception as error:
-        if _is_local(path):
-            raise
-        if 400 <= getattr(error, "status", 0) < 500:  # the server has answered, and refuses this one
-            raise PermissionError(0, _words(error)) from None
-        raise ConvscopeError(f"{path}: cannot be fetched ({type(error).__name__}: {_words(error)})") from None
-
-
-def _filesystem(path: str) -> tuple[Any, str]:
-    """The file system that a URL or pattern belongs to, and the path there."""
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.local import LocalFileSystem
-
-    if _is_local(path):
-        return LocalFileSystem(), str(_actual(path).absolute())
-    try:
-        return url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise BadInput(f"images: {path}: {_words(error)}") from None
-
-
-def _is_local(path: str) -> bool:
-    return "://" not in path or path.startswith(_LOCAL)
-
-
-def _actual(path: str) -> Path:
-    r"""The local path behind a printable one: \xNN stands for a byte where there is no such file."""
-    for protocol in _LOCAL:
-        path = path.removeprefix(protocol)
-    if "\\x" not in path or os.path.lexists(path):
-        return Path(path)
-    return Path(_ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("\\x", "")).decode("utf-8", "surrogateescape"), path))
-
-
-def _words(error: BaseException) -> str:
-    text = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-    return " ".join(text.split())

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from convscope.errors import BadImage, BadInput
+from convscope.text import one_line
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -162,7 +163,7 @@ def _decoding(name: str) -> Generator[None]:
     except Image.DecompressionBombError:
         raise BadImage(_too_large(""), name) from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise BadImage(f"cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())})", name) from None
+        raise BadImage(f"cannot be decoded ({type(error).__name__}: {one_line(error)})", name) from None
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadImage, BadInput, StoreConflict
+from convscope.files import parse_json, read_file
+from convscope.text import one_line
 
 KEY = "convscope"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_BYTES = 2**29
+"""Largest file whose receipt is read."""
 _LARGEST = 64 * 2**20
 
 
@@ -58,13 +62,13 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_file(path, MOST_BYTES)
     except OSError as error:
-        raise BadImage(f"{path}: cannot be read ({error.strerror})") from error
+        raise BadImage(f"{path}: cannot be read ({one_line(error)})") from error
     for kind, body in _chunks(path, data):
         if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
             try:
-                receipt = json.loads(_text(body))
+                receipt = parse_json(_text(body))
             except (ValueError, zlib.error) as error:
                 raise StoreConflict(f"{path}: its receipt is damaged ({error})") from error
             if isinstance(receipt, dict):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,8 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "lightning": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "hyper_parameters": {"lr": 1.0}},
     "averaged": lambda state: {"n_averaged": torch.tensor(7)} | {f"module.{key}": value for key, value in state.items()},
     "without counters": lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
+    "features in parallel": lambda state: {key.replace("conv.", "conv.module."): value for key, value in state.items()},
+    "an unknown key": lambda state: {"encoder": state, "epoch": 3},
     "a part compiled": lambda state: {key.replace("norm.", "norm._orig_mod."): value for key, value in state.items()},
 }
 
@@ -227,3 +230,111 @@ def test_hash_depends_on_everything_and_agrees_with_the_scope() -> None:
     assert len({hashed, *(weights_hash(other) for other in others)}) == 6
     assert weights_hash(network().to(memory_format=torch.channels_last)) == hashed
     assert weights_hash(network().bfloat16()) != hashed
+
+
+# --- several sets of weights in one file. Further ones tried: timm's state_dict_ema beside optimizer states, Lightning's callbacks,
+# a generator and a discriminator of other shapes (no notice), an EMA that holds parameters alone.
+
+SEVERAL: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
+    "two keys": (lambda state, ema: {"state_dict": state, "state_dict_ema": ema, "epoch": 3}, "state_dict_ema"),
+    "nested": (lambda state, ema: {"model": state, "ema": {"state_dict": ema, "updates": torch.tensor(7)}}, "ema"),
+    "averaged": (lambda state, ema: {"model": state, "model_ema": {f"module.{key}": value for key, value in ema.items()}}, "model_ema"),
+    "outermost": (lambda state, ema: {**state, "ema": ema}, "ema"),
+}
+
+
+@pytest.mark.parametrize("what", SEVERAL)
+def test_several_sets_of_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str) -> None:
+    make, key = SEVERAL[what]
+    ordinary, averaged, loaded = network(seed=1), network(seed=2), network()
+    torch.save(make(ordinary.state_dict(), averaged.state_dict()), tmp_path / "w.pth")
+    load_weights(loaded, tmp_path / "w.pth")
+    assert equal(loaded, ordinary), "the ordinary ones are the default"
+    assert f"it also holds {key}" in caplog.text and f"w.pth::{key}" in caplog.text, "and it is said"
+    caplog.clear()
+    for asked in (key, "ema"):
+        load_weights(loaded, f"{tmp_path}/w.pth::{asked}")
+        assert equal(loaded, averaged)
+        assert not caplog.text
+
+
+def test_sets_of_weights_by_the_names_of_their_tensors(tmp_path: Path) -> None:
+    both = {f"online.{key}": value for key, value in network(seed=1).state_dict().items()}
+    both |= {f"ema_model.{key}": value for key, value in network(seed=2).state_dict().items()}
+    torch.save(both, tmp_path / "w.pth")
+    save_file(both, tmp_path / "w.safetensors")
+    loaded = network()
+    for file in ("w.pth", "w.safetensors"):
+        load_weights(loaded, f"{tmp_path}/{file}::ema_model")
+        assert equal(loaded, network(seed=2))
+        load_weights(loaded, f"{tmp_path}/{file}::online")
+        assert equal(loaded, network(seed=1))
+        assert f"{file}: nothing in it is called 'teacher'; it holds " in refusal(tmp_path / f"{file}::teacher")
+
+
+def test_sets_of_weights_that_must_be_chosen(tmp_path: Path) -> None:
+    student, teacher = network(seed=1).state_dict(), network(seed=2).state_dict()
+    torch.save({"student": student, "teacher": teacher}, tmp_path / "w.pth")
+    assert "holds several sets of weights (student, teacher); say which: w.pth::student" in refusal(tmp_path / "w.pth")
+    torch.save({"model": student, "ema_a": teacher, "ema_b": network(seed=3).state_dict()}, tmp_path / "v.pth")
+    assert "'ema' may mean ema_a, ema_b" in refusal(tmp_path / "v.pth::ema")
+    torch.save(student, tmp_path / "a::b.pth")
+    loaded = network()
+    load_weights(loaded, tmp_path / "a::b.pth")
+    assert equal(loaded, network(seed=1)), "a file of that name comes first"
+
+
+def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
+    """Further ones: two that hold each other, 100,000 levels, a list in between."""
+    loop: dict[str, Any] = {}
+    loop["state_dict"] = loop
+    torch.save(loop, tmp_path / "loop.pth")
+    assert "no tensors in it, found the keys state_dict" in refusal(tmp_path / "loop.pth")
+    first: dict[str, Any] = {}
+    first["model"] = {"state_dict": first}
+    torch.save(first, tmp_path / "two.pth")
+    assert "no tensors in it, found the keys model" in refusal(tmp_path / "two.pth")
+    deep: dict[str, Any] = network(seed=1).state_dict()
+    for _ in range(300):
+        deep = {"state_dict": deep}
+    torch.save(deep, tmp_path / "deep.pth")
+    assert "no tensors in it" in refusal(tmp_path / "deep.pth")
+    loop = {"model": network(seed=1).state_dict()}
+    loop["checkpoint"] = loop
+    torch.save(loop, tmp_path / "good.pth")
+    loaded = network()
+    load_weights(loaded, tmp_path / "good.pth")
+    assert equal(loaded, network(seed=1)), "weights beside the loop are found"
+
+
+def test_files_larger_than_they_look(tmp_path: Path) -> None:
+    """Further ones: a head of a billion classes, a sparse tensor, entries of an archive that overlap."""
+    state = network().state_dict()
+    torch.save(state | {"conv.weight": torch.zeros(1).expand(4, 3, 3, 3)}, tmp_path / "repeated.pth")
+    assert "conv.weight repeats the same values" in refusal(tmp_path / "repeated.pth")
+    torch.save(state | {"conv.weight": torch.zeros(4, 3, 3, 3).to_sparse()}, tmp_path / "sparse.pth")
+    assert "conv.weight is no plain tensor" in refusal(tmp_path / "sparse.pth")
+    torch.save(state | {"conv.weight": torch.zeros(10**5)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as old, zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert "unpack to" in refusal(tmp_path / "packed.pth")
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pth")
+    assert refusal(tmp_path / "w.pth").endswith("w.pth: not a regular file but a named pipe (FIFO)")
+    (tmp_path / "zero.pth").symlink_to("/dev/zero")
+    assert refusal(tmp_path / "zero.pth").endswith("a character device")
+    assert "weights are read from local files" in refusal("https://example.org/w.pth")  # type: ignore[arg-type]
+    assert "weights are read from local files" in refusal("s3://bucket/w.pth")  # type: ignore[arg-type]
+
+
+def test_capital_suffixes(tmp_path: Path) -> None:
+    loaded = network()
+    torch.save(network(seed=1).state_dict(), tmp_path / "W.PTH")
+    load_weights(loaded, tmp_path / "W.PTH")
+    assert equal(loaded, network(seed=1))
+    save_file(network(seed=2).state_dict(), tmp_path / "W.SafeTensors")
+    load_weights(loaded, tmp_path / "W.SafeTensors")
+    assert equal(loaded, network(seed=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,8 @@ import numpy as np
 
 from convscope.cli import words
 from convscope.errors import BadInput
+from convscope.files import read_file
+from convscope.text import one_line
 
 if TYPE_CHECKING:
     from convscope.optimize.objective import Objective
@@ -23,6 +26,7 @@ HELP = (
     "layer), deepdream (all values of the layer), or FILE.py:FUNCTION (your function: unit number to objective). "
     "direction and deepdream make one image and take no --units."
 )
+_MOST_BYTES = 2**26
 PENALTIES = ("total_variation", "norm", "natural_norm", "natural_variation", "power_norm")
 PENALTY_HELP = f"Written total_variation*1e-4; names: {', '.join(PENALTIES)}."
 
@@ -92,11 +96,11 @@ def penalty(text: str) -> Objective:
 
 def _vector(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(io.BytesIO(read_file(path, _MOST_BYTES)), allow_pickle=False)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path}: not a NumPy array ({error})") from None
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TypeError) as error:
+        raise BadInput(f"{path}: not a NumPy array ({one_line(error)})") from None
 
 
 def _from_file(function: Callable[[int], Any], text: str) -> Callable[[int], Any]:

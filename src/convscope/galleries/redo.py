@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from convscope.errors import BadInput, BadWeights, StoreConflict
+from convscope.image_files import read_bytes
 from convscope.optimize.objective import Objective
 from convscope.optimize.objectives import from_description
 from convscope.optimize.recipes import Recipe
+from convscope.preprocessing import decode
 from convscope.receipts import jsonable, read_receipt, to_bytes
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import ObjectiveLike, feature_visualization
+from convscope.text import printable
 from convscope.zoo import open as open_network
 
 _ZOO_NAME = re.compile(r"\w+|timm:[\w.-]+", re.ASCII)
@@ -105,7 +107,7 @@ def redo(
     )
     made = result.images[row]
     new = to_bytes(made).astype(int)
-    old = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    old = np.asarray(decode(read_bytes(path), printable(path))[0]).astype(int)
     if new.shape != old.shape:
         raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {new.shape[:2]}")
     gap = np.abs(new - old)

@@ -17,6 +17,7 @@ from convscope.incremental.rerun import NotRepeatable, Rerun, rerun
 from convscope.scope.network import out_of_memory
 from convscope.scope.precision import wide
 from convscope.scope.scope import Scope
+from convscope.text import one_line
 
 WORTH = 0.9
 """From this share of the arithmetic of full inference on, full inference is as fast as an incremental run."""
@@ -95,7 +96,7 @@ class Sweep:
         except (RuntimeError, TypeError) as error:
             if out_of_memory(error):
                 raise
-            _log.warning("incremental inference fails on this network (%s), so full inference is used", " ".join(str(error).split()))
+            _log.warning("incremental inference fails on this network (%s), so full inference is used", one_line(error))
             self._rerun = None
             return math.nan
         difference = float((read(want) - read(got)).abs().max())

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadInput, StoreConflict
+from convscope.files import read_file, read_json
 from convscope.receipts import jsonable, png_bytes, write_synced
 from convscope.results.base import Result
 from convscope.results.classes import result_class
 from convscope.results.coding import decode, encode
 from convscope.results.gallery import is_gallery
+from convscope.text import one_line
 
 SCHEMA = 1
 """Version of the folder's layout; a reader refuses what is newer."""
@@ -173,7 +175,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise StoreConflict(f"{folder}: there is no such folder")
     try:
-        head = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        head = read_json(folder / _MANIFEST)
     except FileNotFoundError:
         if is_gallery(folder):
             raise StoreConflict(f"{folder}: is a gallery, a folder of images; read it with convscope.read_gallery(folder)") from None
@@ -198,16 +200,16 @@ def _read_arrays(folder: Path, head: Mapping[str, Any]) -> dict[str, np.ndarray]
     from safetensors.numpy import load as unpack
 
     try:
-        data = (folder / _ARRAYS).read_bytes()
+        data = read_file(folder / _ARRAYS)
     except OSError as error:
-        raise StoreConflict(f"{folder}: {_ARRAYS} cannot be read ({error.strerror})") from error
+        raise StoreConflict(f"{folder}: {_ARRAYS} cannot be read ({one_line(error)})") from error
     declared = head["arrays"].get("sha256") if isinstance(head["arrays"], dict) else None
     if hashlib.sha256(data).hexdigest() != declared:
         raise StoreConflict(f"{folder}: {_ARRAYS} is damaged (its checksum is not the one in {_MANIFEST})")
     try:
         arrays = unpack(data)
-    except SafetensorError as error:
-        raise StoreConflict(f"{folder}: {_ARRAYS} is damaged ({error})") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:  # the latter for types that NumPy has not
+        raise StoreConflict(f"{folder}: {_ARRAYS} is damaged, or holds types that NumPy has not ({one_line(error)})") from error
     for array in arrays.values():
         array.setflags(write=False)
     return arrays

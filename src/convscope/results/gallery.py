@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as Pillow
 
-from convscope.errors import BadImage, StoreConflict
+from convscope.errors import StoreConflict
+from convscope.image_files import read_bytes
+from convscope.preprocessing import decode, to_values
 from convscope.receipts import read_receipt, write_png
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image
+from convscope.text import printable
 
 SHEET = "sheet.png"
 """File name of a gallery's contact sheet."""
@@ -80,12 +82,7 @@ class GalleryImage:
         Raises:
             BadImage: The file cannot be read.
         """
-        try:
-            with Pillow.open(self.path) as opened:
-                pixels = np.asarray(opened.convert("RGB"), np.float32)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise BadImage(f"{self.path}: cannot be read ({error})") from error
-        return pixels.transpose(2, 0, 1) / 255
+        return to_values(decode(read_bytes(self.path), printable(self.path))[0])
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, 
 import numpy as np
 
 from convscope.errors import BadInput, asking
-from convscope.image_files import printable
 from convscope.names import near_hint
 from convscope.results.base import Result
+from convscope.text import printable
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Result)

@@ -14,8 +14,9 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+from convscope.files import filesystem, parse_json
 
 _TEMPORARY = ".tmp-"
 
@@ -25,7 +26,7 @@ class OutputFolder:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.filesystem, self.root = url_to_fs(path)
+        self.filesystem, self.root = filesystem(path)
         self.local = isinstance(self.filesystem, LocalFileSystem)
 
     def exists(self, name: str) -> bool:
@@ -43,7 +44,7 @@ class OutputFolder:
     def read_json(self, name: str) -> Any:
         """The content of a JSON file; None if there is no such file."""
         try:
-            return json.loads(self.filesystem.cat_file(self._at(name)))
+            return parse_json(self.filesystem.cat_file(self._at(name)))
         except FileNotFoundError:
             return None
 

@@ -19,6 +19,7 @@ from convscope.scanner.plan import Plan
 from convscope.scanner.sources import Listing
 from convscope.scanner.worker import worker
 from convscope.scope import Inputs, Scope
+from convscope.text import one_line
 
 _log = logging.getLogger("convscope")
 _TRIES = 3
@@ -121,7 +122,7 @@ def _cluster(address: str) -> Generator[Any]:
             runtime_env={"env_vars": {"PYTHONPATH": ":".join(path for path in sys.path if path)}},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from None
+        raise BadInput(f"no Ray cluster at {address}: {one_line(error)}") from None
     try:
         yield ray
     finally:

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from convscope.errors import BadInput
-from convscope.image_files import Source, exists, find_images, is_image, printable
+from convscope.image_files import Source, exists, find_images, is_image
 from convscope.preprocessing import SUFFIXES
+from convscope.text import printable
 
 _COLUMNS = {"name": pa.string(), "path": pa.string()} | {
     name: pa.dictionary(pa.int32(), pa.string()) for name in ("label", "split", "domain")

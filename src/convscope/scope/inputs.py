@@ -18,9 +18,10 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from convscope.errors import BadImage, BadInput
-from convscope.image_files import MEMBER, find_images, is_image, printable, read_bytes
+from convscope.image_files import MEMBER, find_images, is_image, read_bytes
 from convscope.names import is_whole
 from convscope.preprocessing import RESAMPLING, SMALLEST, SUFFIXES, Preprocessing, decode, to_rgb, to_values
+from convscope.text import printable
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path or URL, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import IO, Any, cast
 
 import duckdb
-import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from convscope.errors import BadInput, StoreConflict
+from convscope.files import MOST_JSON, check_regular, filesystem, is_local, opened_on, parse_json, read_all
 from convscope.survey.schema import MANIFEST, SCHEMAS, VALUES, VERSION
+from convscope.text import one_line
 
 _LONG = """create view "values" as select image, layer, unnest(range(len(maximum)))::integer as channel, unnest(maximum) as maximum,
 unnest(mean) as mean, unnest(y) as y, unnest(x) as x from "rows" """
@@ -51,14 +53,15 @@ class Files:
             StoreConflict: No such folder, an unfinished survey, no survey, or another layout.
         """
         try:
-            head = json.loads(self.system.cat_file(f"{self.root}/{MANIFEST}"))
+            with self._opened(MANIFEST) as file:
+                head = parse_json(read_all(file, MOST_JSON))
         except FileNotFoundError:
             if not self.system.isdir(self.root):
                 raise StoreConflict(f"{self.name}: there is no such folder") from None
             again = "run the scan again to resume it"
             raise StoreConflict(f"{self.name}: holds no finished survey ({MANIFEST} is missing; {again})") from None
         except (OSError, ValueError) as error:
-            raise StoreConflict(f"{self.name}: {MANIFEST} cannot be read ({error})") from None
+            raise StoreConflict(f"{self.name}: {MANIFEST} cannot be read ({one_line(error)})") from None
         kind = head.get("technique") if isinstance(head, dict) else None
         if kind != "scan":
             what = f"a result of {kind}" if isinstance(kind, str) else "something else"
@@ -74,20 +77,25 @@ class Files:
             StoreConflict: The file is missing or damaged.
         """
         try:
-            found = pq.read_table(f"{self.root}/{name}.parquet", filesystem=self.system)
+            with self._opened(f"{name}.parquet") as file:
+                found = pq.read_table(file)
             return found.select(SCHEMAS[name].names).cast(SCHEMAS[name])
         except FileNotFoundError:
             raise StoreConflict(f"{self.name}: {name}.parquet is missing") from None
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise StoreConflict(f"{self.name}: {name}.parquet is damaged ({_line(error)})") from None
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise StoreConflict(f"{self.name}: {name}.parquet is damaged ({one_line(error)})") from None
 
     def value_files(self) -> list[str]:
-        """The files of per-image values, in order; none if the survey has summaries only."""
+        """The files of per-image values, in order; none if the survey has summaries only.
+
+        Raises:
+            StoreConflict: One of them is no regular file.
+        """
         try:
             listed = self.system.ls(f"{self.root}/{VALUES}", detail=False)
         except FileNotFoundError:
             return []
-        return sorted(str(path) for path in listed if str(path).endswith(".parquet"))
+        return self._regular(sorted(str(path) for path in listed if str(path).endswith(".parquet")))
 
     def values(self, layer: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of one layer, shard by shard; other layers' row groups are not read.
@@ -98,8 +106,8 @@ class Files:
         try:
             rows = ds.dataset(self.value_files(), SCHEMAS["values"], format="parquet", filesystem=self.system)
             yield from rows.to_batches(columns=["image", *columns], filter=ds.field("layer") == layer)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreConflict(f"{self.name}: {VALUES}/ is damaged ({_line(error)})") from None
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise StoreConflict(f"{self.name}: {VALUES}/ is damaged ({one_line(error)})") from None
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with a view for each table: images, skipped, layers, channels, classes, top, rows and values.
@@ -107,7 +115,7 @@ class Files:
         It reads this folder and nothing else: no other file, no network, no extension, no change of its own settings.
         """
         connection = duckdb.connect(config=_SETTINGS)
-        local = "file" in ((self.system.protocol,) if isinstance(self.system.protocol, str) else self.system.protocol)
+        local = is_local(self.system)
         if not local:
             connection.register_filesystem(self.system)
 
@@ -117,7 +125,7 @@ class Files:
             connection.execute(f'create view "{name}" as select * from read_parquet([{listed}])')
 
         for name in SCHEMAS.keys() - {VALUES}:
-            view(name, [f"{self.root}/{name}.parquet"])
+            view(name, self._regular([f"{self.root}/{name}.parquet"]))
         shards = self.value_files()
         if shards:
             view("rows", shards)
@@ -147,6 +155,19 @@ class Files:
                 hint = "; this survey has summaries only: no views rows and values"
             raise BadInput(f"query: {_line(error)}{hint}") from None
 
+    def _opened(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        return opened_on(self.system, f"{self.root}/{name}", f"{self.name}/{name}")
+
+    def _regular(self, paths: list[str]) -> list[str]:
+        """The paths, if none of them is a pipe or device, whose reading would not end."""
+        if is_local(self.system):
+            for path in paths:
+                try:
+                    check_regular(Path(path).stat())
+                except OSError as error:
+                    raise StoreConflict(f"{self.name}: {path} cannot be read ({one_line(error)})") from None
+        return paths
+
 
 def _numbered(names: Sequence[str]) -> list[str]:
     """The names, each once: of equal ones the second is NAME_2."""
@@ -163,14 +184,11 @@ def open_folder(path: str) -> Files:
     Raises:
         BadInput: An unknown or unavailable kind of URL.
     """
-    try:
-        system, root = fsspec.core.url_to_fs(path)
-    except (ValueError, ImportError) as error:
-        raise BadInput(f"{path}: {_line(error)}") from None
+    system, root = filesystem(path)
     return Files(system, root.rstrip("/"), path)
 
 
 def _line(error: Exception) -> str:
     """An error's message on one line, without DuckDB's excerpt of the query."""
     kept = [line for line in str(error).splitlines() if line.strip() and not re.match(r"LINE \d+:|\s*\^", line)]
-    return " ".join(" ".join(kept).split())
+    return one_line(" ".join(kept))

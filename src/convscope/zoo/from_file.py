@@ -21,9 +21,9 @@ from torch import nn
 from convscope.errors import BadInput, ConvscopeError
 from convscope.names import near_hint
 from convscope.scope import Inputs, Scope
+from convscope.text import one_line
 from convscope.zoo.loaded import PRETRAINED, Loaded
 from convscope.zoo.weights import load_weights
-from convscope.zoo.weights_file import one_line
 
 _log = logging.getLogger("convscope")
 _LIBRARIES = (Path(__file__).resolve().parents[1], Path(ast.__file__).parent)

@@ -20,8 +20,9 @@ from torch import nn
 
 from convscope.errors import BadWeights
 from convscope.scope.inputs import Inputs
+from convscope.text import one_line
 from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
-from convscope.zoo.weights_file import WeightsFile, one_line, read_weights
+from convscope.zoo.weights_file import WeightsFile, read_weights
 
 _log = logging.getLogger("convscope")
 _TRAINING_HEADS = re.compile(r"(?:^|\.)(?:aux1|aux2|AuxLogits)\.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch.nn.parameter import is_lazy
 from convscope.errors import BadWeights
 from convscope.zoo.weights_file import WeightsFile, read_weights
 
+_MODULE = re.compile(r"(?:^|(?<=\.))module\.")
+_MOST_CLASSES = 1_000_000
 _NAMED = 3
 """How many tensors of each kind an error names."""
 
@@ -62,14 +65,16 @@ def class_count(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     if any(len(ours) != len(theirs) or ours[1:] != theirs[1:] for ours, theirs in differing):
         return None
     counts = {(ours[0], theirs[0]) for ours, theirs in differing}
-    return counts.pop()[1] if len(counts) == 1 else None
+    return next(iter(counts))[1] if len(counts) == 1 and all(theirs <= _MOST_CLASSES for _, theirs in counts) else None
 
 
 def _own_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
     """A network's own parameters and buffers by name, without the prefixes of parallel training and compilation."""
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         model = model.module
-    own = {_plain(key): value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    state = {key: value for key, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    names = _plain(state)
+    own = {names[key]: value for key, value in state.items()}
     for key, value in own.items():
         if is_lazy(value) or value.is_meta:
             raise BadWeights(
@@ -78,13 +83,20 @@ def _own_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
     return own
 
 
-def _plain(key: str) -> str:
-    return key.replace("_orig_mod.", "")
+def _plain(names: Iterable[str]) -> dict[str, str]:
+    """Names without the parts that compilation (``_orig_mod``) and parallel training (``module``) put into them, anywhere.
+
+    A ``module`` stays where two names would become one.
+    """
+    given = {name: name.replace("_orig_mod.", "") for name in names}
+    shorter = {name: _MODULE.sub("", plain) for name, plain in given.items()}
+    return shorter if len(set(shorter.values())) == len(given) else given
 
 
 def _renamed(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors renamed to the network's names: a prefix that all share (``module.``, ``model.``) is dropped if some names match then."""
-    given = {_plain(key): value for key, value in tensors.items()}
+    """Tensors renamed to the network's names: a prefix that all share (``model.``) is dropped if some names match then."""
+    names = _plain(tensors)
+    given = {names[key]: value for key, value in tensors.items()}
     if "n_averaged" not in own:
         given.pop("n_averaged", None)  # the counter of an averaged model
     stripped = given
