@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from convscope.render import colors
-from convscope.render.contact_sheet import best_columns, contact_sheet, sheet_layout, to_bytes
-from convscope.render.panels import Image
+from convscope.render.contact_sheet import best_columns, contact_sheet, laid_over, sheet_layout, to_bytes
+from convscope.render.panels import Image, Signed
 
 
 def noise(count: int, height: int, width: int) -> list[np.ndarray]:
@@ -93,3 +94,24 @@ def test_no_tiles_and_empty_pictures_do_not_fail():
 def test_to_bytes_clips_and_rounds():
     values = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, np.nan]).reshape(1, 1, 6).repeat(3, 0)
     assert to_bytes(values)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0]
+
+
+def test_a_legend_stands_below_its_tile_beside_its_colours():
+    tiles = [Image(np.ones((3, 192, 192)), "unit", "words", legend=(("#0000ff", "one"), ("#00ff00", "two"))), Image(np.ones((3, 192, 192)))]
+    sheet, layout = contact_sheet(tiles), sheet_layout(tiles)
+    (_, x0, y1, _), _ = layout.boxes
+    places = [np.argwhere((sheet == paint).all(-1)) for paint in ([0, 0, 255], [0, 255, 0])]
+    assert all(len(place) == 121 and (place[:, 0] > y1).all() and place[:, 1].min() == x0 for place in places)
+    assert places[0][:, 0].max() < places[1][:, 0].min() <= places[1][:, 0].max() < layout.size[1] == len(sheet)
+    assert layout.legends == (("one", "two"), ())
+
+
+def test_a_signed_map_colours_both_signs_and_leaves_the_image_where_it_is_zero():
+    grey = to_bytes(np.full((3, 40, 40), 0.4))
+    values = np.repeat(np.repeat(np.array([[-1.0, 0.0], [0.0, 0.5]]), 20, 0), 20, 1)  # as many values as pixels: nothing is smoothed
+    made = np.asarray(laid_over(Pillow.fromarray(grey), Signed(values)), int)
+    assert (np.ptp(made[20:, :20], axis=-1) == 0).all() and abs(int(made[30, 10, 0]) - 102) <= 1, "zero: the image itself"
+    assert made[5, 5, 2] > made[5, 5, 0] + 60, "negative: blue"
+    assert made[35, 35, 0] > made[35, 35, 2] + 30, "positive: red"
+    further = np.asarray(laid_over(Pillow.fromarray(grey), Signed(values, limits=(-2.0, 2.0))), int)
+    assert made[5, 5, 2] - made[5, 5, 0] > further[5, 5, 2] - further[5, 5, 0] > 0, "the scale's own ends"

@@ -18,6 +18,9 @@ import hand_built
 from convscope.cli import main
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.ops.patches import positions
+from convscope.render import panels
+from convscope.render.panels import Group, Heat, Signed
+from convscope.results import occlusion as shown
 from convscope.scope import Inputs, Scope
 from convscope.zoo.textures.generator import CLASSES, SHAPES, indexed
 from hand_built import draws
@@ -508,3 +511,56 @@ def test_the_largest_drop_lies_on_the_object() -> None:
 def test_the_largest_drop_lies_on_the_object_in_two_hundred_pictures() -> None:
     hits, centres = pointing_game(200, stride=8)
     assert hits >= 0.9 and centres < 0.6
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "stride", "grid", "runs"),
+    [
+        (22, 5, 5, "cover", [(1, 5), (2, 5), (3, 5), (4, 5), (5, 2)]),
+        (22, 6, 4, "cover", [(1, 5), (2, 4), (3, 4), (4, 4), (5, 5)]),
+        (22, 7, 4, "cover", [(1, 5), (2, 4), (3, 4), (4, 4), (5, 5)]),
+        (31, 4, 7, "valid", [(1, 4), (0, 3), (2, 4), (0, 3), (3, 4), (0, 3), (4, 4), (0, 6)]),
+        (22, 8, 6, "article", [(1, 7), (2, 6), (3, 7), (0, 2)]),
+        (9, 9, 3, "cover", [(1, 9)]),
+        (9, 9, 3, "article", [(0, 9)]),
+    ],
+)
+def test_each_patch_is_drawn_where_it_is(size: int, patch: int, stride: int, grid: str, runs: list[tuple[int, int]]) -> None:
+    # runs of pixels: which patch is drawn there (0: none), and how many pixels; also tried: 224 with patches of 50 and 32, stride 1
+    spans = positions(size, patch, stride, grid)
+    boxes = np.array([[(first, 0, end, 8)] for first, end in spans], int).reshape(len(spans), 1, 4)
+    drawn = shown.painted(np.arange(1.0, 1 + len(spans))[:, None], boxes, (size, 8))
+    expected = np.repeat(*np.array(runs).T)
+    np.testing.assert_array_equal(drawn, np.repeat(np.where(expected, expected, np.nan)[:, None], 8, 1))
+
+
+def test_the_figure_shows_both_signs_in_register_with_the_image(wide: Scope) -> None:
+    made = convscope.occlusion(wide, draws(2, 3, HEIGHT, WIDTH, dtype=torch.float64), 3, patch=(7, 10), stride=(5, 9))
+    view = made.view()
+    assert "patch of 7x10 px, stride 5x9 px, 16 positions" in view.subtitle
+    for index, group in enumerate(view.panels):
+        assert isinstance(group, Group)
+        image, over, scores, classes = (panel.panels[0] for panel in group.panels if isinstance(panel, Group))
+        assert isinstance(image, panels.Image) and isinstance(over, panels.Image) and isinstance(classes, panels.Image)
+        assert isinstance(scores, Heat) and isinstance(over.heat, Signed)
+        sizes = {image.pixels.shape[1:], over.pixels.shape[1:], classes.pixels.shape[1:], scores.values.shape, over.heat.values.shape}
+        assert sizes == {(HEIGHT, WIDTH)} and {panel.side for panel in group.panels if isinstance(panel, Group)} == {300}
+        np.testing.assert_array_equal(over.heat.values, made.drop[index])
+        low, high = over.heat.range()
+        assert -low == high == np.abs(made.drop[index]).max() and made.drop[index].min() < 0 < made.drop[index].max()
+        assert scores.range() == (0, made.base[index])
+        y, x = np.unravel_index(7, made.map[index].shape)
+        y0, x0, y1, x1 = made.boxes[y, x]
+        assert scores.values[(y0 + y1) // 2, (x0 + x1) // 2] == made.map[index, y, x]
+        target, *others = classes.legend
+        assert target[1].endswith(made.target_names[index]) or made.targets[index] not in made.label[index]
+        paint = classes.pixels[:, (y0 + y1) // 2, (x0 + x1) // 2]
+        name = dict(classes.legend)["#" + "".join(f"{round(255 * value):02x}" for value in paint)]
+        assert name.endswith(CLASS_NAMES[made.label[index, y, x]]) and len({paint for paint, _ in (target, *others)}) == len(classes.legend)
+
+
+def test_where_no_patch_is_the_figure_is_grey_and_one_position_has_no_stride(wide: Scope, picture: Tensor) -> None:
+    view = convscope.occlusion(wide, picture, 3, patch=(20, 20), stride=30, grid="valid").view()
+    assert "stride" not in view.subtitle
+    (scores,) = [panel for panel in view.flat() if isinstance(panel, Heat)]
+    assert np.isnan(scores.values[20:]).all() and np.isnan(scores.values[:, 20:]).all() and np.isfinite(scores.values[:20, :20]).all()

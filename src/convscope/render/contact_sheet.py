@@ -11,13 +11,16 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from convscope.render import colors, fonts
-from convscope.render.panels import Heat, Image
+from convscope.render.panels import Heat, Image, Signed
 
 GAP = 12
 _SMALLEST, _LARGEST, _AREA = 112, 320, 16e6
 _FEW, _FEW_SMALLEST = 24, 192
 _TITLED = 480
-_COVER, _STEEP = 0.8, 1.4
+_COVER, _STEEP, _SIGNED_STEEP = 0.8, 1.4, 2.5
+"""How much of an image a map laid over it covers at most, and how fast that is reached; signed maps are pale near zero, so sooner."""
+_SWATCH = 11
+"""Side of a colour in a legend, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class SheetLayout:
         head: The lines of the sheet's title.
         titles: The lines above each image.
         captions: The lines below each image.
+        legends: The names of colours below that.
     """
 
     size: tuple[int, int]
@@ -41,6 +45,7 @@ class SheetLayout:
     head: tuple[str, ...]
     titles: tuple[tuple[str, ...], ...]
     captions: tuple[tuple[str, ...], ...]
+    legends: tuple[tuple[str, ...], ...]
 
 
 def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | None = None, side: int | None = None) -> np.ndarray:
@@ -71,6 +76,11 @@ def contact_sheet(tiles: Sequence[Image], *, title: str = "", columns: int | Non
         sheet.paste(image if tile.heat is None else laid_over(image, tile.heat), (x0, y0))
         _frames(draw, (x0, y0, x1, y1), tile)
         _lines(draw, x0, y1 + 2, layout.captions[index], fonts.SMALL, colors.FAINT)
+        below = y1 + 2 + _room(layout.captions[index : index + 1], fonts.SMALL)
+        _lines(draw, x0 + _SWATCH + 6, below, layout.legends[index], fonts.SMALL, colors.INK)
+        for row, (paint, _) in enumerate(tile.legend):
+            top = below + row * fonts.line(fonts.SMALL) + 2
+            draw.rectangle((x0, top, x0 + _SWATCH - 1, top + _SWATCH - 1), fill=paint)
         if tile.marked is not None:
             _mark(draw, (x0, y0, x1, y1), tile.marked)
     return np.array(sheet)
@@ -84,7 +94,9 @@ def sheet_layout(tiles: Sequence[Image], *, title: str = "", columns: int | None
     cell = max(cell, _SMALLEST) if any(tile.title or tile.caption for tile in tiles) else cell
     titles = tuple(tuple(fonts.wrap(tile.title, fonts.BODY, cell, 2)) if tile.title else () for tile in tiles)
     captions = tuple(tuple(fonts.wrap(tile.caption, fonts.SMALL, cell, 2)) if tile.caption else () for tile in tiles)
-    across, down = cell + GAP, tallest + _room(titles, fonts.BODY) + _room(captions, fonts.SMALL) + GAP
+    legends = tuple(tuple(fonts.shorten(fonts.legible(name), fonts.SMALL, cell - _SWATCH - 6) for _, name in tile.legend) for tile in tiles)
+    words = tuple((*above, *below) for above, below in zip(captions, legends, strict=True))
+    across, down = cell + GAP, tallest + _room(titles, fonts.BODY) + _room(words, fonts.SMALL) + GAP
     count = columns or best_columns(len(tiles), across / down)
     width = max(min(count, max(len(tiles), 1)) * across - GAP, _TITLED if title else 1)
     head = tuple(fonts.wrap(title, fonts.TITLE, width, bold=True)) if title else ()
@@ -96,8 +108,8 @@ def sheet_layout(tiles: Sequence[Image], *, title: str = "", columns: int | None
         for column, (shown_height, shown_width) in enumerate(sizes[row]):
             x0 = column * across
             boxes[first + column] = (y0, x0, y0 + shown_height, x0 + shown_width)
-        y0 += max(shown_height for shown_height, _ in sizes[row]) + _room(captions[row], fonts.SMALL) + GAP
-    return SheetLayout((width, max(y0 - GAP, 1)), boxes, count, cell, head, titles, captions)
+        y0 += max(shown_height for shown_height, _ in sizes[row]) + _room(words[row], fonts.SMALL) + GAP
+    return SheetLayout((width, max(y0 - GAP, 1)), boxes, count, cell, head, titles, captions, legends)
 
 
 def _room(texts: Sequence[tuple[str, ...]], size: int) -> int:
@@ -150,12 +162,13 @@ def _shown(pixels: np.ndarray, size: tuple[int, int]) -> Pillow.Image:
 
 
 def laid_over(image: Pillow.Image, heat: Heat) -> Pillow.Image:
-    """An image in grey with a map over it: the higher the value, the more the map's colour covers it."""
+    """An image in grey with a map over it: the higher the value (of a signed map, its magnitude), the more the map's colour covers it."""
     low, high = heat.range()
-    mask = np.clip((enlarged(heat.values, image.size) - low) / (high - low), 0, 1)
+    signed = isinstance(heat, Signed)
+    share = np.clip((enlarged(heat.values, image.size) - low) / (high - low), 0, 1)
     grey = np.asarray(image.convert("L"), np.float64)[..., None] / 255
-    colored = colors.table("heat", 256)[np.rint(mask * 255).astype(np.int64)]
-    cover = np.minimum(_COVER, _STEEP * mask)[..., None]
+    colored = colors.table("signed" if signed else "heat", 256)[np.rint(share * 255).astype(np.int64)]
+    cover = np.minimum(_COVER, _SIGNED_STEEP * np.abs(2 * share - 1) if signed else _STEEP * share)[..., None]
     return Pillow.fromarray(np.rint(255 * ((1 - cover) * grey + cover * colored)).astype(np.uint8))
 
 

@@ -54,14 +54,23 @@ def width(text: str, size: int, bold: bool = False) -> int:
 
 
 def shorten(text: str, size: int, limit: int, bold: bool = False) -> str:
-    """The text, cut with an ellipsis where it is wider than `limit` pixels."""
+    """The text, with an ellipsis where it is wider than `limit` pixels: at the end, but in the middle of a text that is mostly one word.
+
+    File and layer names often differ in their last characters alone.
+    """
     if width(text, size, bold) <= limit:
         return text
+    one_word = 2 * max(map(len, text.split(" "))) > len(text)
+
+    def cut(kept: int) -> str:
+        tail = kept // 2 if one_word else 0
+        return f"{text[: kept - tail].rstrip()}…{text[len(text) - tail :]}"
+
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if width(text[:middle].rstrip() + "…", size, bold) <= limit else (low, middle - 1)
-    return text[:low].rstrip() + "…"
+        low, high = (middle, high) if width(cut(middle), size, bold) <= limit else (low, middle - 1)
+    return cut(low)
 
 
 def wrap(text: str, size: int, limit: int, most: int | None = None, bold: bool = False) -> list[str]:

@@ -137,10 +137,22 @@ def _tile(tile: Image, size: tuple[int, int], images: Images, within: str, sharp
         parts.append(element("span", tile.marked, class_="cs-mark"))
     above = element("figcaption", tile.title, class_="cs-tile-title") if tile.title else ""
     # a figure has one figcaption
-    kind = "figcaption" if not tile.title else "p"
+    kind = "p" if tile.title or tile.legend else "figcaption"
     below = element(kind, tile.caption, class_="cs-caption") if tile.caption else ""
+    below = element("div", below, _legend(tile), class_="cs-below") if tile.legend else below
     framed = element("div", *parts, class_="cs-image cs-marked" if tile.marked is not None else "cs-image")
     return element("figure", above, framed, below, class_="cs-tile")
+
+
+def _legend(tile: Image) -> Markup:
+    """What the colours of an image stand for; their squares are images, since the page's own colours change from light to dark."""
+    names: list[Markup] = []
+    for paint, name in tile.legend:
+        square = element(
+            "svg", element("rect", width=11, height=11, fill=paint), viewBox="0 0 11 11", width=11, height=11, aria_hidden="true"
+        )
+        names.append(element("li", square, " ", name))
+    return element("ul", *names, class_="cs-legend")
 
 
 def _pixels(tile: Image, width: int, height: int, most: int) -> np.ndarray:

@@ -193,7 +193,7 @@ def as_sheet(group: Group) -> Sheet | None:
     if images and len(images) == len(group.panels):
         return images_sheet(images, group.columns, group.side)
     maps = tuple(panel for panel in group.panels if isinstance(panel, Heat) and not panel.rows and not panel.x_label)
-    if len(maps) < 2 or len(maps) != len(group.panels) or any(_scale(panel) != _scale(maps[0]) for panel in maps):
+    if len(maps) < (1 if group.side else 2) or len(maps) != len(group.panels) or any(_scale(panel) != _scale(maps[0]) for panel in maps):
         return None
     tiles = tuple(Image(colors.colorize(panel), panel.title, panel.caption) for panel in maps)
     return Sheet(tiles, group.columns, group.side, dataclasses.replace(maps[0], title="", caption=""))

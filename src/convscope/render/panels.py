@@ -30,8 +30,10 @@ class Image:
         title: Above the image, e.g. ``"unit 12"``.
         caption: Below the image, e.g. a score.
         marked: A warning drawn over the image with a red frame, e.g. ``"stuck: zero gradient"``; None draws nothing.
-        heat: A map of any size laid over the whole image, enlarged bilinearly: the image turns grey where it is low.
+        heat: A map of any size laid over the whole image, enlarged bilinearly: the image turns grey where it is low (of a
+            :class:`Signed` map, near zero).
         boxes: Frames drawn on the image: y0 x0 y1 x1 in its pixels, end exclusive; what lies outside is cut.
+        legend: What colours of the image stand for, (``"#rrggbb"``, name), listed below it.
     """
 
     pixels: np.ndarray
@@ -40,6 +42,7 @@ class Image:
     marked: str | None = None
     heat: Heat | None = None
     boxes: tuple[tuple[float, float, float, float], ...] = ()
+    legend: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[0] != 3:
@@ -264,7 +267,7 @@ class Table:
 class Group:
     """A group of panels, in rows of `columns`.
 
-    A group of nothing but images, or of nothing but maps on one scale, is a contact sheet.
+    A group of nothing but images, or of nothing but maps on one scale, is a contact sheet; one map alone is if it has a `side`.
 
     Attributes:
         panels: The panels, in reading order.

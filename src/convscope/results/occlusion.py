@@ -6,17 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image as Pillow
-from PIL import ImageColor, ImageDraw
+from PIL import ImageColor
 
 from convscope.names import OUTPUT
-from convscope.render import colors, fonts
-from convscope.render.panels import Group, Heat, Image, Panel, View, number
+from convscope.render import colors
+from convscope.render.panels import Group, Heat, Image, Panel, Signed, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
 
 _SIDE, _MOST, _NAMED = 300, 24, 6
-_PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d")
 _UNITS = {"probability": "probability", "logit": "logit", "log-odds": "log-odds", "mean": "mean activation"}
 
 
@@ -75,17 +73,20 @@ class Occlusion(ImageResult):
     def view(self) -> View:
         """A row per image: the image, the drop over it, the scores, and the most probable class at each position."""
         shown = min(len(self.base), _MOST)
-        panels = tuple(Group(_row(self, index), 4, title=str(self.names[index])) for index in range(shown))
+        panels = tuple(_row(self, index) for index in range(shown))
         patch = self.boxes[0, 0] if self.boxes.size else np.zeros(4, int)
-        how = f"patch of {patch[2] - patch[0]}x{patch[3] - patch[1]} px, {self.map[0].size} positions, {self.method} inference"
+        how = f"patch of {patch[2] - patch[0]}x{patch[3] - patch[1]} px", _strides(self.boxes), f"{self.map[0].size} positions"
+        exact = f"{self.method} inference"
         if self.checked:
-            how += f"; {self.checked} positions computed in full as well: largest difference {number(self.largest_difference)}"
+            exact += f"; {self.checked} positions computed in full as well: largest difference {number(self.largest_difference)}"
         note = words.note(
-            "Drop: how much of the score is lost where a pixel is hidden, the mean over the patches that cover it; negative where hiding",
-            "it helps. Frame: the patch with the largest drop.",
+            "Drop: how much of the score is lost where a pixel is hidden, the mean over the patches that cover it; negative (blue) where",
+            "hiding it helps. Frame: the patch with the largest drop. Where patches overlap, each is drawn to the middle of the overlap.",
+            "The scale of probabilities ends at that of the image as it is." if self.score == "probability" else "",
             f"Shown: the first {shown} of {len(self.base)} images." if shown < len(self.base) else "",
         )
-        return View("Occlusion sensitivity", panels, subtitle=words.subtitle(self, how), note=self.with_skipped(note))
+        subtitle = words.subtitle(self, ", ".join(filter(None, how)), exact)
+        return View("Occlusion sensitivity", panels, subtitle=subtitle, note=self.with_skipped(note))
 
 
 def _target(result: Occlusion, index: int) -> str:
@@ -101,48 +102,88 @@ def _worst(result: Occlusion, index: int) -> tuple[tuple[int, int, int, int], fl
     return (y0, x0, y1, x1), float(loss.max(initial=0))
 
 
-def _row(result: Occlusion, index: int) -> tuple[Panel, ...]:
+def _row(result: Occlusion, index: int) -> Group:
+    """The panels of an image, all of one size and in register with it."""
     pixels, scores, drop, unit = result.images[index], result.map[index], result.drop[index], _UNITS[result.score]
-    target, base = _target(result, index), number(result.base[index])
+    title = f"{result.names[index]}: {unit} of {_target(result, index)} {number(result.base[index])}"
     if not scores.size:
-        return (Image(pixels, f"{unit} of {target}", f"base {base}", "no position fits"),)
-    high = float(np.nanmax(drop, initial=0.0)) or 1.0
-    over = Heat(np.nan_to_num(np.maximum(drop, 0)), unit=f"drop of {unit}", limits=(0.0, high))
-    limits = (0.0, 1.0) if result.score == "probability" and result.base[index] > 0.5 else None
+        return Group((Image(pixels, "", "", "no position fits"),), title=title)
     panels: list[Panel] = [
-        Image(pixels, f"{unit} of {target}: {base}", f"least when hidden: {number(scores.min())}", boxes=(_worst(result, index)[0],)),
-        Image(pixels, "drop, laid over the image", f"up to {number(high)}", heat=over),
-        Heat(scores, f"{unit} with the patch there", unit=unit, limits=limits),
+        Image(pixels, "the image", f"least when hidden: {number(scores.min())}", boxes=(_worst(result, index)[0],)),
+        Image(pixels, "drop, laid over the image", _extent(drop), heat=Signed(np.nan_to_num(drop), unit=f"drop of {unit}")),
+        Heat(painted(scores, result.boxes, pixels.shape[1:]), f"{unit}, patch there", unit=unit, limits=_limits(result, index)),
     ]
     if (result.label[index] >= 0).all():
         panels.append(_classes(result, index))
-    return tuple(Group((panel,), side=_SIDE) for panel in panels)
+    return Group(tuple(Group((panel,), side=_SIDE) for panel in panels), 4, title)
+
+
+def _extent(drop: np.ndarray) -> str:
+    """From where to where the drop goes, and how much of the image it is negative on."""
+    known = drop[np.isfinite(drop)]
+    below = 100 * float((known < 0).mean())
+    return f"{number(known.min())} to {number(known.max())}; negative on {below:.0f} % of the pixels"
+
+
+def _limits(result: Occlusion, index: int) -> tuple[float, float] | None:
+    """The ends of the scale of an image's scores; None leaves them to the values."""
+    base = float(result.base[index])
+    return (0.0, base) if result.score == "probability" and base > 0 else None
+
+
+def _strides(boxes: np.ndarray) -> str:
+    """How far apart the patches are, down and across; nothing where there is one alone."""
+    starts = boxes[:, :1, 0].ravel(), boxes[:1, :, 1].ravel()
+    steps = [str(axis[1] - axis[0]) if len(axis) > 1 else "-" for axis in starts]
+    return f"stride {'x'.join(steps)} px" if any(step != "-" for step in steps) else ""
+
+
+def painted(values: np.ndarray, boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The values of the patches as a map of the image's pixels; NaN where no patch is.
+
+    Each patch is drawn as wide as it is; where neighbours overlap, both end in the middle of the overlap.
+
+    Args:
+        values: Of each patch, (y x).
+        boxes: (y x 4): y0 x0 y1 x1, end exclusive.
+        size: Of the image, (height, width).
+    """
+    if not boxes.size:
+        return np.full(size, np.nan)
+    rows, columns = (
+        _owners(firsts, ends, length)
+        for firsts, ends, length in zip((boxes[:, 0, 0], boxes[0, :, 1]), (boxes[:, 0, 2], boxes[0, :, 3]), size, strict=True)
+    )
+    drawn = np.asarray(values, np.float64)[np.ix_(rows, columns)]
+    drawn[rows < 0] = np.nan
+    drawn[:, columns < 0] = np.nan
+    return drawn
+
+
+def _owners(firsts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
+    """For each pixel along an axis, the number of the patch that is drawn there, -1 for none."""
+    owners = np.full(length, -1)
+    middles = [0, *((end + first) // 2 for end, first in zip(ends[:-1], firsts[1:], strict=True)), length]
+    for place, (first, end) in enumerate(zip(firsts, ends, strict=True)):
+        owners[max(first, middles[place]) : min(end, middles[place + 1])] = place
+    return owners
 
 
 def _classes(result: Occlusion, index: int) -> Image:
-    """The most probable class at each position, with its legend below."""
-    label = result.label[index]
+    """The most probable class at each position, the target's first, then by how often."""
+    label, names = result.label[index], result.classes or {}
     found, counts = np.unique(label, return_counts=True)
     order = found[np.argsort(-counts, kind="stable")]
     order = np.concatenate([order[order == result.targets[index]], order[order != result.targets[index]]])
-    paints = {int(unit): _PALETTE[min(rank, _NAMED)] for rank, unit in enumerate(order)}
-    rgb = np.array([[ImageColor.getrgb(paints[int(unit)]) for unit in row] for row in label], np.uint8)
-    height = max(1, round(_SIDE * label.shape[0] / label.shape[1]))
-    line = fonts.line(fonts.SMALL) + 2
-    named = [int(unit) for unit in order[:_NAMED]]
-    rest = len(order) - len(named)
-    sheet = Pillow.new("RGB", (_SIDE, height + line * (len(named) + (rest > 0)) + 4), "white")
-    sheet.paste(Pillow.fromarray(rgb).resize((_SIDE, height), Pillow.Resampling.NEAREST), (0, 0))
-    draw = ImageDraw.Draw(sheet)
-    for row, unit in enumerate(named):
-        share = 100 * float((label == unit).mean())
-        name = words.named(unit, (result.classes or {}).get(str(unit), ""))
-        _legend(draw, height + 4 + row * line, paints[unit], f"{name}: {share:.0f} %" if share >= 1 else f"{name}: < 1 %")
-    if rest:
-        _legend(draw, height + 4 + len(named) * line, _PALETTE[_NAMED], f"{rest} further classes")
-    return Image(np.moveaxis(np.asarray(sheet, np.float32) / 255, -1, 0), "most probable class there")
-
-
-def _legend(draw: ImageDraw.ImageDraw, y: int, paint: str, text: str) -> None:
-    draw.rectangle((0, y, 10, y + 10), fill=paint)
-    draw.text((16, y - 2), fonts.shorten(text, fonts.SMALL, _SIDE - 16), fill=colors.INK, font=fonts.font(fonts.SMALL))
+    rank = np.searchsorted(found, order).argsort()[np.searchsorted(found, label)]
+    ranks = painted(np.minimum(rank, _NAMED), result.boxes, result.images.shape[2:])
+    paints = np.array([*map(ImageColor.getrgb, (*colors.CLASSES[:_NAMED], colors.CLASSES[-1])), (153, 153, 153)]) / 255
+    rgb = paints[np.where(np.isfinite(ranks), ranks, -1).astype(int)]
+    legend = [(colors.CLASSES[place], words.named(unit, names.get(str(unit), ""))) for place, unit in enumerate(order[:_NAMED].tolist())]
+    shares = [100 * float((label == unit).mean()) for unit in order[:_NAMED]]
+    legend = [
+        (paint, f"{share:.0f} % {name}" if share >= 1 else f"< 1 % {name}") for (paint, name), share in zip(legend, shares, strict=True)
+    ]
+    if len(order) > _NAMED:
+        legend.append((colors.CLASSES[-1], f"{len(order) - _NAMED} more"))
+    return Image(np.moveaxis(rgb, -1, 0), "most probable class, patch there", legend=tuple(legend))
