@@ -5,7 +5,8 @@ ConvscopeError
 ├── AmbiguousLayer   the module runs several times; say which call (``name:0``)
 ├── NotReached       the layer exists but this forward never came to it
 ├── BadInput         an argument of the wrong shape, range, type or value
-│   └── UnitNotFound     a unit that the layer does not have
+│   ├── UnitNotFound     a unit that the layer does not have
+│   └── NotInstalled     an optional package that is needed for this; the command that installs it
 ├── BadImage         a file that cannot be read as an image (path and reason)
 ├── BadWeights       weights that do not fit, cannot be trusted, or hold NaN
 └── StoreConflict    a folder that holds something else than what is asked for
@@ -57,6 +58,13 @@ class BadInput(ConvscopeError, ValueError):
 
 class UnitNotFound(BadInput):
     """The layer has no such unit."""
+
+
+class NotInstalled(BadInput):
+    """A package that convscope needs for this alone is not installed."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(f"{need}: pip install 'convscope[{extra}]'")
 
 
 class BadImage(ConvscopeError):

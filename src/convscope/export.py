@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import BadInput, BadWeights
+from convscope.errors import BadInput, BadWeights, NotInstalled
 from convscope.results.detector import Detector
 from convscope.scope import Scope
 from convscope.scope.network import frozen_copy
@@ -133,7 +133,8 @@ def detector_onnx(module: DetectorModule | DetectorNetwork, path: str | Path, *,
         The path.
 
     Raises:
-        BadInput: The extra `onnx` is not installed, or a network without a size.
+        NotInstalled: The extra `onnx` is not installed.
+        BadInput: A network without a size.
     """
     head = isinstance(module, DetectorModule)
     if size is None and not head:
@@ -141,7 +142,7 @@ def detector_onnx(module: DetectorModule | DetectorNetwork, path: str | Path, *,
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
     except ImportError:
-        raise BadInput("ONNX needs the extra onnx: pip install convscope[onnx]") from None
+        raise NotInstalled("ONNX needs onnx and onnxscript", "onnx") from None
     channels = module.weights.shape[1] if isinstance(module, DetectorModule) else 3
     example = torch.zeros(2, channels, *(size or (7, 7)))
     moving = {0: "n", 2: "h", 3: "w"} if head and size is None else {0: "n"}

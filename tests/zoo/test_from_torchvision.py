@@ -185,7 +185,7 @@ def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
         "squeezenet": "squeezenet1_0",
         "ResNet50": "near names: resnet50, ",
         "model.safetensors": "names a file of weights; say which network",
-        "": "a name is a torchvision classifier (vgg16_bn), timm:NAME, path/to/file.py:function, or textures",
+        "": "a name is a torchvision classifier (vgg16_bn), efficientnet_lite0 to 2, timm:NAME, path/to/file.py:function, or textures",
         "fasterrcnn_resnet50_fpn": "unknown network",
     }.items():
         with pytest.raises(BadInput) as caught:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from convscope.errors import BadInput, ConvscopeError
+from convscope.errors import BadInput, ConvscopeError, NotInstalled
 from convscope.progress import task
 from convscope.scanner import parts
 from convscope.scanner.files import OutputFolder
@@ -109,7 +109,7 @@ def _cluster(address: str) -> Generator[Any]:
     try:
         import ray
     except ImportError:
-        raise BadInput('ray is not installed: pip install "convscope[ray]"') from None
+        raise NotInstalled("scans on a cluster need ray", "ray") from None
     if ray.is_initialized():
         yield ray
         return

@@ -1,4 +1,4 @@
-"""Opens a network by its name as a :class:`~convscope.scope.Scope`: torchvision, timm, a file of yours, or the bundled one."""
+"""Opens a network by its name as a :class:`~convscope.scope.Scope`: of torchvision, timm, a package, your own, or the bundled one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ def open(
         name: One of
 
             - a torchvision classifier: ``"vgg16_bn"``, ``"resnet50"``, ...
+            - ``"efficientnet_lite0"``, 1 or 2: small and good, trained on ImageNet; their weights are packages, so that nothing is
+              downloaded when they are opened (the extra ``convscope[pretrained]``)
             - ``"timm:NAME"``: a network of timm (the extra ``convscope[timm]``)
             - ``"path/to/file.py:function"``: your own; the function returns a module, ``(module, Inputs)`` or a ``Scope``
             - ``"textures"``: the small network bundled with convscope, which needs no download
@@ -42,6 +44,7 @@ def open(
 
     Raises:
         BadInput: No such network, or a file of yours that does not make one.
+        NotInstalled: A package that it needs is not installed.
         BadWeights: The weights cannot be downloaded or read, do not fit, or cannot be trusted.
 
     Example:

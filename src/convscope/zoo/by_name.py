@@ -1,4 +1,4 @@
-"""Loads a network by its name: torchvision, timm, a user's file, or the bundled one. `convscope.open` makes a Scope of it."""
+"""Loads a network by its name: of torchvision, timm, a package, a user's file, or the bundled one. `convscope.open` makes a Scope of it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 
 from convscope.errors import BadInput
 from convscope.names import near_hint
-from convscope.zoo import from_file, from_textures, from_timm, from_torchvision
+from convscope.zoo import from_file, from_packages, from_textures, from_timm, from_torchvision
 from convscope.zoo.loaded import PRETRAINED, Loaded
 from convscope.zoo.weights_file import SUFFIXES
 
 RANDOM = "random"
 """The value of `weights` that means random weights, as None does."""
 
-FORMS = "a torchvision classifier (vgg16_bn), timm:NAME, path/to/file.py:function, or textures"
+FORMS = "a torchvision classifier (vgg16_bn), efficientnet_lite0 to 2, timm:NAME, path/to/file.py:function, or textures"
 """The kinds of names, for error messages."""
 
 
@@ -53,12 +53,16 @@ def _loader(name: str) -> Callable[[str, str | Path | None], Loaded]:
         return from_file.load_file
     if name == "textures":
         return from_textures.load_textures
+    if name in from_packages.NETWORKS:
+        return from_packages.load_packaged
     known = from_torchvision.names()
     if name in known:
         return from_torchvision.load_torchvision
     if Path(name).suffix in SUFFIXES:
         raise BadInput(f"{name} names a file of weights; say which network they are for: open('resnet50', weights={name!r})")
-    raise BadInput(f"unknown network {name!r}{near_hint(name, [*known, 'textures'])}{_timm_hint(name)}; a name is {FORMS}")
+    raise BadInput(
+        f"unknown network {name!r}{near_hint(name, [*from_packages.NETWORKS, *known, 'textures'])}{_timm_hint(name)}; a name is {FORMS}"
+    )
 
 
 def _timm_hint(name: str) -> str:

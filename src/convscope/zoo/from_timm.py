@@ -14,7 +14,7 @@ from convscope.errors import BadInput, BadWeights
 from convscope.names import near_hint
 from convscope.scope.inputs import Inputs
 from convscope.zoo import from_torchvision
-from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file
+from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file, optional
 from convscope.zoo.weights_file import read_weights
 
 _log = logging.getLogger("convscope")
@@ -24,10 +24,11 @@ def load_timm(name: str, weights: str | Path | None) -> Loaded:
     """Loads a timm network with its published weights, a file's, or random ones.
 
     Raises:
-        BadInput: timm is not installed or has no such network.
+        NotInstalled: timm is not installed.
+        BadInput: It has no such network.
         BadWeights: The weights cannot be downloaded or read, or do not fit.
     """
-    timm = _timm()
+    timm = optional("timm", "networks named timm:NAME need timm", "timm")
     short = name.removeprefix("timm:")
     _check_name(timm, short)
     if weights == PRETRAINED:
@@ -44,15 +45,6 @@ def load_timm(name: str, weights: str | Path | None) -> Loaded:
     model = build(None)
     inputs = _inputs(model, name)
     return load_from_file(lambda count: model if count is None else build(count), inputs, file, name)
-
-
-def _timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except ImportError as error:
-        if error.name != "timm":
-            raise BadInput(f"timm is installed but cannot be imported ({error})") from error
-        raise BadInput("networks named timm:NAME need timm: pip install 'convscope[timm]'") from None
 
 
 def _check_name(timm: Any, short: str) -> None:
@@ -97,4 +89,4 @@ def _classes(model: nn.Module) -> tuple[str, ...] | None:
     if configuration.get("label_names"):
         return tuple(configuration["label_names"])
     known = str(configuration.get("tag", "")).endswith("in1k") and getattr(model, "num_classes", None) == 1000
-    return tuple(from_torchvision.preset("resnet50").classes or ()) if known else None
+    return from_torchvision.imagenet_classes() if known else None

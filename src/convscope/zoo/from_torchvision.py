@@ -75,6 +75,11 @@ def preset(name: str) -> Inputs:
     )
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of the 1,000 classes of ImageNet, in the order of the logits."""
+    return tuple(_entry("resnet50").meta["categories"])
+
+
 def download(name: str) -> WeightsFile:
     """A network's default weights from torch.hub's cache; downloaded on first use, and checked against the hash in the file's name.
 

@@ -1,14 +1,15 @@
-"""`Loaded`, what every loader of the zoo returns, and `load_from_file`, which builds a network that fits a file of weights."""
+"""What the loaders of the zoo share: `Loaded`, which all return, a network that fits a file of weights, and optional packages."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from convscope.errors import BadWeights
+from convscope.errors import BadInput, BadWeights, NotInstalled
 from convscope.scope.inputs import Inputs
 from convscope.zoo.weights import class_count, put_weights
 from convscope.zoo.weights_file import WeightsFile
@@ -58,3 +59,23 @@ def load_from_file(build: Callable[[int | None], nn.Module], inputs: Inputs, fil
     if file.classes is not None and len(file.classes) != (outputs := count or len(inputs.classes or file.classes)):
         raise BadWeights(f"weights {file.source}: {len(file.classes)} class names in the metadata, but {outputs} classes")
     return Loaded(model, replace(inputs, classes=classes))
+
+
+def optional(module: str, need: str, extra: str) -> Any:
+    """Imports a package that is no dependency of convscope.
+
+    Args:
+        module: Its name.
+        need: What is asked and which packages it needs, for the error.
+        extra: The extra of convscope that installs them.
+
+    Raises:
+        NotInstalled: It is not installed.
+        BadInput: It is, but cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if error.name != module:
+            raise BadInput(f"{module} is installed but cannot be imported ({error})") from error
+        raise NotInstalled(need, extra) from None
