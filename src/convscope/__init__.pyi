@@ -3,6 +3,7 @@ from . import progress as progress
 from .analyses.activation_sums import activation_sums as activation_sums
 from .analyses.class_maps import class_maps as class_maps
 from .analyses.class_profile import class_profile as class_profile
+from .analyses.compare import compare as compare
 from .analyses.detector import detector as detector
 from .analyses.detector_evaluation import detector_evaluation as detector_evaluation
 from .analyses.exemplars import exemplars as exemplars
@@ -23,6 +24,7 @@ from .results.activation_grid import ActivationGrid as ActivationGrid
 from .results.activation_sums import ActivationSums as ActivationSums
 from .results.class_maps import ClassMaps as ClassMaps
 from .results.class_profile import ClassProfile as ClassProfile
+from .results.compare import Compare as Compare
 from .results.deconvnet import Deconvnet as Deconvnet
 from .results.detector import Detector as Detector
 from .results.detector_evaluation import DetectorEvaluation as DetectorEvaluation

@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[cs.Survey], Result]] = {
     "detector": lambda s: cs.detector(s, "layer", MAPS, draws=20),
     "detector_evaluation": lambda s: cs.detector_evaluation(cs.detector(s, "layer", MAPS, draws=20), s),
     "filter_health": lambda s: cs.filter_health(s),
+    "compare": lambda s: cs.compare(s, s, layers="layer", examples=2),
     "predictions": lambda s: cs.predictions(s, classes={"ant": 0, "bee": 1}),
 }
 
@@ -35,6 +36,7 @@ METHODS = {
     "activation_sums": "result.beside(result).sums",
     "detector": "result.provenance()['libraries']",
     "detector_evaluation": "result.view().note",
+    "compare": "(result.of('layer'), result.passed, result.table().rows)",
     "predictions": "(result.accuracy(), result.confusion()[0])",
     "filter_health": "(result.alive_below, tuple(result.of('layer').items()))",
 }
@@ -51,6 +53,8 @@ def same(one: object, other: object) -> bool:
         return np.array_equal(one, np.asarray(other), equal_nan=one.dtype.kind == "f")
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     return bool(one == other)
 
 

@@ -70,7 +70,10 @@ def build() -> App:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit code: 0, 2 for a user's mistake (one line says which), 130 after Ctrl-C."""
+    """Runs a command line and returns its exit code.
+
+    0; 1 where a limit that was asked for is exceeded; 2 for a user's mistake (one line says which); 130 after Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:

@@ -66,6 +66,7 @@ def known_types(*, network: bool) -> list[Written]:
             "Written as a folder by class-maps, or as LABEL=0,3,8, which may be repeated.",
             several=True,
         ),
+        Written(Survey, words.survey, "SURVEY"),
         Written(Sequence[Survey], words.surveys, "SURVEY...", several=True),
     ]
     if network:
@@ -101,9 +102,9 @@ def __getattr__(name: str) -> Callable[..., Any]:
     parameters = sorted([named, *own, *opening, out], key=lambda item: item.kind)
     usage = " ".join(["convscope", name.replace("_", "-"), *filter(None, map(_required, parameters))])
 
-    def run(*given: Any, **options: Any) -> None:
+    def run(*given: Any, **options: Any) -> int:
         values = dict(zip((item.name for item in parameters), given, strict=False)) | options
-        run_technique(function, values, usage)
+        return run_technique(function, values, usage)
 
     return _as_command(run, parameters)
 

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from convscope.cli import words
 from convscope.cli.objectives import OfLayer
@@ -17,8 +17,13 @@ from convscope.preprocessing import SUFFIXES
 if TYPE_CHECKING:
     from convscope.scope import Scope
 
-Written: TypeAlias = tuple[str, list[tuple[Path, str]]]
-"""A summary, and files with what each is."""
+
+class Written(NamedTuple):
+    """What a command did: a summary, files with what each is, and whether a limit that was asked for holds."""
+
+    summary: str
+    files: list[tuple[Path, str]]
+    passed: bool = True
 
 
 def open_network(
@@ -63,13 +68,16 @@ SUBJECTS: dict[str, Callable[..., Any]] = {"scope": open_network, "survey": open
 """What techniques are asked of, by the name of their first parameter. The command has the opening function's parameters, too."""
 
 
-def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: str) -> None:
+def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: str) -> int:
     """Runs a technique's command.
 
     Args:
         function: The technique.
         values: What was given, by parameter of the technique and of the function that opens its subject, and "out".
         usage: The command with its required arguments, for messages.
+
+    Returns:
+        The exit code: 0, or 1 where a limit that was asked for is exceeded.
 
     Raises:
         ConvscopeError: A user's mistake.
@@ -93,19 +101,21 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         layer = values.get("layer", "")
         folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer), resumes=save is not _save)
         try:
-            summary, files = save(function, subject, folder, dict(values))
+            written = save(function, subject, folder, dict(values))
         except (LayerNotFound, BadImage):
             _check_order(subject, values, usage)
             raise
-    say(summary)
-    print_written(files)
+    say(written.summary)
+    print_written(written.files)
+    return 0 if written.passed else 1
 
 
 def _save(function: Callable[..., Any], subject: Any, folder: str, values: dict[str, Any]) -> Written:
     several = [item.name for item in inspect.signature(function).parameters.values() if item.kind is item.VAR_POSITIONAL]
     result = function(subject, *(each for name in several for each in values.pop(name, ())), **values)
     where = result.save(folder)
-    return result.summary(), [(where / "figure.png", "the figure"), (where, "arrays and manifest; convscope.load reads them")]
+    files = [(where / "figure.png", "the figure"), (where, "arrays and manifest; convscope.load reads them")]
+    return Written(result.summary(), files, getattr(result, "passed", True))
 
 
 def _save_gallery(_function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
@@ -120,7 +130,7 @@ def _save_gallery(_function: Callable[..., Any], scope: Scope, folder: str, valu
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
     there = len(made) - len(made.made)
     summary = f"{len(made)} images: {states}" + (f" ({there} were there already)" if there else "")
-    return summary, [(sheet, "all of them on one sheet"), (made.folder, "a PNG per unit, with receipt (convscope redo)")]
+    return Written(summary, [(sheet, "all of them on one sheet"), (made.folder, "a PNG per unit, with receipt (convscope redo)")])
 
 
 def _save_scan(function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
@@ -128,7 +138,7 @@ def _save_scan(function: Callable[..., Any], scope: Scope, folder: str, values: 
     skipped = f"; {manifest['skipped']} skipped, see skipped.parquet" if manifest["skipped"] else ""
     labels = f", {len(manifest['labels'])} labels" if manifest["labels"] else ""
     summary = f"{manifest['images']} images{labels}, {len(manifest['layers'])} layers{skipped}"
-    return summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")]
+    return Written(summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")])
 
 
 SAVERS: dict[str, Callable[..., Written]] = {"feature_visualization": _save_gallery, "scan": _save_scan}

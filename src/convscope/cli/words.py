@@ -108,6 +108,11 @@ def maps(given: Sequence[str]) -> Any:
     return {label: [_number(part) for part in value.split(",")] for label, value in map(_assignment, given)}
 
 
+def survey(path: str) -> Any:
+    """A survey by its folder or URL."""
+    return surveys([path])[0]
+
+
 def surveys(given: Sequence[str]) -> list[Any]:
     """Surveys, each by its folder or URL."""
     from convscope.survey import read_survey

@@ -1,0 +1,3 @@
+import numpy as np
+
+def linear_sum_assignment(cost_matrix: np.ndarray, maximize: bool = ...) -> tuple[np.ndarray, np.ndarray]: ...
