@@ -230,6 +230,28 @@ def test_no_global_random_state(path: Path) -> None:
         assert called not in ("torch.rand_like", "torch.randn_like", "torch.randint_like"), f"line {node.lineno}: {called}"
 
 
+FACTORIES = frozenset(
+    "arange as_tensor asarray empty empty_strided eye fftfreq full linspace logspace rand randint randn randperm rfftfreq scalar_tensor "
+    "tensor tril_indices triu_indices zeros ones hann_window hamming_window kaiser_window".split()
+)
+"""Functions of torch that take dtype and device from global defaults; `*_like` and `new_*` take them from a tensor."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES.get)
+def test_tensors_name_their_dtype_and_device(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "torch":
+            assert not FACTORIES & {alias.name for alias in node.names}, f"line {node.lineno}: call it as torch.NAME"
+        if not isinstance(node, ast.Call):
+            continue
+        called, keywords = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+        if called.startswith("torch.") and called.rpartition(".")[2] in FACTORIES:
+            assert {"dtype", "device"} <= keywords, f"line {node.lineno}: {called} without dtype and device"
+        assert called.rpartition(".")[2] != "Generator" or called.startswith("np.") or node.args, f"line {node.lineno}: on which device?"
+        assert called not in ("torch.Tensor", "torch.FloatTensor", "torch.optim.Adam") or NAMES[path] == "optimize/minimizers.py"
+        assert called not in ("torch.set_default_dtype", "torch.set_default_device") or NAMES[path] == "zoo/loaded.py"
+
+
 def test_drawing_leaves_global_random_state_alone() -> None:
     import random
 

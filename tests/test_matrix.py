@@ -14,6 +14,7 @@ from torch import nn
 import convscope as cs
 import fresh
 import hand_built
+import torch_defaults
 from convscope.results.base import Result
 from convscope.scope import Inputs, Scope
 
@@ -117,6 +118,23 @@ class TestTechnique:
     def test_same_twice(self, name: str) -> None:
         first, second = (CALLS[name][0](scope_on(hand_built.small())) for _ in range(2))
         assert equal(first, second)
+
+    @pytest.mark.parametrize("default", torch_defaults.DEFAULTS)
+    def test_torch_defaults_do_not_reach_it(self, name: str, default: str) -> None:
+        plain, model = CALLS[name][0](scope_on(hand_built.small())), hand_built.small()
+        with torch_defaults.set_to(default):
+            assert equal(CALLS[name][0](scope_on(model)), plain)
+
+    def test_a_network_built_in_float64(self, name: str) -> None:
+        narrow = hand_built.small()
+        plain = CALLS[name][0](scope_on(narrow))
+        with torch_defaults.set_to("float64"):
+            model = hand_built.small()
+            assert next(model.parameters()).dtype == torch.float64
+            model.load_state_dict(narrow.state_dict())
+            wide = CALLS[name][0](scope_on(model))
+        for one, other in zip(plain.arrays(), wide.arrays(), strict=True):
+            assert np.allclose(one.array, other.array, rtol=1e-2, atol=1e-3, equal_nan=True), one.name
 
     def test_store_round_trip(self, name: str, tmp_path: Path) -> None:
         made = CALLS[name][0](scope_on(hand_built.small()))

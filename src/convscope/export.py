@@ -38,7 +38,7 @@ class DetectorModule(nn.Module):
         row = METHODS.index(method)
         threshold = detector.thresholds[("maps", "output", "probe").index(method)]
         for name, values in (("weights", detector.weights[row]), ("offsets", detector.offsets[row]), ("thresholds", threshold)):
-            self.register_buffer(name, torch.tensor(np.asarray(values), dtype=torch.float32))
+            self.register_buffer(name, torch.tensor(np.asarray(values), dtype=torch.float32, device="cpu"))
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's map (n c h w) to scores (n label) and alarms (n label), bool."""
@@ -60,7 +60,7 @@ class DetectorNetwork(nn.Module):
         super().__init__()
         self.below, self.head, self.classes = below, head, head.classes
         for name, values in (("mean", scope.inputs.mean), ("std", scope.inputs.std)):
-            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1))
+            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32, device="cpu").view(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n 3 h w) in [0,1] to scores (n label) and alarms (n label), bool."""
@@ -108,7 +108,7 @@ def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "
     module, _, call = detector.layer.partition(":")
     head, name = DetectorModule(detector, method), module if call in ("", "0") else f"{module}_{call}"  # tracing's name of later calls
     size = 2, 3, scope.inputs.height, scope.inputs.width
-    images = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(size, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu")
     expected, _ = head(scope.layers[detector.layer].channels_first(scope.activations(images, detector.layer)[detector.layer]).cpu())
     try:
         below = create_feature_extractor(frozen_copy(scope.model), {name: "maps"}, suppress_diff_warning=True)
@@ -144,7 +144,7 @@ def detector_onnx(module: DetectorModule | DetectorNetwork, path: str | Path, *,
     except ImportError:
         raise NotInstalled("ONNX needs onnx and onnxscript", "onnx") from None
     channels = module.weights.shape[1] if isinstance(module, DetectorModule) else 3
-    example = torch.zeros(2, channels, *(size or (7, 7)))
+    example = torch.zeros(2, channels, *(size or (7, 7)), dtype=torch.float32, device="cpu")
     moving = {0: "n", 2: "h", 3: "w"} if head and size is None else {0: "n"}
     options: dict[str, Any] = {
         "input_names": ["maps" if head else "images"],

@@ -28,7 +28,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 @pytest.fixture
 def in_double() -> Generator[None]:
-    """New tensors are float64, so that whole runs are."""
+    """The twin's new tensors are float64; what is tested is in float64 because its network is."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -78,7 +78,8 @@ def start_generator(layer: str, unit: int, purpose: str, seed: int = 0) -> torch
 
 
 def eight_bit_noise(layer: str, unit: int, side: int, low: int, high: int) -> Tensor:
-    return (low + (high - low) * torch.rand(1, 3, side, side, generator=start_generator(layer, unit, "start"))).floor() / 255
+    noise = torch.rand(1, 3, side, side, generator=start_generator(layer, unit, "start"), dtype=torch.float32).double()
+    return (low + (high - low) * noise).floor() / 255
 
 
 def column(values: tuple[float, ...]) -> Tensor:
@@ -160,7 +161,7 @@ def test_fourier_recipes_slowly(double: Scope, recipe: str) -> None:
     plan = RECIPES[recipe]
     value, mean, std = value_of(double, 4, 3), column(MEAN), column(STD)
     start, views = start_generator("4", 3, "start"), start_generator("4", 3, "views")
-    spectrum = 0.01 * torch.randn(3, side, side // 2 + 1, 2, generator=start)[None]
+    spectrum = 0.01 * torch.randn(3, side, side // 2 + 1, 2, generator=start, dtype=torch.float32).double()[None]
     matrix = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
     matrix = matrix / max(float(matrix[:, c].square().sum().sqrt()) for c in range(3))
     frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None])
@@ -174,12 +175,12 @@ def test_fourier_recipes_slowly(double: Scope, recipe: str) -> None:
     for step in range(1, steps + 1):
         done = (step - 1) / (steps - 1)
         if recipe == "crops":
-            share, y, x = torch.rand(3, generator=views).tolist()
+            share, y, x = torch.rand(3, generator=views, dtype=torch.float32).tolist()
             low, high = 0.6 + (0.2 - 0.6) * done, 1.0 + (0.6 - 1.0) * done
             size = low + (high - low) * share
             look, seen = torch.tensor([[size, 0.0, (2 * x - 1) * (1 - size)], [0.0, size, (2 * y - 1) * (1 - size)]]), 10
         else:
-            share, turn, still, y0, x0, y1, x1 = torch.rand(7, generator=views).tolist()
+            share, turn, still, y0, x0, y1, x1 = torch.rand(7, generator=views, dtype=torch.float32).tolist()
             angle = 0.0 if still < 5 / 26 else math.radians(10 * (2 * turn - 1))
             seen = side + 2 * 3 - 4
             zoom = seen / side / (0.9 + 0.2 * share)
@@ -191,7 +192,7 @@ def test_fourier_recipes_slowly(double: Scope, recipe: str) -> None:
                     [zoom * math.sin(angle), zoom * math.cos(angle), 2 * down / side],
                 ]
             )
-        noise = plan.noise * torch.randn(3, seen, seen, generator=views)[None] if plan.noise else 0.0
+        noise = plan.noise * torch.randn(3, seen, seen, generator=views, dtype=torch.float32).double()[None] if plan.noise else 0.0
         score, gradient = gradient_of(lambda n: value((sampled_slowly(painted(n), look, seen) + noise - mean) / std), spectrum)  # noqa: B023
         trace.append(score)
         first, second = 0.9 * first - 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
@@ -627,7 +628,7 @@ def test_copies_by_hand(double: Scope) -> None:
     """The second copy is the slow twin from a start of its own."""
     made = convscope.feature_visualization(double, "4", 3, copies=2, recipe="multiscale", size=16, stages=1, steps=4)
     generator = torch.Generator().manual_seed(derive_seed(0, "feature_visualization", "4", 3, 0, "start", "copy", 1))
-    start = (150 + 30 * torch.rand(1, 3, 16, 16, generator=generator)).floor() / 255
+    start = (150 + 30 * torch.rand(1, 3, 16, 16, generator=generator, dtype=torch.float32).double()).floor() / 255
     value, mean, std = value_of(double, 4, 3), column(MEAN), column(STD)
     normalized, trace = adam_slowly(value, (start - mean) / std, 4, 0.1, 1e-6)
     np.testing.assert_allclose(made.history[1], trace, rtol=1e-9, atol=1e-12)
@@ -658,7 +659,7 @@ def test_diversity_by_hand(double: Scope) -> None:
     starts = []
     for copy in ((), ("copy", 1)):
         generator = torch.Generator().manual_seed(derive_seed(0, "feature_visualization", "4", 3, 0, "start", *copy))
-        starts.append((150 + 30 * torch.rand(3, 16, 16, generator=generator)).floor() / 255)
+        starts.append((150 + 30 * torch.rand(3, 16, 16, generator=generator, dtype=torch.float32).double()).floor() / 255)
     values = double.activations(torch.stack(starts), "4")["4"]
     grams = [(value.flatten(1) @ value.flatten(1).T) for value in values]
     cosine = float((grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm())

@@ -208,7 +208,7 @@ class lean_pass(TorchFunctionMode):
         count = -(-len(asked) // _BLOCK) * _BLOCK
         if weight is None or convolution.arguments[8] != 1 or 2 * count > len(weight):
             return
-        some = torch.tensor([*asked, *[asked[0]] * (count - len(asked))], device=weight.device)
+        some = torch.tensor([*asked, *[asked[0]] * (count - len(asked))], dtype=torch.int64, device=weight.device)
         plan = self._convolutions[id(weight)]
         kernels, bias = plan.kernels or (weight, convolution.arguments[2])
         plan.kernels = kernels[some], None if bias is None else bias[some]

@@ -79,9 +79,9 @@ class Stem:
 
 def _taps(length: int, padding: int, stride: int, side: int) -> tuple[int, Tensor]:
     """For each pixel of a block and each gradient that it reads, the kernel tap between them: (first gradient's offset, (side reach))."""
-    pixels = torch.arange(side) + padding
+    pixels = torch.arange(side, dtype=torch.int64, device="cpu") + padding
     first, last = -((length - 1 - padding) // stride), (side - 1 + padding) // stride
-    taps = pixels[:, None] - stride * torch.arange(first, last + 1)
+    taps = pixels[:, None] - stride * torch.arange(first, last + 1, dtype=torch.int64, device="cpu")
     return first, torch.where((taps >= 0) & (taps < length), taps, length)
 
 

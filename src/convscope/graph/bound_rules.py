@@ -157,7 +157,7 @@ def convolution(call: BoundedCall) -> Bounds | None:
         ups, downs = (values.view(groups, -1).repeat_interleave(repeats, 0) for values in (up, down))
         return (positive * ups + negative * downs).sum(1)
 
-    offset = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.detach().double().cpu()
+    offset = torch.zeros(len(weight), dtype=torch.float64, device="cpu") if bias is None else bias.detach().double().cpu()
     total = weighted(padded.magnitude, -padded.magnitude) + offset.abs()
     made = Bounds(weighted(padded.low, padded.high) + offset, weighted(padded.high, padded.low) + offset)
     return made.widened(total * _sum_rounding(weight[0].numel(), call.rounding))
@@ -173,7 +173,7 @@ def dense(call: BoundedCall) -> Bounds | None:
     bias, source, weight = call.arguments[:3] if len(call.arguments) > 2 else (None, *call.arguments[:2])
     if not isinstance(source, Bounds) or not isinstance(weight, Tensor) or isinstance(bias, Bounds) or weight.ndim != 2:
         return None
-    offset = torch.zeros(weight.shape[1], dtype=torch.float64) if bias is None else bias.detach().double().cpu()
+    offset = torch.zeros(weight.shape[1], dtype=torch.float64, device="cpu") if bias is None else bias.detach().double().cpu()
     middle, radius = (source.low + source.high) / 2, (source.high - source.low) / 2
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for part in weight.detach().split(_COLUMNS, 1):  # in double precision, the weights of a large dense layer are a gigabyte
@@ -249,7 +249,7 @@ def _operands(call: BoundedCall) -> tuple[Bounds | None, Bounds | None]:
         if isinstance(value, Bounds):
             return value if len(value.low) == width else None
         if isinstance(value, (int, float)) and math.isfinite(value):
-            return Bounds(*(torch.full((width,), float(value), dtype=torch.float64) for _ in range(2)))
+            return Bounds(*(torch.full((width,), float(value), dtype=torch.float64, device="cpu") for _ in range(2)))
         return None
 
     return read(call.arguments[0]), read(call.arguments[1])

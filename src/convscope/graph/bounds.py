@@ -30,7 +30,7 @@ def bounds_of(graph: Graph, mean: Sequence[float], std: Sequence[float], *, exac
     Returns:
         A list as long as ``graph.nodes``; None where nothing is known.
     """
-    shift, scale = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+    shift, scale = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (mean, std))
     box = Bounds((0 - shift) / scale, (1 - shift) / scale)
     found: list[Bounds | None] = [box.widened(box.magnitude * 1e-6)]
     for node in graph.nodes[1:]:

@@ -101,10 +101,13 @@ def _write(read: Tensor, crops: Crops, spatial: Spatial | None, windows: Windows
     own, height, width = crops.windows, windows.height, windows.width
     values = _cells(crops.value, spatial, len(windows.y))[0].reshape(-1, read.shape[1])
     top, left, count = crops.offsets[0] - offsets[0], crops.offsets[1] - offsets[1], len(read) - 1
-    target = _index(top, left, own.height, own.width, width) + torch.arange(0, count, height * width, device=read.device)[:, None, None]
+    target = (
+        _index(top, left, own.height, own.width, width)
+        + torch.arange(0, count, height * width, dtype=torch.int64, device=read.device)[:, None, None]
+    )
     if _exceeds(own, windows):
-        row = top[:, None] + torch.arange(own.height, device=read.device)
-        column = left[:, None] + torch.arange(own.width, device=read.device)
+        row = top[:, None] + torch.arange(own.height, dtype=torch.int64, device=read.device)
+        column = left[:, None] + torch.arange(own.width, dtype=torch.int64, device=read.device)
         inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
         target = torch.where(inside, target, count)
     read.index_copy_(0, target.flatten(), values)
@@ -112,7 +115,9 @@ def _write(read: Tensor, crops: Crops, spatial: Spatial | None, windows: Windows
 
 def _index(y: Tensor, x: Tensor, height: int, width: int, columns: int) -> Tensor:
     """Cell numbers of windows in a map of so many columns, (batch height width)."""
-    inside = torch.arange(height, device=y.device)[:, None] * columns + torch.arange(width, device=y.device)
+    inside = torch.arange(height, dtype=torch.int64, device=y.device)[:, None] * columns + torch.arange(
+        width, dtype=torch.int64, device=y.device
+    )
     return (y * columns + x)[:, None, None] + inside
 
 

@@ -153,8 +153,8 @@ class Rerun:
         image, batch = self._cached[0], len(boxes)
         windows, own = planned or self._full_map(0, batch), offsets[None if planned is None else 0]
         inside = torch.from_numpy(boxes).to(image.device)
-        rows = own[0][:, None] + torch.arange(windows.height, device=image.device)
-        columns = own[1][:, None] + torch.arange(windows.width, device=image.device)
+        rows = own[0][:, None] + torch.arange(windows.height, dtype=torch.int64, device=image.device)
+        columns = own[1][:, None] + torch.arange(windows.width, dtype=torch.int64, device=image.device)
         in_rows = (rows >= inside[:, 0:1]) & (rows < inside[:, 2:3])
         in_columns = (columns >= inside[:, 1:2]) & (columns < inside[:, 3:4])
         old, new = (crop(value, self.nodes[0].spatial, windows, own) for value in (image, source.to(image)))

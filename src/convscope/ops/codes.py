@@ -61,7 +61,9 @@ class Reallocate:
     seed: int = 0
 
     def __call__(self, code: Tensor) -> Tensor:
-        draws = torch.randn(len(code), generator=Generator().manual_seed(derive_seed(self.seed, "reallocate")))
+        draws = torch.randn(
+            len(code), generator=Generator("cpu").manual_seed(derive_seed(self.seed, "reallocate")), dtype=torch.float32, device="cpu"
+        )
         return reallocated(code, (3 + 1000 * draws).abs().clamp(min=1e-3).to(code))
 
     def __str__(self) -> str:

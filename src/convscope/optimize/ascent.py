@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor
 
 from convscope.fast.memory import reusing_memory, trimming_heap
+from convscope.optimize.minimizers import adam_of
 from convscope.optimize.objective import Objective
-from convscope.optimize.parameterizations import PARAMETERIZATIONS, Parameterization
+from convscope.optimize.parameterizations import PARAMETERIZATIONS, Parameterization, started
 from convscope.optimize.recipes import Recipe
 from convscope.optimize.transforms import warp
 from convscope.scope import Scope
@@ -45,7 +46,7 @@ class Job:
         copies = ("copy", copy) if copy else ()
 
         def generator(purpose: str) -> Generator:
-            return Generator().manual_seed(derive_seed(seed, "feature_visualization", layer, name, attempt, purpose, *copies))
+            return Generator("cpu").manual_seed(derive_seed(seed, "feature_visualization", layer, name, attempt, purpose, *copies))
 
         return cls(unit, generator("start"), generator("views"))
 
@@ -100,7 +101,7 @@ def ascend(
     """
     form = PARAMETERIZATIONS[recipe.parameterization](scope.inputs, recipe.start_range)
     sides = recipe.sides(max(scope.inputs.height, scope.inputs.width))
-    parameters = form.start(sides[0], sides[0], [job.start for job in jobs]).to(scope.device)
+    parameters = started(form, sides[0], sides[0], [job.start for job in jobs], scope)
     history: list[Tensor] = []
     with reusing_memory(scope.fast), scope.session(scope.resolve("optimize"), lean=not redirect):
         for stage, side in enumerate(sides):
@@ -141,8 +142,8 @@ def score_start(scope: Scope, jobs: Sequence[Job], objective_of: ObjectiveOf, re
     with scope.session(scope.resolve("optimize")), torch.enable_grad():
         for first in range(0, len(jobs), at_once):
             batch = jobs[first : first + at_once]
-            generators = [Generator().manual_seed(job.start.initial_seed()) for job in batch]
-            parameters = form.start(side, side, generators).to(scope.device).requires_grad_()
+            generators = [Generator("cpu").manual_seed(job.start.initial_seed()) for job in batch]
+            parameters = started(form, side, side, generators, scope).requires_grad_()
             score = objective_of(batch)(scope, form.image(parameters, side, side))
             (gradient,) = torch.autograd.grad(score.sum(), parameters)
             scores += score.tolist()
@@ -196,9 +197,9 @@ def _run_stage(
     """Optimizes `parameters` in place for one stage; returns the objective and its followed part at every step, (2 n steps)."""
     adam = None
     if recipe.optimizer == "adam":
-        adam = torch.optim.Adam([parameters], lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        adam = adam_of(parameters, recipe.learning_rate, recipe.weight_decay)
     transform = recipe.random_transform()
-    trace = torch.empty(2, len(jobs), recipe.steps)
+    trace = torch.empty(2, len(jobs), recipe.steps, dtype=parameters.dtype, device="cpu")
     for step in range(recipe.steps):
         with torch.enable_grad(), redirected_relu() if step < redirected_steps else nullcontext():
             images = form.image(parameters, side, side)
@@ -208,7 +209,7 @@ def _run_stage(
                 images = warp(images, matrices, transform.output_side(side))
             if recipe.noise:
                 shape = images.shape[1:]
-                noise = torch.stack([torch.randn(shape, generator=job.transforms) for job in jobs])
+                noise = torch.stack([torch.randn(shape, generator=job.transforms, dtype=torch.float32, device="cpu") for job in jobs])
                 images = images + recipe.noise * noise.to(images)
             images = images.contiguous(memory_format=torch.channels_last)  # the faster layout, here
             values = objective.read(scope, images)

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from convscope.errors import BadInput
 from convscope.fast.memory import reusing_memory, trimming_heap
 from convscope.optimize.minimizers import Minimizer, find_minimizer
-from convscope.optimize.parameterizations import PARAMETERIZATIONS, Fourier, MeanSubtracted, NormalizedPixels, Parameterization
+from convscope.optimize.parameterizations import PARAMETERIZATIONS, Fourier, MeanSubtracted, NormalizedPixels, Parameterization, started
 from convscope.optimize.recipes import DescentRecipe
 from convscope.progress import task
 from convscope.scope import Inputs, Scope
@@ -49,9 +49,9 @@ class Minimized:
 
 def tabulated(history: History, value: Callable[[int, dict[str, float]], float]) -> Tensor:
     """A value of (item, terms) at every evaluation, (n steps), NaN after an item's last one."""
-    table = torch.full((len(history), max(map(len, history))), torch.nan)
+    table = torch.full((len(history), max(map(len, history))), torch.nan, dtype=torch.float32, device="cpu")
     for item, steps in enumerate(history):
-        table[item, : len(steps)] = torch.tensor([value(item, terms) for terms in steps])
+        table[item, : len(steps)] = torch.tensor([value(item, terms) for terms in steps], dtype=torch.float32, device="cpu")
     return table
 
 
@@ -85,10 +85,9 @@ def minimize(
     form = _form(recipe, scope.inputs)
     bands = {"groups": form.bands(*canvas).to(scope.device)} if recipe.banded and isinstance(form, Fourier) else {}
     if recipe.start == "content" and content is not None and isinstance(form, NormalizedPixels | MeanSubtracted):
-        starts = form.parameters(content)
+        starts = form.parameters(content).to(scope.device)
     else:
-        starts = form.start(*canvas, [Generator().manual_seed(derive_seed(seed, technique, "start")) for _ in range(count)])
-    starts = starts.to(scope.device)
+        starts = started(form, *canvas, [Generator("cpu").manual_seed(derive_seed(seed, technique, "start")) for _ in range(count)], scope)
     make = find_minimizer(recipe.optimizer, recipe.steps, **recipe.options, **bands)
     with task(title, count * recipe.steps) as advance:
 

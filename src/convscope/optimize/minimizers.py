@@ -151,10 +151,18 @@ def _two_loops(gradient: Tensor, pairs: deque[tuple[Tensor, Tensor, float]], ini
     return direction
 
 
+def adam_of(parameters: Tensor, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+    """torch's Adam for one tensor. Its state is made here, since torch would count the steps on its default device."""
+    optimizer = torch.optim.Adam([parameters], lr=learning_rate, weight_decay=weight_decay)
+    moments = {name: torch.zeros_like(parameters, memory_format=torch.preserve_format) for name in ("exp_avg", "exp_avg_sq")}
+    optimizer.state[parameters] = {"step": torch.zeros((), dtype=torch.float32, device="cpu"), **moments}
+    return optimizer
+
+
 def adam(start: Tensor, evaluations: int, *, learning_rate: float = 0.05) -> Minimizer:
     """Adam (Kingma and Ba 2015): torch's, with its default decay rates 0.9 and 0.999."""
     parameters = start.clone()
-    optimizer = torch.optim.Adam([parameters], lr=learning_rate)
+    optimizer = adam_of(parameters, learning_rate)
     for _ in range(evaluations):
         _, parameters.grad = yield parameters.detach().clone()
         optimizer.step()

@@ -67,8 +67,8 @@ class Values(Mapping[str, Tensor]):
         value = self._values[layer]
         if layer in self._units:
             units = [self._units[layer].index(unit) for unit in as_list(units)]
-        index = torch.as_tensor(units, device=value.device).expand(len(value))
-        return wide(value[torch.arange(len(value), device=value.device), index])
+        index = torch.as_tensor(units, dtype=torch.int64, device=value.device).expand(len(value))
+        return wide(value[torch.arange(len(value), dtype=torch.int64, device=value.device), index])
 
     def rows(self, part: slice) -> Values:
         """The values of some images of the batch."""

@@ -93,7 +93,7 @@ def direction(layer: str, vector: Tensor | np.ndarray | Sequence[float], *, cosi
     Source:
         Lucid's `objectives.direction`.
     """
-    along = torch.as_tensor(vector)
+    along = vector if isinstance(vector, Tensor) else torch.from_numpy(np.array(vector, np.float64))
     if along.ndim != 1 or not len(along) or not bool(torch.isfinite(along).all()):
         raise BadInput(f"direction: expected finite values (c,), one per unit of the layer, got shape {tuple(along.shape)}")
 
@@ -115,7 +115,7 @@ def class_evidence(units: int | Sequence[int]) -> Objective:
 
     def score(values: Values, _images: Tensor) -> Tensor:
         logits = values[OUTPUT].flatten(1)
-        index = torch.as_tensor(units, device=logits.device).expand(len(logits))[:, None]
+        index = torch.as_tensor(units, dtype=torch.int64, device=logits.device).expand(len(logits))[:, None]
         own = logits.gather(1, index)[:, 0]
         return own - logits.scatter(1, index, -torch.inf).logsumexp(1)
 

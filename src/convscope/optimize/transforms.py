@@ -18,7 +18,7 @@ class Transform(Protocol):
     """Draws random affine transforms."""
 
     def draw(self, generator: Generator, progress: float, side: int) -> Tensor:
-        """One transform: affine matrix (2 3) from normalized output coordinates to normalized image coordinates.
+        """One transform: affine matrix (2 3), float64, from normalized output coordinates to normalized image coordinates.
 
         Args:
             generator: The image's own random generator.
@@ -48,9 +48,11 @@ class RandomCrops:
 
     def draw(self, generator: Generator, progress: float, side: int) -> Tensor:  # noqa: ARG002 - shares do not depend on pixels
         low, high = (a + (b - a) * progress for a, b in zip(self.start, self.end, strict=True))
-        share, y, x = torch.rand(3, generator=generator).tolist()
+        share, y, x = torch.rand(3, generator=generator, dtype=torch.float32, device="cpu").tolist()
         scale = low + (high - low) * share
-        return torch.tensor([[scale, 0.0, (2 * x - 1) * (1 - scale)], [0.0, scale, (2 * y - 1) * (1 - scale)]])
+        return torch.tensor(
+            [[scale, 0.0, (2 * x - 1) * (1 - scale)], [0.0, scale, (2 * y - 1) * (1 - scale)]], dtype=torch.float64, device="cpu"
+        )
 
     def output_side(self, side: int) -> int:  # noqa: ARG002 - the same for every image
         return self.size
@@ -77,7 +79,7 @@ class RandomAffine:
     rotate: float
 
     def draw(self, generator: Generator, progress: float, side: int) -> Tensor:  # noqa: ARG002 - the same from start to end
-        share, turn, still, y0, x0, y1, x1 = torch.rand(7, generator=generator).tolist()
+        share, turn, still, y0, x0, y1, x1 = torch.rand(7, generator=generator, dtype=torch.float32, device="cpu").tolist()
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * share
         angle = 0.0 if still < 5 / 26 else math.radians(self.rotate * (2 * turn - 1))
         shift_y, shift_x = (
@@ -87,7 +89,7 @@ class RandomAffine:
         )
         zoom = self.output_side(side) / side / scale  # the output is wider than the image by what padding leaves
         cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
-        return torch.tensor([[cos, -sin, 2 * shift_x / side], [sin, cos, 2 * shift_y / side]])
+        return torch.tensor([[cos, -sin, 2 * shift_x / side], [sin, cos, 2 * shift_y / side]], dtype=torch.float64, device="cpu")
 
     def output_side(self, side: int) -> int:
         return side + 2 * self.pad - sum(self.jitter)

@@ -57,7 +57,7 @@ class HistogramCounter:
             torch.zeros(count * width, dtype=torch.int32, device=device) for count, width in zip(channels, self.widths, strict=True)
         ]
         self.bases = [
-            (torch.arange(count, device=device) * width - low).int()
+            (torch.arange(count, dtype=torch.int64, device=device) * width - low).int()
             for count, width, low in zip(channels, self.widths, self.lowest, strict=True)
         ]
         self.one = torch.ones(1, dtype=torch.int32, device=device)

@@ -92,7 +92,7 @@ def reduce_maps(maps: Tensor, numbers: Sequence[int]) -> ChannelStatistics:
     row = rows.view(n, h, w, c).gather(1, y[:, None, None].expand(n, 1, w, c))[:, 0]
     positions = (y * w + _first(row, maximum)).int()
     mean = (total.sum(1, dtype=torch.float64) / (h * w)).float()
-    chosen = sample_positions(tuple(numbers), h, w) + torch.arange(n)[:, None] * (h * w)
+    chosen = sample_positions(tuple(numbers), h, w) + torch.arange(n, dtype=torch.int64, device="cpu")[:, None] * (h * w)
     samples = rows.view(n * h * w, c)[chosen.to(maps.device)].float()
     return ChannelStatistics(maximum.float(), mean, positions, above.sum(1, dtype=torch.int32), samples)
 
@@ -137,7 +137,7 @@ def sample_positions(numbers: tuple[int, ...], h: int, w: int) -> Tensor:
     Nothing is random: an image has the same samples in any batch, shard or process.
     """
     if h * w == 1:
-        return torch.zeros(len(numbers), 1, dtype=torch.long)
+        return torch.zeros(len(numbers), 1, dtype=torch.int64, device="cpu")
     points = np.asarray(numbers, np.float64)[:, None] * SAMPLES + np.arange(SAMPLES)
     y, x = (np.floor(size * np.modf(0.5 + points / _PLASTIC**power)[0]) for size, power in ((h, 1), (w, 2)))
     return torch.from_numpy((y * w + x).astype(np.int64))

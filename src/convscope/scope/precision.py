@@ -37,7 +37,7 @@ def _measured_faster() -> bool:
     with torch.autocast("cpu", enabled=False), torch.no_grad():
         for _ in range(6):
             for kind in best:
-                matrix = torch.ones(512, 512, dtype=kind)
+                matrix = torch.ones(512, 512, dtype=kind, device="cpu")
                 begun = time.perf_counter()
                 _ = matrix @ matrix
                 best[kind] = min(best[kind], time.perf_counter() - begun)

@@ -251,7 +251,9 @@ class Scope:
             if layer.name in units:
                 asked = units[layer.name]
                 index = range(len(asked)) if lean and layer.node in lean.narrow else asked
-                values[layer.name] = values[layer.name].index_select(layer.channel_axis + 1, torch.tensor(list(index), device=self.device))
+                values[layer.name] = values[layer.name].index_select(
+                    layer.channel_axis + 1, torch.tensor(list(index), dtype=torch.int64, device=self.device)
+                )
         return values
 
     def _lean_pass(self, session: Session, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:

@@ -115,8 +115,8 @@ def _project(
     maps = _as_maps(layer, value)
     positions = _positions(maps[:, units], position, layer.name)
     y, x = positions.unbind(2)
-    everyone = torch.arange(len(images), device=value.device)
-    values = maps[everyone[:, None], torch.tensor(units, device=value.device), y, x]
+    everyone = torch.arange(len(images), dtype=torch.int64, device=value.device)
+    values = maps[everyone[:, None], torch.tensor(units, dtype=torch.int64, device=value.device), y, x]
     std = torch.tensor(scope.inputs.std, dtype=value.dtype, device=value.device).view(3, 1, 1)
 
     def back(part: slice) -> Tensor:
@@ -148,7 +148,7 @@ def _positions(maps: Tensor, position: object, layer: str) -> Tensor:
     y, x = position
     if not (0 <= y < height and 0 <= x < width):
         raise BadInput(f"layer {layer} has positions (0, 0) to ({height - 1}, {width - 1}), got {tuple(position)}")
-    return torch.tensor([y, x], device=maps.device).expand(*maps.shape[:2], 2)
+    return torch.tensor([y, x], dtype=torch.int64, device=maps.device).expand(*maps.shape[:2], 2)
 
 
 def _boxes(scope: Scope, layer: str, positions: np.ndarray, size: tuple[int, int]) -> np.ndarray:

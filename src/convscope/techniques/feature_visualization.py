@@ -349,13 +349,13 @@ def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goa
         objective = goal.score_of(batch)
         names = list(dict.fromkeys([layer.name, before, *sorted(objective.layers)]))
         values = scope.run(images[part], names, channels_first=True)
-        index = torch.arange(len(batch)), torch.tensor(_units(batch))
+        index = torch.arange(len(batch), dtype=torch.int64, device="cpu"), torch.tensor(_units(batch), dtype=torch.int64, device="cpu")
         own, raw = (
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
         )
         scored = objective.score(Values(values), images[part])
         means = torch.stack([raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
-        without = torch.tensor([job.unit is None for job in batch])
+        without = torch.tensor([job.unit is None for job in batch], dtype=torch.bool, device="cpu")
         return torch.cat([scored[None], torch.where(without.to(means.device), torch.nan, means)])
 
     batches = max(1, scope.fitting(images.shape[-2] * images.shape[-1]) // group)

@@ -114,7 +114,9 @@ def inversion(
         originals=batch,
         error=errors.mean(1).unflatten(0, count),
         layer_errors=errors.unflatten(0, count),
-        losses=torch.tensor([[steps[-1][term] for term in terms] for steps in history]).unflatten(0, count),
+        losses=torch.tensor([[steps[-1][term] for term in terms] for steps in history], dtype=torch.float32, device="cpu").unflatten(
+            0, count
+        ),
         history=tabulated(history, lambda item, values: loss.normalized(values["code"], item)).unflatten(0, count),
         layers=tuple(names),
         edits=tuple(map(edit_name, edits)),
@@ -159,7 +161,16 @@ class _Loss:
     ) -> _Loss:
         if not names or (recipe.optimizer == "paper" and len(names) > 1):
             raise BadInput("optimizer 'paper' inverts the code of one layer" if names else "no layer asked for")
-        loss = cls(scope, tuple(names), (), torch.empty(0), prior, average_pooling if pooling == "average" else nullcontext, recipe, seed)
+        loss = cls(
+            scope,
+            tuple(names),
+            (),
+            torch.empty(0, dtype=torch.float32, device="cpu"),
+            prior,
+            average_pooling if pooling == "average" else nullcontext,
+            recipe,
+            seed,
+        )
         with scope.session("float32"), torch.no_grad(), large_enough(batch.shape[-2], batch.shape[-1]):
             images = batch.to(scope.device).contiguous(memory_format=torch.channels_last)  # half the time, on a CPU
             codes = [torch.cat(parts) for parts in zip(*scope.in_batches(images, loss.codes), strict=True)]
@@ -218,7 +229,7 @@ def _shifted(images: Tensor, items: Sequence[int], step: int, jitter: int, seed:
     height, width = (length - jitter + 1 for length in images.shape[-2:])
     windows: list[Tensor] = []
     for image, item in zip(images, items, strict=True):
-        generator = Generator().manual_seed(derive_seed(seed, "inversion", "jitter", item, step))
-        y, x = torch.randint(jitter, (2,), generator=generator).tolist()
+        generator = Generator("cpu").manual_seed(derive_seed(seed, "inversion", "jitter", item, step))
+        y, x = torch.randint(jitter, (2,), generator=generator, dtype=torch.int64, device="cpu").tolist()
         windows.append(image[:, y : y + height, x : x + width])
     return torch.stack(windows)

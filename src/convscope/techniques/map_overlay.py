@@ -78,8 +78,8 @@ def map_overlay(
     if asked is None:
         picked = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :top]
     else:
-        picked = torch.tensor(asked, device=maps.device).expand(len(maps), -1)
-    rows = torch.arange(len(maps), device=maps.device)[:, None]
+        picked = torch.tensor(asked, dtype=torch.int64, device=maps.device).expand(len(maps), -1)
+    rows = torch.arange(len(maps), dtype=torch.int64, device=maps.device)[:, None]
     return MapOverlay(
         images=batch,
         units=picked,
@@ -105,5 +105,5 @@ def _full(maps: Tensor, picked: Tensor, scale: str) -> Tensor:
     elif scale == "layer":
         highest = highest.max().expand_as(highest)
     elif scale == "quantile":
-        highest = torch.tensor(np.quantile(maps.cpu().numpy(), QUANTILE)).to(maps).expand_as(highest)
+        highest = torch.full_like(highest, float(np.quantile(maps.cpu().numpy(), QUANTILE)))
     return highest.gather(1, picked).clamp(min=0)

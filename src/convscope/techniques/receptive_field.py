@@ -89,17 +89,17 @@ def _ends(scope: Scope, name: str, axis: int) -> np.ndarray:
 
 def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.ndarray:
     """(h w) squared gradient of the unit in the middle of the map with respect to the pixels, divided by its maximum."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "receptive_field", layer))
+    generator = torch.Generator("cpu").manual_seed(derive_seed(seed, "receptive_field", layer))
     size = 3, scope.inputs.height, scope.inputs.width
     if image is None:
-        images = torch.stack([torch.rand(size, generator=generator) for _ in range(SAMPLES)])
+        images = torch.stack([torch.rand(size, generator=generator, dtype=torch.float32, device="cpu") for _ in range(SAMPLES)])
     else:
         images = scope.inputs(image)[None].expand(SAMPLES, -1, -1, -1)
     known = scope.layers[layer]
-    cotangents = torch.zeros(SAMPLES, *known.shape)
+    cotangents = torch.zeros(SAMPLES, *known.shape, dtype=torch.float32, device="cpu")
     middle = [slice(None), *(length // 2 for length in known.shape)]
     middle[known.channel_axis + 1] = slice(None)
-    cotangents[tuple(middle)] = torch.randn(SAMPLES, known.channels, generator=generator)
+    cotangents[tuple(middle)] = torch.randn(SAMPLES, known.channels, generator=generator, dtype=torch.float32, device="cpu")
     _, pull = scope.vector_jacobian(images, layer)
     energy = pull(cotangents[None])[0].square().sum(1).mean(0)
     return (energy / energy.max().clamp(min=torch.finfo(energy.dtype).tiny)).cpu().numpy()

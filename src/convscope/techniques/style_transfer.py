@@ -113,7 +113,7 @@ def style_transfer(
         style_losses=after.unflatten(0, count),
         style_losses_before=before.unflatten(0, count),
         content_errors=errors.unflatten(0, count),
-        losses=torch.tensor([list(steps[-1].values()) for steps in history]).unflatten(0, count),
+        losses=torch.tensor([list(steps[-1].values()) for steps in history], dtype=torch.float32, device="cpu").unflatten(0, count),
         history=tabulated(history, lambda _, terms: sum(terms.values())).unflatten(0, count),
         statistic=statistic,
         content_layer=loss.content_layer,
@@ -136,7 +136,7 @@ class _Loss:
     alpha: float
     beta: float
     pooling: Callable[[], AbstractContextManager[Any]]
-    codes: Tensor = field(default_factory=lambda: torch.empty(0))
+    codes: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float32, device="cpu"))
     descriptors: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
     @classmethod

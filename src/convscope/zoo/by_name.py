@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import nn
 from convscope.errors import BadInput
 from convscope.names import near_hint
 from convscope.zoo import from_file, from_packages, from_textures, from_timm, from_torchvision
-from convscope.zoo.loaded import PRETRAINED, Loaded
+from convscope.zoo.loaded import PRETRAINED, Loaded, plain_defaults
 from convscope.zoo.weights_file import SUFFIXES
 
 RANDOM = "random"
@@ -40,7 +40,7 @@ def load_network(name: str, weights: str | Path | None = PRETRAINED) -> Loaded:
         raise BadInput(f"weights: expected 'pretrained', 'random', the path of a weights file, or None, got {type(weights).__name__}")
     if weights == RANDOM:
         weights = None
-    with _fixed_seed():
+    with _fixed_seed(), nullcontext() if from_file.is_file_name(name) else plain_defaults():
         loaded = _loader(name)(name, weights)
     return replace(loaded, name=name, weights=None if weights is None else str(weights))
 

@@ -1,12 +1,14 @@
-"""What the loaders of the zoo share: `Loaded`, which all return, a network that fits a file of weights, and optional packages."""
+"""What the loaders of the zoo share: `Loaded`, which all return, plain defaults, a network that fits a file of weights, packages."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from convscope.errors import BadInput, BadWeights, NotInstalled
@@ -16,6 +18,18 @@ from convscope.zoo.weights_file import WeightsFile
 
 PRETRAINED = "pretrained"
 """The value of `weights` that means the weights published with the network."""
+
+
+@contextmanager
+def plain_defaults() -> Generator[None]:
+    """Within the block, networks are built in float32 on the CPU, whatever torch's defaults are."""
+    before = torch.get_default_dtype()
+    with torch.device("cpu"):
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,9 @@ COLOR_CORRELATION = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03
 _BANDS = 10
 
 
-def color_matrix() -> Tensor:
+def color_matrix(dtype: torch.dtype = torch.float32) -> Tensor:
     """(3 3) matrix from decorrelated to RGB colours: COLOR_CORRELATION divided by its largest column norm."""
-    matrix = torch.tensor(COLOR_CORRELATION)
+    matrix = torch.tensor(COLOR_CORRELATION, dtype=dtype, device="cpu")
     return matrix / matrix.norm(dim=0).max()
 
 
@@ -44,31 +44,36 @@ class Fourier:
     start_range: tuple[float, float] = (0.0, 0.01)
     decay: float = 1.0
 
-    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
+    def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
         shape = 3, height, width // 2 + 1, 2
-        return self.start_range[1] * torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
+        draws = [torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
+        return self.start_range[1] * torch.stack(draws).to(dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:
-        scale = spectrum_scale(height, width, self.decay).to(parameters)
+        scale = spectrum_scale(height, width, self.decay, parameters.dtype).to(parameters)
         pixels = torch.fft.irfft2(torch.view_as_complex(parameters) * scale, s=(height, width)) / 4
-        return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix().to(parameters), pixels))
+        return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix(parameters.dtype).to(parameters), pixels))
 
     def bands(self, height: int, width: int) -> Tensor:
         """Which band each pair of parameters belongs to, (3 h w//2+1) from 0: ten of frequency, equally many octaves wide, a colour."""
-        frequency = _frequency(height, width).clamp(min=1 / max(height, width))
+        frequency = _frequency(height, width, torch.float32).clamp(min=1 / max(height, width))
         lowest, highest = frequency.min().log(), frequency.max().log()
         band = ((frequency.log() - lowest) / (highest - lowest).clamp(min=1e-6) * _BANDS).long().clamp(max=_BANDS - 1)
-        return band + _BANDS * torch.arange(3)[:, None, None]
+        return band + _BANDS * torch.arange(3, dtype=torch.int64, device="cpu")[:, None, None]
 
     def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
         raise BadInput("a Fourier image has one size from the start: use stages=1 with parameterization='fourier'")
 
 
-def spectrum_scale(height: int, width: int, decay: float = 1.0) -> Tensor:
+def spectrum_scale(height: int, width: int, decay: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
     """(h w//2+1) factors that give a white spectrum the 1/f^decay fall of natural images: sqrt(h w) / max(f, 1/max(h, w))^decay."""
-    return math.sqrt(height * width) / _frequency(height, width).clamp(min=1 / max(height, width)) ** decay
+    return math.sqrt(height * width) / _frequency(height, width, dtype).clamp(min=1 / max(height, width)) ** decay
 
 
-def _frequency(height: int, width: int) -> Tensor:
+def _frequency(height: int, width: int, dtype: torch.dtype) -> Tensor:
     """(h w//2+1), in cycles per pixel."""
-    return torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :])
+    down, across = (
+        torch.fft.fftfreq(height, dtype=dtype, device="cpu"),
+        torch.fft.rfftfreq(width, dtype=dtype, device="cpu"),
+    )
+    return torch.hypot(down[:, None], across[None, :])

@@ -26,9 +26,10 @@ class MeanSubtracted:
     inputs: Inputs
     start_range: tuple[float, float] = (-0.1, 0.1)
 
-    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
+    def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
         low, high = self.start_range
-        return low + (high - low) * torch.stack([torch.rand(3, height, width, generator=generator) for generator in generators])
+        draws = [torch.rand(3, height, width, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
+        return low + (high - low) * torch.stack(draws).to(dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
         return (parameters + _mean_color(parameters)) / 255

@@ -23,8 +23,8 @@ class Pixels:
     inputs: Inputs
     start_range: tuple[float, float] = (128, 148)
 
-    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
-        return noise_8bit(height, width, generators, self.start_range)
+    def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
+        return noise_8bit(height, width, generators, self.start_range, dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
         return parameters
@@ -38,8 +38,8 @@ class Pixels:
 class NormalizedPixels(Pixels):
     """Parameters are (x - mean) / std, so that a step of the optimizer is as long in every channel as it is for the network."""
 
-    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
-        return self.inputs.normalize(super().start(height, width, generators))
+    def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.inputs.normalize(super().start(height, width, generators, dtype))
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002
         return self.inputs.denormalize(parameters)
@@ -52,8 +52,8 @@ class NormalizedPixels(Pixels):
         return self.inputs.normalize(super().enlarge(self.inputs.denormalize(parameters), side, blur))
 
 
-def noise_8bit(height: int, width: int, generators: list[Generator], bounds: tuple[float, float]) -> Tensor:
+def noise_8bit(height: int, width: int, generators: list[Generator], bounds: tuple[float, float], dtype: torch.dtype) -> Tensor:
     """(n 3 h w) whole numbers drawn uniformly from [low, high), over 255; one image from each generator."""
     low, high = bounds
-    noise = torch.stack([torch.rand(3, height, width, generator=generator) for generator in generators])
-    return (low + (high - low) * noise).floor() / 255
+    draws = [torch.rand(3, height, width, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
+    return (low + (high - low) * torch.stack(draws).to(dtype)).floor() / 255

@@ -24,8 +24,8 @@ class Sigmoid:
     inputs: Inputs
     start_range: tuple[float, float] = (150, 180)
 
-    def start(self, height: int, width: int, generators: list[Generator]) -> Tensor:
-        return noise_8bit(height, width, generators, self.start_range)
+    def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
+        return noise_8bit(height, width, generators, self.start_range, dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - logits know their size
         return sigmoid_of_each(parameters)

@@ -53,7 +53,7 @@ def rendered(per_class: int, *, seed: int, size: int = 128, workers: int = 0) ->
     else:
         chunks = [render(*job) for job in jobs]
     pixels = torch.from_numpy(np.concatenate(chunks)).permute(0, 3, 1, 2)
-    return Images(pixels, torch.arange(len(CLASSES)).repeat_interleave(per_class))
+    return Images(pixels, torch.arange(len(CLASSES), dtype=torch.int64, device="cpu").repeat_interleave(per_class))
 
 
 def normalized(pixels: Tensor) -> Tensor:
@@ -62,7 +62,8 @@ def normalized(pixels: Tensor) -> Tensor:
 
 
 def _standard(images: Tensor) -> Tensor:
-    return (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    mean, std = (torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None] for values in (MEAN, STD))
+    return (images - mean) / std
 
 
 def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -78,19 +79,19 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """
     images = _cropped(pixels.float() / 255, generator)
     images = _recoloured(images, generator)
-    soft = torch.rand(len(images), generator=generator) < 0.33
+    soft = torch.rand(len(images), generator=generator, dtype=torch.float32, device="cpu") < 0.33
     images[soft] = _blurred(images[soft])
     _erase(images, generator)
-    deviation = 0.06 * torch.rand(len(images), 1, 1, 1, generator=generator) ** 2
-    return _standard(images + deviation * torch.randn(images.shape, generator=generator))
+    deviation = 0.06 * torch.rand(len(images), 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu") ** 2
+    return _standard(images + deviation * torch.randn(images.shape, generator=generator, dtype=torch.float32, device="cpu"))
 
 
 def _cropped(images: Tensor, generator: torch.Generator) -> Tensor:
     count = len(images)
-    side = SIDES[int(torch.randint(len(SIDES), (), generator=generator))]
-    scale = CROP[0] + (CROP[1] - CROP[0]) * torch.rand(count, generator=generator)
-    offset = (2 * torch.rand(count, 2, generator=generator) - 1) * (1.1 - scale)[:, None]
-    theta = torch.zeros(count, 2, 3)
+    side = SIDES[int(torch.randint(len(SIDES), (), generator=generator, dtype=torch.int64, device="cpu"))]
+    scale = CROP[0] + (CROP[1] - CROP[0]) * torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
+    offset = (2 * torch.rand(count, 2, generator=generator, dtype=torch.float32, device="cpu") - 1) * (1.1 - scale)[:, None]
+    theta = torch.zeros(count, 2, 3, dtype=torch.float32, device="cpu")
     theta[:, 0, 0] = theta[:, 1, 1] = scale
     theta[:, :, 2] = offset
     where = F.affine_grid(theta, [count, 3, side, side], align_corners=False)
@@ -99,26 +100,26 @@ def _cropped(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
     count = len(images)
-    contrast = 0.7 + 0.5 * torch.rand(count, 1, 1, 1, generator=generator)
-    tilt = 1 + 0.2 * (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1)
-    shift = 0.1 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
+    contrast = 0.7 + 0.5 * torch.rand(count, 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu")
+    tilt = 1 + 0.2 * (2 * torch.rand(count, 3, 1, 1, generator=generator, dtype=torch.float32, device="cpu") - 1)
+    shift = 0.1 * (2 * torch.rand(count, 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu") - 1)
     mean = images.mean((1, 2, 3), keepdim=True)
     grey = images.mean(1, keepdim=True)
-    colour = torch.rand(count, 1, 1, 1, generator=generator).sqrt()
+    colour = torch.rand(count, 1, 1, 1, generator=generator, dtype=torch.float32, device="cpu").sqrt()
     return ((grey + colour * (images - grey) - mean) * contrast * tilt + mean + shift).clamp(0, 1)
 
 
 def _blurred(images: Tensor) -> Tensor:
-    weights = torch.tensor([0.25, 0.5, 0.25])
+    weights = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float32, device="cpu")
     kernel = (weights[:, None] * weights[None, :]).expand(3, 1, 3, 3)
     return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
 
 def _erase(images: Tensor, generator: torch.Generator) -> None:
     count, side = len(images), images.shape[-1]
-    chosen = torch.rand(count, generator=generator) < 0.1
-    places = torch.rand(count, 2, generator=generator)
-    levels = torch.rand(count, 3, 1, 1, generator=generator)
+    chosen = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu") < 0.1
+    places = torch.rand(count, 2, generator=generator, dtype=torch.float32, device="cpu")
+    levels = torch.rand(count, 3, 1, 1, generator=generator, dtype=torch.float32, device="cpu")
     hole = side // 6
     for index in torch.nonzero(chosen).flatten().tolist():
         top, left = (places[index] * (side - hole)).long().tolist()

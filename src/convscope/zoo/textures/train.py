@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from convscope.zoo.loaded import plain_defaults
+
 from .dataset import Images, augmented, normalized, rendered
 from .generator import CLASSES, VERSION
 from .network import METADATA_KEY, SIZE, Textures, build
@@ -79,7 +81,7 @@ def train(
         The figures of the run.
     """
     start = time.perf_counter()
-    with _threads(threads):
+    with _threads(threads), plain_defaults():
         images = rendered(images_per_class, seed=seed, size=SIZE, workers=workers)
         report(f"{len(images.labels)} images rendered in {time.perf_counter() - start:.0f} s")
         network = _initial(seed).to(memory_format=torch.channels_last)
@@ -118,7 +120,7 @@ def _fit(
     decay: float,
     report: Callable[[str], None],
 ) -> list[float]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     steps = epochs * (len(images.labels) // batch)
     optimizer = torch.optim.AdamW(_groups(network, decay), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 2), pct_start=0.15, cycle_momentum=False)
@@ -143,7 +145,7 @@ def _fit(
 
 def _batches(images: Images, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the set once in random order, in full batches."""
-    order = torch.randperm(len(images.labels), generator=generator)
+    order = torch.randperm(len(images.labels), generator=generator, dtype=torch.int64, device="cpu")
     for part in order[: len(order) // batch * batch].split(batch):
         yield images.pixels[part], images.labels[part]
 
@@ -159,7 +161,7 @@ def _initial(seed: int) -> Textures:
     """Return the network with weights drawn from `seed`, leaving the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         network = build()
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator("cpu").manual_seed(seed + 1)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
