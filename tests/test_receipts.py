@@ -1,3 +1,4 @@
+import base64
 import io
 import struct
 import zlib
@@ -10,7 +11,7 @@ from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
 from convscope.errors import BadImage, BadInput, StoreConflict
-from convscope.receipts import atomic_write, png_bytes, read_receipt, write_png
+from convscope.receipts import atomic_write, png_bytes, published_bytes, read_receipt, write_png
 
 PICTURE = np.linspace(0, 1, 3 * 4 * 5).reshape(3, 4, 5).astype(np.float32)
 
@@ -108,3 +109,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         atomic_write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".webp"])
+def test_published_images_carry_their_receipt(tmp_path: Path, suffix: str) -> None:
+    image = np.random.default_rng(0).random((3, 40, 48), np.float32)
+    receipt = {"unit": 3, "name": '</convscope:receipt>\u2028<&"', "score": 0.1, "long": "x" * 5000}
+    data = published_bytes(image, receipt, suffix)
+    (tmp_path / f"a{suffix}").write_bytes(data)
+    assert read_receipt(tmp_path / f"a{suffix}") == receipt
+    assert data == published_bytes(image, receipt, suffix)
+    with Pillow.open(tmp_path / f"a{suffix}") as opened:
+        assert opened.size == (48, 40)
+    (tmp_path / f"b{suffix}").write_bytes(published_bytes(image, None, suffix))
+    with pytest.raises(StoreConflict, match="no receipt"):
+        read_receipt(tmp_path / f"b{suffix}")
+    # also tried: text that is no base64, a receipt that is a list
+    place = data.index(b"<convscope:receipt>") + 40
+    (tmp_path / f"c{suffix}").write_bytes(data[:place] + b"AAAA" + data[place + 4 :])
+    with pytest.raises(StoreConflict, match="damaged"):
+        read_receipt(tmp_path / f"c{suffix}")
+
+
+def test_a_receipt_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+
+    packed = base64.b64encode(zlib.compress(b" " * (65 * 2**20), 9))
+    (tmp_path / "a.webp").write_bytes(b"RIFF\0\0\0\0WEBP<convscope:receipt>" + packed + b"</convscope:receipt>")
+    with pytest.raises(StoreConflict, match="larger than 64 MiB"):
+        read_receipt(tmp_path / "a.webp")

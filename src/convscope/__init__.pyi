@@ -13,6 +13,7 @@ from .errors import ConvscopeError as ConvscopeError
 from .export import detector_module as detector_module
 from .export import detector_network as detector_network
 from .export import detector_onnx as detector_onnx
+from .galleries.atlas import atlas as atlas
 from .galleries.gallery import gallery as gallery
 from .galleries.redo import redo as redo
 from .ops.codes import FeatureMap as FeatureMap

@@ -1,12 +1,14 @@
-"""Receipts: PNG files whose ``iTXt`` chunk ``convscope`` holds, as JSON, how the image was made."""
+"""Receipts: image files that hold, as JSON, how the image was made: PNG in the ``iTXt`` chunk ``convscope``, AVIF and WebP in their XMP."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
 import math
 import os
+import re
 import secrets
 import struct
 import zlib
@@ -25,6 +27,18 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_BYTES = 2**29
 """Largest file whose receipt is read."""
 _LARGEST = 64 * 2**20
+_XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    'xmlns:convscope="urn:convscope:1">'
+    "<convscope:receipt>%s</convscope:receipt></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+"""The receipt in it is JSON, packed by zlib and written in base64: thousands of small images would otherwise be half receipts."""
+_IN_XMP = re.compile(rb"<convscope:receipt>([A-Za-z0-9+/=]*)</convscope:receipt>")
+LOSSY: dict[str, dict[str, Any]] = {
+    ".avif": {"format": "AVIF", "quality": 50, "speed": 8, "max_threads": 1},
+    ".webp": {"format": "WEBP", "quality": 60, "method": 4},
+}
+"""How images that are published are encoded; AVIF of quality 50 looks like WebP of quality 60 and takes two thirds of the bytes."""
 
 
 def write_png(path: str | Path, image: np.ndarray, receipt: Mapping[str, Any]) -> Path:
@@ -53,8 +67,34 @@ def png_bytes(image: np.ndarray, receipt: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def published_suffix() -> str:
+    """The suffix of images that a site publishes: ".avif", or ".webp" where Pillow was built without AVIF."""
+    from PIL import features
+
+    return ".avif" if features.check("avif") else ".webp"
+
+
+def published_bytes(image: np.ndarray, receipt: Mapping[str, Any] | None, suffix: str) -> bytes:
+    """The bytes of a small lossy image: AVIF or WebP, with a receipt in its XMP.
+
+    Args:
+        image: As for :func:`write_png`.
+        receipt: How the image was made; None: no receipt.
+        suffix: ".avif" or ".webp".
+    """
+    from PIL import Image as Pillow
+
+    more: dict[str, Any] = {}
+    if receipt is not None:
+        text = json.dumps(jsonable(receipt), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        more["xmp"] = (_XMP % base64.b64encode(zlib.compress(text.encode(), 9)).decode()).encode()
+    buffer = io.BytesIO()
+    Pillow.fromarray(to_bytes(image)).save(buffer, **LOSSY[suffix], **more)
+    return buffer.getvalue()
+
+
 def read_receipt(path: str | Path) -> dict[str, Any]:
-    """The receipt of a PNG file; reads no pixels.
+    """The receipt of a PNG, AVIF or WebP file; reads no pixels.
 
     Raises:
         BadImage: The file cannot be read, or is no intact PNG.
@@ -65,16 +105,16 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
         data = read_file(path, MOST_BYTES)
     except OSError as error:
         raise BadImage(f"{path}: cannot be read ({one_line(error)})") from error
-    for kind, body in _chunks(path, data):
-        if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0"):
-            try:
-                receipt = parse_json(_text(body))
-            except (ValueError, zlib.error) as error:
-                raise StoreConflict(f"{path}: its receipt is damaged ({error})") from error
-            if isinstance(receipt, dict):
-                return receipt
-            raise StoreConflict(f"{path}: its receipt is damaged (no table of parameters)")
-    raise StoreConflict(f"{path}: carries no receipt; only images written by convscope do, and some programs drop it when they save")
+    try:
+        found = _packed(data) if data[4:12] == b"ftypavif" or data[8:12] == b"WEBP" else _chunk_text(path, data)
+        receipt = None if found is None else parse_json(found)
+    except (ValueError, zlib.error) as error:
+        raise StoreConflict(f"{path}: its receipt is damaged ({error})") from error
+    if receipt is None:
+        raise StoreConflict(f"{path}: carries no receipt; only images written by convscope do, and some programs drop it when they save")
+    if not isinstance(receipt, dict):
+        raise StoreConflict(f"{path}: its receipt is damaged (no table of parameters)")
+    return receipt
 
 
 def atomic_write(path: str | Path, data: bytes) -> Path:
@@ -156,15 +196,31 @@ def _chunks(path: Path, data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise BadImage(f"{path}: is cut off")
 
 
+def _chunk_text(path: Path, data: bytes) -> str | None:
+    """The receipt of a PNG; None if it has none."""
+    return next((_text(body) for kind, body in _chunks(path, data) if kind == b"iTXt" and body.startswith(KEY.encode() + b"\0")), None)
+
+
+def _packed(data: bytes) -> str | None:
+    """The receipt in the XMP of an AVIF or WebP; None if it has none."""
+    found = _IN_XMP.search(data)
+    return None if found is None else _unpacked(base64.b64decode(found[1])).decode("utf-8")
+
+
+def _unpacked(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(packed, _LARGEST)
+    if unpacker.unconsumed_tail:
+        raise ValueError("larger than 64 MiB")
+    if not unpacker.eof:
+        raise ValueError("cut off")
+    return text
+
+
 def _text(body: bytes) -> str:
     """The text of an iTXt chunk: keyword, 0, compressed?, method, language, 0, translated keyword, 0, text."""
     head, _, rest = body.partition(b"\0")
     if len(head) == len(body) or len(rest) < 2:
         raise ValueError("cut off")
     text = rest[2:].split(b"\0", 2)[-1]
-    if rest[0]:
-        unpacker = zlib.decompressobj()
-        text = unpacker.decompress(text, _LARGEST)
-        if unpacker.unconsumed_tail:
-            raise ValueError("larger than 64 MiB")
-    return text.decode("utf-8")
+    return (_unpacked(text) if rest[0] else text).decode("utf-8")

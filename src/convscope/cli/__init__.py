@@ -17,6 +17,7 @@ from convscope.cli.docstrings import PREPARED, Help, help_of, techniques
 from convscope.errors import ConvscopeError
 
 OTHERS = {
+    "atlas": "cli.atlas:atlas",
     "layers": "cli.network:layers",
     "query": "cli.query:query",
     "export": "cli.export:export",

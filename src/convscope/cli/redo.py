@@ -18,7 +18,7 @@ def redo(
     Says bit-equal, or the largest difference; exit code 1 if they differ by more than 2/255 on average.
 
     Args:
-        image: A PNG that convscope feature-visualization has written.
+        image: An image that convscope feature-visualization or convscope atlas has written.
         network: The network, if the receipt's name no longer leads to it.
         weights: Where its weights are now.
         objective: The objective, if it was one of your own: FILE.py:FUNCTION.

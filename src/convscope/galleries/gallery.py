@@ -59,7 +59,7 @@ def gallery(
     plan = find_recipe(recipe, **changes)
     goal = goal_of(scope, layer, units, objective, penalty, copies, diversity, plan)
     images = {number: [GalleryImage(number, copy, folder / image_name(number, copy)) for copy in range(copies)] for number in goal.units}
-    asked = _asked(scope, goal, seed)
+    asked = asked_of(scope, goal, seed)
     finished: set[Path] = set()
     for image in [image for several in images.values() for image in several if image.path.exists()]:
         _check(image, asked, goal)
@@ -108,7 +108,7 @@ def receipt(result: FeatureVisualization, index: int) -> dict[str, Any]:
     }
 
 
-def _asked(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:
+def asked_of(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:
     """What all images of a gallery have in common, as their receipts hold it."""
     return jsonable(
         {
@@ -126,14 +126,19 @@ def _asked(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:
     )
 
 
-def _check(image: GalleryImage, asked: Mapping[str, Any], goal: Goal) -> None:
-    """Refuses an image that is there already, unless it was made with the same parameters."""
-    found = image.receipt
+def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What of :func:`asked_of` an image was not made with, by its receipt."""
     parameters, network = found.get("parameters", {}), found.get("network", {})
     answered = {key: parameters.get(key) for key in ("layer", "seed", "copies", "diversity")}
     answered |= {"weights_hash": network.get("weights_hash"), "preprocessing": network.get("inputs")}
     answered |= {key: found.get(key) for key in ("recipe", "precision", "fast", "penalty")}
-    differing = [key for key, value in asked.items() if answered[key] != value]
+    return [key for key, value in asked.items() if answered[key] != value]
+
+
+def _check(image: GalleryImage, asked: Mapping[str, Any], goal: Goal) -> None:
+    """Refuses an image that is there already, unless it was made with the same parameters."""
+    found = image.receipt
+    differing = differences(found, asked)
     own = None if goal.objectives is None else goal.objectives[image.unit]
     made_of = found.get("objective")
     group = found.get("group", [])

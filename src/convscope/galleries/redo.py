@@ -16,7 +16,7 @@ from convscope.optimize.objective import Objective
 from convscope.optimize.objectives import from_description
 from convscope.optimize.recipes import Recipe
 from convscope.preprocessing import decode
-from convscope.receipts import jsonable, read_receipt, to_bytes
+from convscope.receipts import LOSSY, jsonable, published_bytes, read_receipt, to_bytes
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import ObjectiveLike, feature_visualization
 from convscope.text import printable
@@ -53,13 +53,14 @@ def redo(
     objective: ObjectiveLike = None,
     penalty: Objective | None = None,
 ) -> Redone:
-    """Makes an image again from the receipt in its PNG.
+    """Makes an image again from its receipt.
 
     A receipt may name a network of torchvision, timm or convscope and the weights published with it. Code and files are never taken from
     it: a network or objective of your own, and a file of weights, must be given.
 
     Args:
-        image: A PNG written by :func:`~convscope.gallery`.
+        image: A PNG written by :func:`~convscope.gallery`, or an image of a unit in an atlas. What is lossy is compared as it would be
+            written.
         scope: The network, if it is one of your own; it is left as it is.
         weights: The file of weights, if it was made with one.
         objective: The objective, if it is not made of built-in ones.
@@ -106,14 +107,19 @@ def redo(
         **asked,
     )
     made = result.images[row]
-    new = to_bytes(made).astype(int)
-    old = np.asarray(decode(read_bytes(path), printable(path))[0]).astype(int)
+    new = to_bytes(made).astype(int) if path.suffix not in LOSSY else _pixels(published_bytes(made, None, path.suffix), path)
+    old = _pixels(read_bytes(path), path)
     if new.shape != old.shape:
         raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {new.shape[:2]}")
     gap = np.abs(new - old)
     equal = not gap.any()
     words = "bit-equal" if equal else f"not bit-equal: largest difference {gap.max()}/255, mean {gap.mean():.3g}/255"
     return Redone(made, equal, int(gap.max()), float(gap.mean()), words)
+
+
+def _pixels(data: bytes, path: Path) -> np.ndarray:
+    """The pixels of an image file's bytes, (h w 3), wide enough for differences."""
+    return np.asarray(decode(data, printable(path))[0]).astype(int)
 
 
 def _scope(path: Path, network: Mapping[str, Any], made_with: Mapping[str, Any], given: Scope | None, weights: str | Path | None) -> Scope:

@@ -90,7 +90,7 @@ def _panel(panel: Panel, images: Images, within: str) -> Markup:
         case Curves():
             return _figure(panel.title, charts.curves(panel))
         case Counts():
-            return _counts(panel)
+            return counts_table(panel)
         case Table():
             return _table(panel)
         case Text():
@@ -251,7 +251,7 @@ def _scale(panel: Heat, *, own: bool = False, grey: bool = False) -> Markup:
     return element("div", ramp, marks, unit, class_="cs-scale", role="img", aria_label=alt)
 
 
-def _counts(panel: Counts) -> Markup:
+def counts_table(panel: Counts) -> Markup:
     """Counts as a table, each cell shaded by its share of the row."""
     totals = panel.values.sum(1)
     head = element("tr", element("th", panel.corner), *(element("th", name, scope="col") for name in panel.columns))

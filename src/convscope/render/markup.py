@@ -14,6 +14,10 @@ class Markup(str):
 
     __slots__ = ()
 
+    def __html__(self) -> Markup:
+        """Itself, for Jinja2 and others that ask so."""
+        return self
+
 
 def text(value: str) -> Markup:
     """Text as markup: escaped, quotes included; characters that HTML forbids become U+FFFD, and line separators references."""

@@ -1,0 +1,71 @@
+"""The charts that pages have beside those of results: histograms with marks, receptive fields, maps laid over an image."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image as Pillow
+
+from convscope.render import charts
+from convscope.render.markup import Markup, element
+from convscope.render.panels import Bars, number
+
+_BINS, _HEIGHT = 40, 400
+_MOST_BARS = 256
+
+
+def histogram(values: np.ndarray, marked: np.ndarray, of: str) -> Markup:
+    """How many images have which value, with ticks below at some of them.
+
+    Args:
+        values: (n) finite.
+        marked: Values that get a tick.
+        of: What is counted, for the alternative text.
+    """
+    low, high = min(float(values.min()), 0.0), float(values.max())
+    high = high if high > low else low + 1.0
+    counts, _ = np.histogram(values, _BINS, (low, high))
+    most = max(int(counts.max()), 1)
+    # the root of the count: a few strong images are seen beside hundreds of weak ones
+    tops = np.rint(_HEIGHT * (1 - np.sqrt(counts / most))).astype(int)
+    bars = "".join(f"M{place} {_HEIGHT}V{top}" for place, top in enumerate(tops.tolist()) if top < _HEIGHT)
+    ticks = "".join(f"M{(value - low) / (high - low) * _BINS - 0.5:.2f} 0V{_HEIGHT}" for value in marked.tolist())
+    words = f"Histogram: {of} of {len(values)} images, from {number(low)} to {number(high)}; "
+    words += f"most in one of {_BINS} bins: {most}. The marked ones: {', '.join(number(value) for value in marked.tolist())}."
+    drawn = [element("path", d=ticks, class_="cs-marks"), element("path", d=bars, class_="cs-bars")]
+    kind = {"class_": "cs-histogram", "role": "img", "preserveAspectRatio": "none"}
+    body = element("svg", *drawn, viewBox=f"-0.5 0 {_BINS} {_HEIGHT}", aria_label=words, **kind)
+    marks = tuple(((value - low) / (high - low), number(value)) for value in charts.ticks(low, high, 4))
+    return charts.framed(body, charts.Axis(marks, of))
+
+
+def spectrum(values: np.ndarray, spikes: list[tuple[int, str]], title: str, names: tuple[str, ...] = ()) -> Markup:
+    """Mean activations of a layer's units as bars; of many units, neighbours share a bar and the larger is drawn."""
+    del names
+    if len(values) <= _MOST_BARS:
+        return charts.bars(Bars(values, title, "unit", "mean activation", tuple(spikes)))
+    step = -(-len(values) // _MOST_BARS)
+    padded = np.concatenate([values, np.full(-len(values) % step, values.min())])
+    merged = padded.reshape(-1, step).max(1)
+    found = tuple((index // step, label) for index, label in spikes)
+    return charts.bars(Bars(merged, title, f"unit / {step}", "mean activation, the largest of each bar", found))
+
+
+def field(height: int, width: int, box: tuple[int, int, int, int]) -> Markup:
+    """A receptive field inside the image, to scale."""
+    y0, x0, y1, x1 = box
+    frame = element("rect", x=0, y=0, width=width, height=height, class_="at-sheet")
+    inner = element("rect", x=x0, y=y0, width=max(x1 - x0, 1), height=max(y1 - y0, 1), class_="at-field")
+    words = f"Receptive field: {y1 - y0} x {x1 - x0} of {height} x {width} pixels"
+    return element("svg", frame, inner, viewBox=f"0 0 {width} {height}", class_="at-rf", role="img", aria_label=words)
+
+
+def overlay(values: np.ndarray) -> str:
+    """A map (h w) uint8 as the address of a small image whose transparency is the map, to be laid over a photograph."""
+    image = np.zeros((*values.shape, 4), np.uint8)
+    image[..., :3], image[..., 3] = (18, 18, 24), 255 - values
+    buffer = io.BytesIO()
+    Pillow.fromarray(image).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

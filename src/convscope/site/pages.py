@@ -1,0 +1,498 @@
+"""The pages of a site as HTML: templates filled with what :class:`~convscope.site.content.Content` knows."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from convscope.names import OUTPUT
+from convscope.receipts import read_receipt
+from convscope.render.html import counts_table
+from convscope.render.markup import Markup, text
+from convscope.render.panels import Counts, number
+from convscope.site import addresses, charts
+from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant
+from convscope.site.images import thumbnail_place
+
+_WEIGHTS, _SPIKES, _STRIP = 4, 5, 8
+_CONFUSIONS, _SHOWN = 12, 24
+_MOST_CHARTS = 4
+_TIGHT = 10
+"""Bounds beyond so many times what is reached are not told: they grow with every layer."""
+
+
+class Pages:
+    """Renders every kind of page.
+
+    Attributes:
+        content: What they show.
+        stored: Numbers of the images that have a page.
+    """
+
+    def __init__(self, content: Content, stored: frozenset[int], facts: Mapping[str, Any]) -> None:
+        self.content, self.stored, self.facts = content, stored, facts
+        self._environment = Environment(
+            loader=PackageLoader("convscope.site"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=_finalized,
+        )
+        self._environment.filters |= {"num": _number, "signed": _signed, "pct": _percent, "thousands": "{:,}".format, "breaks": breaks}
+
+    # -------------------------------------------------------------------------------------------------------------- the whole
+
+    def network(self) -> str:
+        """The first page."""
+        content = self.content
+        known, right = len(content.known), int(content.right[content.known].sum())
+        confusion = content.confusion()
+        pairs = content.confusions(_CONFUSIONS) if known and confusion is None else []
+        health = content.health
+        return self._page(
+            "network.html",
+            "index.html",
+            known=known,
+            right=right,
+            five=content.accuracy(5),
+            most_classes=content.outputs.shape[1],
+            ordered=content.ordered,
+            confusion=None if confusion is None else self._confusion(*confusion),
+            pairs=[
+                {"truth": self._class(truth), "taken": self._class(taken), "count": len(rows), "photos": [self._photo(r) for r in rows[:3]]}
+                for truth, taken, rows in pairs
+            ],
+            mistakes=[self._photo(row) | {"truth": self._truth(row), "taken": self._taken(row)} for row in content.mistakes()],
+            layers=[self._layer_row(name) for name in [*content.layers, OUTPUT]],
+            dead=0 if health is None else int(health.dead.sum()),
+            units=sum(content.survey.layer(name).channels for name in content.layers),
+            other_labels=[{"href": addresses.label_page(one), "name": content.survey.labels[one]} for one in content.other_labels[:60]],
+        )
+
+    def _confusion(self, counts: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> Markup:
+        truths, taken = (tuple(map(self.content.class_name, units)) for units in (rows, columns))
+        return counts_table(Counts(counts, truths, taken, corner="truth \\ taken for", right=tuple(map(columns.index, rows))))
+
+    def _layer_row(self, name: str) -> dict[str, Any]:
+        content, layer = self.content, self.content.survey.layer(name)
+        units = content.interest(name)
+        if name == OUTPUT:
+            touched = content.touched()
+            units = sorted(units, key=lambda unit: unit not in touched)
+        health = {} if content.health is None or name == OUTPUT else content.health.of(name)
+        known = content.layer(name)
+        height, width = known.field
+        return {
+            "name": name,
+            "href": addresses.layer_page(name),
+            "kind": layer.kind,
+            "channels": layer.channels,
+            "shown": len(units),
+            "size": f"{layer.height} x {layer.width}" if layer.height * layer.width > 1 else "",
+            "field": f"{height} x {width}" if name != OUTPUT else "",
+            "whole": known.wide,
+            "health": [(finding, len(found)) for finding, found in health.items() if found],
+            "tiles": [self._tile(UnitRef(name, unit, 0.0), "") for unit in units[:8]],
+            "made": self._made(name),
+            "output": name == OUTPUT,
+        }
+
+    def _made(self, name: str) -> int:
+        folder = self.content.site / addresses.unit_folder(name)
+        if not folder.is_dir():
+            return 0
+        return sum(1 for unit in self.content.options.units.get(name, ()) if self.content.unit_images(name, unit))
+
+    def about(self) -> str:
+        """What every number means."""
+        return self._page("about.html", "about.html", tables=_TABLES)
+
+    def compare(self) -> str:
+        """Two pages side by side, named in the address."""
+        return self._page("compare.html", "compare.html")
+
+    def search(self) -> str:
+        """What search looks in, as a script: layers with their numbers of units, classes, images."""
+        content = self.content
+        layers = [[name, addresses.encode(name), list(_ranges(content.options.units.get(name, ())))] for name in content.layers]
+        classes = [[unit, content.class_name(unit)] for unit in content.options.units.get(OUTPUT, ())]
+        images = [[int(image), content.survey.names[content.survey.row(image)], ""] for image in sorted(self.stored)]
+        labels = [[label, content.survey.labels[label]] for label in content.other_labels]
+        return f"window.atlasSearch={script({'layers': layers, 'classes': classes, 'images': images, 'labels': labels})};\n"
+
+    # --------------------------------------------------------------------------------------------------------------- a layer
+
+    def layer(self, name: str) -> str:
+        """The page of a layer: all its units."""
+        content, layer = self.content, self.content.survey.layer(name)
+        before, after = content.neighbours(name)
+        known = content.layer(name)
+        place = layer.height // 2, layer.width // 2
+        box = content.survey.receptive_fields(name, np.array(place)).tolist()
+        units = content.options.units.get(name, ())
+        return self._page(
+            "layer.html",
+            addresses.layer_page(name),
+            name=name,
+            layer=layer,
+            size=f"{layer.height} x {layer.width}" if layer.height * layer.width > 1 else "one value",
+            field=known.field,
+            rf=charts.field(content.survey.preprocessing.height, content.survey.preprocessing.width, tuple(box)),
+            before=self._layer_link(before),
+            after=self._layer_link(after),
+            tiles=[self._sheet_tile(name, unit) for unit in units],
+            count=len(units),
+            made=self._made(name),
+            health=[] if name == OUTPUT or content.health is None else [(k, v) for k, v in content.health.of(name).items() if v],
+            data=PurePosixPath(addresses.layer_data(name)).name,
+            weights=addresses.layer_weights(name) if (content.site / addresses.layer_weights(name)).exists() else "",
+            has_map=name in content.arrangement and bool(np.isfinite(content.arrangement[name][:, 1]).any()),
+            labelled=known.profile is not None,
+            output=name == OUTPUT,
+        )
+
+    def layer_data(self, name: str) -> str:
+        """What the page of a layer sorts and filters by, as a script: a row for each unit, in the order of the page."""
+        content, known = self.content, self.content.layer(name)
+        placed = content.arrangement.get(name)
+        maximum, positive = known.column("maximum"), known.column("positive")
+        rows: list[list[Any]] = []
+        for unit in content.options.units.get(name, ()):
+            classes = known.classes(unit)[:1]
+            best = [content.label_name(classes[0][0]), _round(classes[0][1])] if classes else ["", None]
+            findings = sum(1 << FINDINGS.index(one) for one in content.findings(name, unit))
+            place = [unit, None, None] if placed is None else [int(placed[unit, 0]), _round(placed[unit, 1]), _round(placed[unit, 2])]
+            title = content.class_name(unit) if name == OUTPUT else ""
+            rows.append([unit, title, _round(maximum[unit]), _round(positive[unit]), *best, findings, *place])
+        return f"window.atlasLayer={script({'rows': rows, 'findings': FINDINGS})};\n"
+
+    # ---------------------------------------------------------------------------------------------------------------- a unit
+
+    def unit(self, name: str, unit: int) -> str:
+        """The page of a unit."""
+        content, known = self.content, self.content.layer(name)
+        strongest, middle, lowest = known.strongest(unit), known.middle(unit), known.lowest(unit)
+        units = content.options.units[name]
+        place = content.place_of(name, unit)
+        peaks = known.peaks[:, unit]
+        before, after = content.neighbours(name)
+        near = [(other, content.similar(name, unit, other, NEAR)) for other in (before, after) if other]
+        table = {key: float(known.column(key)[unit]) for key in ("maximum", "positive", "mean", "sd", "bound")}
+        several = known.profile is not None and known.profile.counts.max() > 1  # classes of one image each say nothing
+        classes = [
+            {
+                "name": content.label_name(label),
+                "href": content.label_page(label),
+                "auc": auc,
+                "effect": effect,
+                "p": p,
+                "found": significant(p),
+            }
+            for label, auc, effect, p in (known.classes(unit) if several else [])
+        ]
+        return self._page(
+            "unit.html",
+            addresses.unit_page(name, unit),
+            name=name,
+            unit=unit,
+            layer=self._layer_link(name),
+            previous=addresses.unit_page(name, units[place - 1]) if place else "",
+            following=addresses.unit_page(name, units[place + 1]) if place + 1 < len(units) else "",
+            findings=content.findings(name, unit),
+            twin=content.twin(name, unit),
+            silent=not strongest or strongest[0].value <= 0,
+            **self._visualization(name, unit),
+            strongest=self._crops(strongest),
+            middle=self._crops(middle),
+            lowest=self._crops(lowest),
+            field=known.field,
+            wide=known.wide,
+            size=(content.survey.preprocessing.height, content.survey.preprocessing.width),
+            histogram=charts.histogram(peaks, np.array([crop.value for crop in strongest]), "maximum activation"),
+            active=int((peaks > 0).sum()),
+            bounded=0 < table["bound"] < _TIGHT * table["maximum"],
+            table=table,
+            classes=classes,
+            verdicts=[(self._class(one), count) for one, count in content.verdicts(strongest)] if content.outputs.shape[1] > 1 else [],
+            of=len(strongest),
+            similar=self._tiles(content.similar(name, unit, name, SIMILAR), _number),
+            near=[(self._layer_link(other), self._tiles(refs, _number)) for other, refs in near if refs],
+            inward=self._weights(content.connections.to.get((name, unit), [])),
+            outward=self._weights(content.connections.out_of.get((name, unit), [])),
+        )
+
+    def _visualization(self, name: str, unit: int) -> dict[str, Any]:
+        """What a page shows of a unit's images by feature visualization and its projections."""
+        content = self.content
+        images: list[dict[str, Any]] = []
+        strongest = float(content.layer(name).means[:, unit].max())
+        for address in content.unit_images(name, unit):
+            receipt = read_receipt(content.site / address)
+            value = receipt.get("after_relu") if name != OUTPUT else receipt.get("before_relu")
+            ratio = float(value) / strongest if isinstance(value, float) and strongest > 0 else math.nan
+            images.append(
+                {
+                    "path": address,
+                    "status": str(receipt.get("status", "")),
+                    "reason": str(receipt.get("reason", "")),
+                    "score": float(receipt.get("score", math.nan)),
+                    "ratio": ratio,
+                    "rank": receipt.get("rank"),
+                    "side": receipt.get("side", 224),
+                }
+            )
+        return {"images": images, "projections": content.projections(name, unit)}
+
+    def _weights(self, connections: Sequence[Any]) -> list[dict[str, Any]]:
+        refs = [UnitRef(one.layer, one.unit, one.weight) for one in connections if self.content.has_page(one.layer, one.unit)]
+        return self._tiles(refs[:_WEIGHTS], _signed, with_layer=True)
+
+    # ---------------------------------------------------------------------------------------------------------- classes, images
+
+    def classes(self, unit: int) -> str:
+        """The page of an output unit."""
+        return self._class_page(addresses.class_page(unit), unit, self.content.label_of_class(unit))
+
+    def label(self, label: int) -> str:
+        """The page of a label that is no class of the network."""
+        return self._class_page(addresses.label_page(label), -1, label)
+
+    def _class_page(self, address: str, unit: int, label: int) -> str:
+        content = self.content
+        name = content.class_name(unit) if unit >= 0 else content.survey.labels[label]
+        own = np.flatnonzero(content.survey.truth == label) if label >= 0 else np.zeros(0, np.int64)
+        taken = np.flatnonzero(content.ranked[:, 0] == unit) if unit >= 0 else np.zeros(0, np.int64)
+        wrong = own[~content.right[own]] if unit >= 0 else np.zeros(0, np.int64)
+        false = taken[(content.truth[taken] != unit) & (content.truth[taken] >= 0)]
+        carriers = [(other, *content.carriers(other, label, unit)) for other in content.layers]
+        units = content.options.units.get(OUTPUT, ())
+        place = content.place_of(OUTPUT, unit) if unit >= 0 else -1
+        highest: list[int] = []
+        if unit >= 0:
+            highest = np.argsort(-content.outputs[:, unit], kind="stable")[:_STRIP].tolist()
+        return self._page(
+            "class.html",
+            address,
+            name=name,
+            unit=unit,
+            label=content.survey.labels[label] if label >= 0 else "",
+            ordered=content.ordered,
+            previous=addresses.class_page(units[place - 1]) if place > 0 else "",
+            following=addresses.class_page(units[place + 1]) if place >= 0 and place + 1 < len(units) else "",
+            **(self._visualization(OUTPUT, unit) if unit >= 0 else {"images": [], "projections": ""}),
+            own=len(own),
+            right=len(own) - len(wrong),
+            failing=[self._photo(int(row)) | {"taken": self._taken(int(row)), "fires": self._fires(int(row))} for row in wrong[:_STRIP]],
+            wrong=len(wrong),
+            false=[self._photo(int(row)) | {"truth": self._truth(int(row))} for row in false[:_STRIP]],
+            others=len(false),
+            mine=[self._photo(int(row)) for row in own[:_SHOWN]],
+            highest=[self._photo(row) | {"value": float(content.outputs[row, unit])} for row in highest],
+            carriers=[(self._layer_link(other), self._tiles(refs, _number), how) for other, refs, how in carriers if refs],
+            histogram=charts.histogram(content.outputs[:, unit], content.outputs[own, unit], "output") if unit >= 0 else "",
+        )
+
+    def _fires(self, row: int) -> list[dict[str, Any]]:
+        """The units of the last layer that fire most above their average on an image."""
+        if not self.content.layers:
+            return []
+        return self._tiles(self.content.unusual(self.content.layers[-1], row, 3), _number)
+
+    def image(self, image: int) -> str:
+        """The page of an image."""
+        content = self.content
+        row, found = content.survey.row(image), content.predictions
+        truth = int(content.truth[row])
+        numbers = sorted(self.stored)
+        place = numbers.index(image)
+        guesses = [
+            {"class": self._class(unit), "output": float(content.outputs[row, unit]), "share": float(share)}
+            for unit, share in zip(content.ranked[row].tolist(), found.probability[row] if found is not None else (), strict=False)
+        ]
+        drawn = _spread(content.layers, _MOST_CHARTS)
+        label = int(content.survey.truth[row])
+        return self._page(
+            "image.html",
+            addresses.image_page(image),
+            image=image,
+            name=content.survey.names[row],
+            photo=self._photo(row),
+            stored=(content.site / addresses.image_file(image)).exists(),
+            size=(content.survey.preprocessing.height, content.survey.preprocessing.width),
+            label=content.label_of(row),
+            label_href=content.label_page(label) if label >= 0 else "",
+            truth=truth,
+            right=bool(content.right[row]),
+            guesses=guesses,
+            output=float(content.outputs[row, 0]),
+            previous=addresses.image_page(numbers[place - 1]) if place else "",
+            following=addresses.image_page(numbers[place + 1]) if place + 1 < len(numbers) else "",
+            layers=[self._on_image(name, row, name in drawn) for name in content.layers],
+            maps=[
+                {
+                    "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), _number(one.maximum)),
+                    "layer": one.layer,
+                    "overlay": charts.overlay(one.values),
+                }
+                for one in content.maps.of.get(image, [])
+            ],
+        )
+
+    def _on_image(self, name: str, row: int, drawn: bool) -> dict[str, Any]:
+        """The spectrum of a layer on an image, and the units that stand out."""
+        content = self.content
+        spikes = content.spikes(name, row, _SPIKES)
+        chart = charts.spectrum(content.layer(name).means[row], [(ref.unit, str(ref.unit)) for ref in spikes], "") if drawn else ""
+        return {
+            "link": self._layer_link(name),
+            "chart": chart,
+            "spikes": self._tiles(spikes, _number),
+            "unusual": self._tiles(content.unusual(name, row, _SPIKES), _number),
+        }
+
+    # ----------------------------------------------------------------------------------------------------------------- pieces
+
+    def _page(self, template: str, address: str, **values: Any) -> str:
+        root = addresses.root_of(address)
+        rendered = self._environment.get_template(template).render(
+            **values, root=root, address=address, facts=self.facts, options=self.content.options, network=self.content.network
+        )
+        return rendered if rendered.endswith("\n") else rendered + "\n"
+
+    def _layer_link(self, name: str) -> dict[str, str] | None:
+        return {"name": name, "href": addresses.layer_page(name)} if name else None
+
+    def _class(self, unit: int) -> dict[str, str]:
+        return {"name": self.content.class_name(unit), "href": self.content.unit_page(OUTPUT, unit)}
+
+    def _truth(self, row: int) -> dict[str, str]:
+        return self._class(int(self.content.truth[row]))
+
+    def _taken(self, row: int) -> dict[str, str]:
+        return self._class(int(self.content.ranked[row, 0]))
+
+    def _photo(self, row: int) -> dict[str, Any]:
+        """An image as a link with its small copy."""
+        content, image = self.content, int(self.content.survey.ids[row])
+        size = content.survey.preprocessing
+        return {
+            "href": addresses.image_page(image) if image in self.stored else "",
+            "src": addresses.image_file(image) if content.options.photographs else "",
+            "name": stem(content.survey.names[row]),
+            "label": content.label_of(row),
+            "width": size.width,
+            "height": size.height,
+        }
+
+    def _crops(self, crops: Sequence[Crop]) -> list[dict[str, Any]]:
+        return [
+            self._photo(crop.row) | {"value": crop.value, "box": " ".join(map(str, crop.box)), "ring": crop.ring, "place": crop.box}
+            for crop in crops
+        ]
+
+    def _tiles(self, refs: Iterable[UnitRef], written: Any, *, with_layer: bool = False) -> list[dict[str, Any]]:
+        return [self._tile(ref, written(ref.value), with_layer=with_layer) for ref in refs]
+
+    def _tile(self, ref: UnitRef, value: str, *, with_layer: bool = False) -> dict[str, Any]:
+        """A unit as a link with its thumbnail: its own image, or its place on the sheet of its layer."""
+        content = self.content
+        title = content.unit_title(ref.layer, ref.unit)
+        shown = {"title": title, "value": value, "href": content.unit_page(ref.layer, ref.unit), "image": "", "box": "", "sheet": ""}
+        shown["layer"] = ref.layer if with_layer else ""
+        if not shown["href"]:
+            return shown
+        made = content.unit_images(ref.layer, ref.unit)
+        if made:
+            return shown | {"image": made[0]}
+        return shown | self._on_sheet(ref.layer, ref.unit)
+
+    def _sheet_tile(self, layer: str, unit: int) -> dict[str, Any]:
+        title = self.content.unit_title(layer, unit)
+        return {"title": title, "unit": unit, "href": self.content.unit_page(layer, unit)} | self._on_sheet(layer, unit)
+
+    def _on_sheet(self, layer: str, unit: int) -> dict[str, str]:
+        sheet, x, y = thumbnail_place(self.content, layer, unit)
+        return {"sheet": addresses.layer_sheet(layer, sheet, self.content.options.suffix), "box": f"{x} {y}"}
+
+
+_TABLES = (
+    ("images.parquet", "every image that was read: number, name, label, size"),
+    ("layers.parquet", "every layer: size, receptive field of each row and column of its map"),
+    ("channels.parquet", "every unit over all images: mean, spread, maximum, share above zero, bound, quantiles, histogram"),
+    ("classes.parquet", "every unit and label: mean, spread, votes"),
+    ("top.parquet", "the images with the largest activation of every unit, over all images and for each label"),
+    ("values/", "every unit on every image: maximum, its position, mean"),
+    ("units.parquet", "every unit: place in the order of similarity, and on the map"),
+    ("connections.parquet", "the strongest weights between units"),
+    ("maps.parquet", "activation maps of the strongest units on every image"),
+    ("manifest.json", "network, inputs, parameters, versions"),
+)
+
+
+def stem(name: str) -> str:
+    """A file's name without folders and suffix."""
+    return name.rpartition("/")[2].rpartition(".")[0] or name
+
+
+def breaks(name: str) -> Markup:
+    """A name that may be broken behind each dot and underscore."""
+    return Markup(re.sub(r"([._/:])(?=.)", r"\1<wbr>", text(name)))
+
+
+def script(value: Any) -> str:
+    """A value as JSON that may stand in a script: ASCII, and without `</`."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+
+
+def _finalized(value: Any) -> Any:
+    """Text is escaped here, with the characters that HTML forbids; markup stays as it is."""
+    return text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _number(value: float) -> str:
+    return number(value) if math.isfinite(value) else "–"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{number(abs(value))}" if math.isfinite(value) else "–"
+
+
+def _percent(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    share = 100 * value
+    return f"{share:.0f} %" if share >= 10 or share == 0 else f"{share:.2g} %"
+
+
+def _round(value: float) -> float | None:
+    value = float(value)
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def _ranges(numbers: Sequence[int]) -> Iterable[list[int]]:
+    """Ascending numbers as ranges [first, last]."""
+    first = previous = None
+    for one in numbers:
+        if previous is not None and one == previous + 1:
+            previous = one
+            continue
+        if first is not None and previous is not None:
+            yield [first, previous]
+        first = previous = one
+    if first is not None and previous is not None:
+        yield [first, previous]
+
+
+def _spread(names: Sequence[str], most: int) -> set[str]:
+    """At most so many of the names, evenly spread, the last among them."""
+    if len(names) <= most:
+        return set(names)
+    return {str(names[round(place)]) for place in np.linspace(0, len(names) - 1, most)}

@@ -1,0 +1,150 @@
+"""Small tables beside the survey in `data/`: how units are arranged and connected, and maps of the strongest units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ARRANGEMENT, CONNECTIONS, MAPS = "units.parquet", "connections.parquet", "maps.parquet"
+SCHEMAS: dict[str, pa.Schema] = {
+    ARRANGEMENT: pa.schema(
+        [
+            pa.field("layer", pa.string()),
+            pa.field("unit", pa.int32()),
+            pa.field("place", pa.int32()),  # in the order of similarity (dendrogram of log mean activations)
+            pa.field("x", pa.float32()),  # on the map of similarity (t-SNE), in [0,1]; null for units that never vary
+            pa.field("y", pa.float32()),
+        ]
+    ),
+    CONNECTIONS: pa.schema(
+        [
+            pa.field("from_layer", pa.string()),
+            pa.field("from_unit", pa.int32()),
+            pa.field("to_layer", pa.string()),
+            pa.field("to_unit", pa.int32()),
+            pa.field("weight", pa.float32()),  # of the kernel, norm folded in: its sum over positions with the sign, see docs
+        ]
+    ),
+    MAPS: pa.schema(
+        [
+            pa.field("image", pa.int64()),
+            pa.field("layer", pa.string()),
+            pa.field("unit", pa.int32()),
+            pa.field("rank", pa.int32()),
+            pa.field("maximum", pa.float32()),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("values", pa.binary()),  # (height width) uint8, 255 is the maximum
+        ]
+    ),
+}
+
+
+def write_table(path: Path, name: str, columns: Mapping[str, object], key: str) -> None:
+    """Writes a table by one rename; `key` says what it was made from."""
+    schema = SCHEMAS[name].with_metadata({"key": key})
+    temporary = path / f".{name}.tmp"
+    pq.write_table(pa.table(dict(columns), schema=schema), temporary)
+    temporary.replace(path / name)
+
+
+def is_current(path: Path, name: str, key: str) -> bool:
+    """Whether a table is there, made from the same."""
+    try:
+        return (pq.read_schema(path / name).metadata or {}).get(b"key") == key.encode()
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def read_table(site: Path, name: str) -> pa.Table | None:
+    """A table of a site; None if it is not there."""
+    path = site / "data" / name
+    return pq.read_table(path) if path.exists() else None
+
+
+def read_arrangement(site: Path) -> dict[str, np.ndarray]:
+    """{layer: (unit 3)}: place, x, y."""
+    table = read_table(site, ARRANGEMENT)
+    found: dict[str, np.ndarray] = {}
+    if table is None:
+        return found
+    layers = np.array(table["layer"].to_pylist())
+    values = np.stack([table[name].to_numpy().astype(np.float64) for name in ("place", "x", "y")], 1)
+    return {str(name): values[layers == name] for name in dict.fromkeys(layers.tolist())}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A weight between two units.
+
+    Attributes:
+        layer, unit: The unit at the other end.
+        weight: Signed.
+    """
+
+    layer: str
+    unit: int
+    weight: float
+
+
+class Connections:
+    """The strongest weights into and out of each unit.
+
+    Attributes:
+        to: {(layer, unit): connections from earlier units}, strongest first.
+        out_of: {(layer, unit): connections to later units}, strongest first.
+    """
+
+    def __init__(self) -> None:
+        self.to: dict[tuple[str, int], list[Connection]] = {}
+        self.out_of: dict[tuple[str, int], list[Connection]] = {}
+        self.layers_before: dict[str, list[str]] = {}
+
+    @classmethod
+    def read(cls, site: Path) -> Connections:
+        """Those of a site; none if they are not there."""
+        found, table = cls(), read_table(site, CONNECTIONS)
+        for row in [] if table is None else table.to_pylist():
+            source, target = (row["from_layer"], row["from_unit"]), (row["to_layer"], row["to_unit"])
+            found.to.setdefault(target, []).append(Connection(*source, row["weight"]))
+            found.out_of.setdefault(source, []).append(Connection(*target, row["weight"]))
+        for several in (*found.to.values(), *found.out_of.values()):
+            several.sort(key=lambda one: (-abs(one.weight), one.layer, one.unit))
+        return found
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """The activation map of a unit on an image.
+
+    Attributes:
+        layer, unit: The unit.
+        maximum: Its largest value.
+        values: (h w) uint8, 255 is the maximum.
+    """
+
+    layer: str
+    unit: int
+    maximum: float
+    values: np.ndarray
+
+
+class Maps:
+    """Maps of the strongest units on each image, {image: maps}."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, list[StoredMap]] = {}
+
+    @classmethod
+    def read(cls, site: Path) -> Maps:
+        """Those of a site; none if they are not there."""
+        found, table = cls(), read_table(site, MAPS)
+        for row in [] if table is None else table.to_pylist():
+            values = np.frombuffer(row["values"], np.uint8).reshape(row["height"], row["width"])
+            found.of.setdefault(row["image"], []).append(StoredMap(row["layer"], row["unit"], row["maximum"], values))
+        return found

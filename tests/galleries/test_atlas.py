@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import convscope as cs
+import hand_built
+import scanned
+from convscope.errors import BadInput, StoreConflict
+from convscope.galleries import atlas as module
+from convscope.galleries.atlas import Atlas, atlas, chosen_layers, forecast, shown_units
+from convscope.receipts import read_receipt
+
+QUICK: dict[str, Any] = {"steps": 2, "size": 24, "crop_size": 16}
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scanned.folder_of(tmp_path_factory.mktemp("photos") / "data", 12)
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    return atlas(scanned.small_scope(), photos, tmp_path_factory.mktemp("whole") / "site", layers=scanned.LAYERS, **QUICK)
+
+
+def test_everything_is_there(whole: Atlas, photos: Path) -> None:
+    names = set(files_of(whole.path))
+    assert {"index.html", "about.html", "compare.html", "search.js", "atlas.json", "static/atlas.css", "static/atlas.js"} <= names
+    assert {f"unit/2/{unit}.html" for unit in range(6)} | {f"unit/5/{unit}.avif" for unit in range(8)} <= names
+    assert {f"class/{unit}.html" for unit in range(5)} | {f"image/{image}.webp" for image in range(12)} <= names
+    assert {"layer/2.html", "layer/output.html", "sheet/2/0.avif", "sheet/2/weights.png", "data/manifest.json"} <= names
+    assert (whole.made, whole.wanted) == (19, 19)
+    assert not [name for name in names if ".tmp" in name or "nan" in name]
+    head = json.loads((whole.path / "atlas.json").read_text())
+    assert head["made"] == head["wanted"] == {"2": 6, "5": 8, "output": 5}
+    assert str(photos) not in "".join(text.decode() for name, text in files_of(whole.path).items() if name.endswith((".html", ".js")))
+
+
+def test_the_network_is_left_as_it_was(photos: Path, tmp_path: Path) -> None:
+    scope = scanned.small_scope()
+    hand_built.unsettle(scope.model)
+    before = hand_built.state_of(scope.model)
+    atlas(scope, photos, tmp_path / "site", layers="2", units=[0], classes=[0], **QUICK)
+    assert hand_built.state_of(scope.model) == before
+
+
+def test_a_second_run_changes_nothing(whole: Atlas, photos: Path) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in whole.path.rglob("*") if path.is_file() and path.suffix in (".html", ".avif", ".js")
+    }
+    again = atlas(scanned.small_scope(), photos, whole.path, layers=scanned.LAYERS, **QUICK)
+    assert again == whole
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("place", ["tables", "pages", "images", "projections"])
+def test_killed_and_resumed_ends_with_the_same_bytes(
+    whole: Atlas, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    # also tried: at the scan, at the fifth page of a layer, between an image and its projections
+    class Killed(BaseException):
+        pass
+
+    target, name, number = {
+        "tables": (module, "write_table", 2),
+        "pages": (module.Site, "write_units", 2),
+        "images": (module, "published_bytes", 5),
+        "projections": (module, "deconvnet", 9),
+    }[place]
+    true, count = getattr(target, name), 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise Killed
+        return true(*args, **kwargs)
+
+    root = tmp_path / "site"
+    with monkeypatch.context() as patched:
+        patched.setattr(target, name, counted)
+        with pytest.raises(Killed):
+            atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, **QUICK)
+    atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, **QUICK)
+    wanted, found = files_of(whole.path), files_of(root)
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_a_budget_leaves_a_complete_site(photos: Path, tmp_path: Path, whole: Atlas) -> None:
+    first = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, budget=0.0, **QUICK)
+    assert first.made == 0 and first.wanted == 19
+    names = files_of(first.path)
+    assert {name for name in names if name.endswith(".html")} == {name for name in files_of(whole.path) if name.endswith(".html")}
+    assert b"Not made yet" in names["unit/2/0.html"]
+    second = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, **QUICK)
+    assert second.made == 19
+    assert files_of(second.path) == files_of(whole.path)
+
+
+def test_other_layers_and_images_make_only_what_changes(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "site"
+    atlas(scanned.small_scope(), photos, root, layers="2", classes=[0], **QUICK)
+    made = {path: path.read_bytes() for path in root.glob("unit/*/*.avif") if "projections" not in path.name}
+    stamps = {path: path.stat().st_mtime_ns for path in made}
+    more = scanned.folder_of(tmp_path / "more", 9)
+    found = atlas(scanned.small_scope(), more, root, layers=scanned.LAYERS, classes=[0, 1], **QUICK)
+    assert (found.made, found.wanted) == (16, 16)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    assert len(cs.read_survey(root / "data")) == 9
+    assert not (root / "image/11.html").exists() and not (root / "image/11.webp").exists()
+    # another recipe makes the images again
+    atlas(scanned.small_scope(), more, root, layers=scanned.LAYERS, classes=[0, 1], **(QUICK | {"steps": 3}))
+    assert all(read_receipt(path)["recipe"]["steps"] == 3 for path in made)
+
+
+def test_an_image_is_made_again_from_its_receipt(whole: Atlas) -> None:
+    for name in ("unit/5/3.avif", "unit/output/2.avif"):
+        redone = cs.redo(whole.path / name, scope=scanned.small_scope())
+        assert redone.equal, redone.verdict
+    receipt = read_receipt(whole.path / "unit/5/3.avif")
+    assert receipt["unit"] == 3 and 1 <= receipt["rank"] <= 8 and receipt["side"] == 24
+
+
+def test_the_rank_of_an_image(whole: Atlas) -> None:
+    # slow twin: one image at a time in float64, with the survey's own means and deviations
+    survey = cs.read_survey(whole.path / "data")
+    model = hand_built.small().double().eval()
+    scope = scanned.small_scope()
+    made = cs.feature_visualization(scope, "5", list(read_receipt(whole.path / "unit/5/3.avif")["group"]), **QUICK)
+    values = survey.mean("5").astype(np.float64)
+    for unit, image in zip(made.units, made.images, strict=True):
+        import torch
+
+        seen = scope.inputs.normalize(torch.from_numpy(image.copy())[None].double())
+        means = model[:6](seen)[0].mean((1, 2)).detach().numpy()
+        score = np.divide(means - values.mean(0), values.std(0), out=np.zeros(8), where=values.std(0) > 0)
+        assert read_receipt(whole.path / f"unit/5/{unit}.avif")["rank"] == 1 + (score > score[unit]).sum()
+
+
+def test_without_photographs(photos: Path, tmp_path: Path) -> None:
+    found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers="2", classes=[0], photographs=False, **QUICK)
+    names = set(files_of(found.path))
+    assert not [name for name in names if name.endswith(".webp")]
+    page = (found.path / "unit/2/0.html").read_text()
+    assert "not published" in page and ".webp" not in page
+    with Image.open(found.path / "sheet/2/0.avif") as sheet:
+        assert sheet.size == (896, 112)
+
+
+def test_photographs_carry_no_metadata(photos: Path, tmp_path: Path) -> None:
+    secret = Image.new("RGB", (30, 30), (200, 10, 10))
+    exif = Image.Exif()
+    exif[0x010E] = "home address"
+    (tmp_path / "own").mkdir()
+    secret.save(tmp_path / "own/a.jpg", exif=exif)
+    for number in range(3):
+        scanned.picture(number).save(tmp_path / f"own/{number}.png")
+    found = atlas(scanned.small_scope(), tmp_path / "own", tmp_path / "site", layers="2", units=[0], classes=[0], **QUICK)
+    assert b"home address" not in b"".join(files_of(found.path).values())
+
+
+def test_what_is_shown() -> None:
+    scope = scanned.small_scope()
+    assert chosen_layers(scope, None) == ["2", "5"]
+    assert chosen_layers(scope, ["5", "output", "2"]) == ["2", "5"]
+    assert shown_units(scope, ["2", "5"], [7, 1], None) == {"2": (1,), "5": (1, 7), "output": (0, 1, 2, 3, 4)}
+    assert shown_units(scope, ["2"], slice(0, 2), ["class 3"]) == {"2": (0, 1), "output": (3,)}
+
+
+def test_large_networks_show_the_last_layer_of_each_map_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    scope = cs.Scope(hand_built.torchvision_network("resnet18"), cs.Inputs(size=64))
+    monkeypatch.setattr(module, "MOST_UNITS", 1000)
+    assert chosen_layers(scope, None) == ["relu", "layer1.1.relu:1", "layer2.1.relu:1", "layer3.1.relu:1", "layer4.1.relu:1"]
+
+
+def test_the_forecast(whole: Atlas) -> None:
+    expected = forecast(scanned.small_scope(), 12, layers=scanned.LAYERS, **QUICK)
+    assert expected.units == 19
+    assert 0.6 < expected.files / whole.files < 1.4
+    assert 0 < expected.seconds < 60 and "19 units and classes" in str(expected)
+
+
+def test_what_is_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/letter.txt").write_text("mine")
+    with pytest.raises(StoreConflict, match="holds other files"):
+        atlas(scanned.small_scope(), photos, tmp_path / "taken")
+    with pytest.raises(StoreConflict, match="is a file"):
+        atlas(scanned.small_scope(), photos, tmp_path / "taken/letter.txt")
+    with pytest.raises(BadInput, match="copies"):
+        atlas(scanned.small_scope(), photos, tmp_path / "site", copies=0)
+    with pytest.raises(cs.ConvscopeError, match="near names"):
+        atlas(scanned.small_scope(), photos, tmp_path / "site", layers="nothing")
+    assert not (tmp_path / "site").exists()
+
+
+def test_copies(photos: Path, tmp_path: Path) -> None:
+    found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers="2", units=[0, 1], classes=[0], copies=2, **QUICK)
+    assert (found.made, found.wanted) == (6, 6)
+    assert (found.path / "unit/2/1-1.avif").exists()
+    assert "The same from other noise" in (found.path / "unit/2/1.html").read_text()

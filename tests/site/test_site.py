@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+import convscope as cs
+from convscope.render.panels import number
+from convscope.site import addresses
+from convscope.site.build import Site
+from convscope.site.content import Content, Options
+from convscope.site.images import SHEET
+from convscope.survey import Survey
+from made import made
+
+HOSTILE = '</script><b onclick="x">\u2028\'..'
+FACTS = {
+    "title": "small",
+    "folder": "photos",
+    "skipped": 1,
+    "size": (24, 24),
+    "version": "0",
+    "weights": "w",
+    "weights_hash": "h",
+    "recipe": {},
+    "versions": {},
+}
+
+
+def survey_of(
+    folder: Path,
+    count: int = 40,
+    *,
+    labels: list[str | None] | None = None,
+    classes: list[str] | None = None,
+    layers: tuple[str, ...] = ("early", "late"),
+    channels: int = 70,
+    outputs: int = 4,
+) -> Survey:
+    """A survey of two layers of random maps, some of them silent or twins; the later one sees the whole image."""
+    draws = np.random.default_rng(3)
+    early = draws.gamma(1.0, 2.0, (count, channels, 6, 6)) * draws.gamma(1.0, 1.0, (1, channels, 1, 1))
+    early[:, 5] = 0
+    early[:, 9] = early[:, 8] * 2
+    late = draws.gamma(1.0, 1.0, (count, 6, 3, 3))
+    output = draws.normal(size=(count, outputs)) * 3
+    names: list[str | None] = [f"kind {index % 3}" for index in range(count)] if labels is None else labels
+    return made(
+        folder / "data",
+        dict(zip(layers, (early, late), strict=True)),
+        names,
+        output=output,
+        classes=classes,
+        rectified=dict.fromkeys(layers, True),
+    )
+
+
+def site_of(survey: Survey, root: Path, **options: object) -> Site:
+    units = {name: tuple(range(layer.channels)) for name, layer in survey.layers.items()}
+    site = Site(survey, root, Options(units, **options), FACTS | {"images": len(survey)})  # pyright: ignore[reportArgumentType]
+    site.write()
+    return site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    root = tmp_path_factory.mktemp("site")
+    return site_of(survey_of(root, classes=["kind 0", "kind_1", "Kind 2", "other"]), root)
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [value for key in ("href", "src") if (value := found.get(key))]
+        self.words += [value for key in ("alt", "aria-label", "title") if (value := found.get(key))]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def read(path: Path) -> Links:
+    parser = Links()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+def check_pages(root: Path) -> int:
+    """Every link leads to a file of the site, nothing is empty or not a number; returns the number of pages."""
+    pages = sorted(root.rglob("*.html"))
+    for page in pages:
+        found = read(page)
+        for link in found.links:
+            if link.startswith(("data:", "#")):
+                continue
+            assert ":" not in link and not link.startswith("/"), f"{page}: {link}"
+            target = (page.parent / unquote(link)).resolve()
+            assert target.is_file() and target.is_relative_to(root.resolve()), f"{page.relative_to(root)} leads to {link}"
+        text = " ".join(found.words)
+        assert not (odd := re.search(r".{0,30}\b(nan|None|inf|Undefined)\b.{0,30}", text)), f"{page}: {odd}"
+    return len(pages)
+
+
+def test_every_link_leads_somewhere(site: Site) -> None:
+    assert check_pages(site.content.site) == 76 + 4 + 40 + 3 + 3
+
+
+def test_pages_say_what_the_library_says(site: Site) -> None:
+    survey = site.content.survey
+    health = cs.filter_health(survey)
+    units = [("early", unit) for unit in range(70)] + [("late", unit) for unit in range(6)]
+    chosen = np.random.default_rng(0).permutation(len(units))[:50]
+    for layer, unit in [units[index] for index in chosen] + [("early", 5), ("early", 9)]:
+        page = (site.content.site / addresses.unit_page(layer, unit)).read_text()
+        found = cs.exemplars(survey, layer, [unit], top=9, crops=False)
+        crops = re.search(r'<div class="crops nine">(.*?)</div>', page, re.DOTALL)
+        assert crops is not None
+        assert re.findall(r"<i>(.*?)</i>", crops[1]) == [number(value) for value in found.values[0]]
+        assert re.findall(r'href="\.\./\.\./image/(\d+)\.html"', crops[1]) == [str(image) for image in found.images[0]]
+        if layer == "early":  # the box of the library's crop is what the page cuts out
+            boxes = [list(map(int, text.split())) for text in re.findall(r'viewBox="(.*?)"', crops[1])]
+            for (x, y, width, height), (y0, x0, y1, x1) in zip(boxes, found.boxes[0].tolist(), strict=True):
+                assert (max(x, 0), max(y, 0), min(x + width, 24), min(y + height, 24)) == (x0, y0, x1, y1)
+        profile = cs.class_profile(survey, layer)
+        order = np.lexsort((np.arange(3), -profile.effect[unit], -profile.auc[unit]))
+        rows = re.findall(r"<tr(?: class=\"found\")?><td><a href=\"[^\"]*\">(.*?)</a></td><td>(.*?)</td><td>(.*?)</td></tr>", page)
+        names = ["kind 0", "kind_1", "Kind 2"]
+        assert rows == [(names[at], f"{profile.auc[unit, at]:.3f}", number(profile.p_corrected[unit, at])) for at in order]
+        findings = {name for name, several in health.of(layer).items() if unit in several}
+        assert set(re.findall(r'<span class="badge bad">(\w+)', page)) == findings
+        share = float((survey.maximum(layer)[:, unit] > 0).mean())
+        assert f"somewhere in {number(round(100 * share))} % of the images" in page
+
+
+def test_median_and_lowest_tenth(site: Site) -> None:
+    content = site.content
+    values = content.survey.maximum("early")[:, 3]
+    middle, lowest = content.layer("early").middle(3), content.layer("early").lowest(3)
+    falling = sorted(range(40), key=lambda row: (-values[row], row))
+    assert [crop.row for crop in middle] == falling[17:22]
+    assert [crop.row for crop in lowest] == falling[36:]
+    assert all(crop.value == values[crop.row] for crop in middle + lowest)
+
+
+def test_similar_units_are_those_that_correlate_most(site: Site) -> None:
+    means = site.content.survey.mean("early").astype(np.float64)
+    likeness = np.corrcoef(np.log1p(means[:, [unit for unit in range(70) if unit != 5]]).T)
+    numbers = [unit for unit in range(70) if unit != 5]
+    row = likeness[numbers.index(20)]
+    wanted = [numbers[at] for at in np.argsort(-row) if numbers[at] != 20][:8]
+    found = site.content.similar("early", 20, "early", 8)
+    assert [ref.unit for ref in found] == wanted[: len(found)]
+    np.testing.assert_allclose([ref.value for ref in found], [row[numbers.index(ref.unit)] for ref in found], atol=1e-5)
+    assert site.content.similar("early", 5, "early", 8) == []
+
+
+def test_accuracy_and_mistakes(site: Site) -> None:
+    content = site.content
+    found = cs.predictions(content.survey)
+    right, truth = int(found.right.sum()), np.array([index % 3 for index in range(40)])
+    assert found.truth.tolist() == truth.tolist()
+    page = (content.site / "index.html").read_text()
+    assert f"{right} of 40 labelled images" in page
+    worst = re.search(r"The worst mistakes</h3>(.*?)</section>", page, re.DOTALL)
+    assert worst is not None
+    assert re.findall(r'href="image/(\d+)\.html"', worst[1]) == [str(content.survey.ids[row]) for row in found.mistakes]
+    counts = re.search(r'class="cs-counts">(.*?)</table>', page, re.DOTALL)
+    assert counts is not None
+    assert sum(int(count) for count in re.findall(r"<td[^>]*>(\d+)", counts[1])) == 40
+
+
+def test_the_thumbnail_of_a_unit_stays_its_own(site: Site) -> None:
+    # the rows that sorting works on name their unit; tile k of the page and row k of the data are the same unit
+    root = site.content.site
+    rows = json.loads((root / "layer/early.js").read_text().removeprefix("window.atlasLayer=").rstrip(";\n"))["rows"]
+    page = (root / "layer/early.html").read_text()
+    tiles = re.findall(
+        r'<a href="\.\./unit/early/(\d+)\.html"><svg viewBox="(\d+) (\d+) 112 112" aria-hidden="true"><image href="\.\./sheet/early/(\d+)',
+        page,
+    )
+    assert [int(unit) for unit, *_ in tiles] == [row[0] for row in rows] == list(range(70))
+    assert [(int(sheet), int(y) // 112 * 8 + int(x) // 112) for _, x, y, sheet in tiles] == [divmod(unit, SHEET) for unit in range(70)]
+
+
+@pytest.mark.parametrize(
+    "kind", ["no labels", "no class names", "other labels", "one label", "one output", "few images", "hostile", "one image"]
+)
+def test_all_kinds_of_data(kind: str, tmp_path: Path) -> None:
+    # also tried: labels as numbers, two classes, a layer of one unit
+    few = 3 if kind == "few images" else 1 if kind == "one image" else 12
+    labels: list[str | None] | None = {
+        "no labels": [None] * few,
+        "other labels": [f"thing {index % 2}" for index in range(few)],
+        "one label": ["kind 0"] * few,
+        "hostile": [f"{HOSTILE}{index % 3}" for index in range(few)],
+    }.get(kind)
+    classes = (
+        None
+        if kind in ("no class names", "one output")
+        else [HOSTILE + str(index) for index in range(4)]
+        if kind == "hostile"
+        else ["kind 0", "b", "c", "d"]
+    )
+    layers = ("../a b", HOSTILE) if kind == "hostile" else ("early", "late")
+    survey = survey_of(tmp_path, few, labels=labels, classes=classes, layers=layers, channels=12, outputs=1 if kind == "one output" else 4)
+    site_of(survey, tmp_path)
+    check_pages(tmp_path)
+    scripts = "".join(path.read_text() for path in tmp_path.rglob("*.js") if path.parent.name != "static")
+    assert "</" not in scripts and "\u2028" not in scripts
+    if kind == "hostile":
+        pages = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html"))
+        assert "<b onclick" not in pages and "\u2028" not in pages
+    if kind == "no class names":
+        assert "matched by their order" not in (tmp_path / "index.html").read_text()  # three labels, four outputs
+        assert (tmp_path / "class/label-0.html").exists()
+
+
+def test_only_what_changed_is_written(site: Site) -> None:
+    again = Site(site.content.survey, site.content.site, site.content.options, FACTS | {"images": 40})
+    again.write()
+    assert again.writer.changed == 0
+    (site.content.site / "unit/early/3.html").write_text("cut off")
+    (site.content.site / "unit/early/999.html").write_text("left over")
+    (site.content.site / "unit/early/.3.html.ab12.tmp").write_text("killed")
+    again.write()
+    assert again.writer.changed == 1
+    assert not (site.content.site / "unit/early/999.html").exists() and not list(site.content.site.rglob("*.tmp"))
+
+
+def test_a_photograph_that_has_gone(tmp_path: Path) -> None:
+    survey = survey_of(tmp_path, 6, channels=10)
+    Path(survey.images["path"][2].as_py()).unlink()
+    site_of(survey, tmp_path)
+    assert not (tmp_path / "image/2.webp").exists()
+    assert Content(survey, tmp_path, Options({})).layers == ["early", "late"]
