@@ -56,6 +56,18 @@ def actual(path: str) -> Path:
     return Path(_ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("\\x", "")).decode("utf-8", "surrogateescape"), path))
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Where something is to be written that is only written locally.
+
+    Raises:
+        BadInput: It is a URL.
+    """
+    text = os.fspath(path)
+    if is_url(text):
+        raise BadInput(f"{one_line(text, 200)}: only surveys are written to URLs; give a local folder")
+    return Path(text)
+
+
 def filesystem(path: str) -> tuple[Any, str]:
     """The file system that a URL or path belongs to, and the path there.
 

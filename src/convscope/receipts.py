@@ -120,7 +120,7 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
 def atomic_write(path: str | Path, data: bytes) -> Path:
     """Writes a file so that, whatever happens, it is either the old one or all of the new one; returns the path."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         write_synced(temporary, data)
         temporary.replace(path)

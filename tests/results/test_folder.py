@@ -275,3 +275,32 @@ def test_damage_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_folder_is_told(tmp_path: Path):
     with pytest.raises(StoreConflict, match="there is no such folder"):
         load(tmp_path / "nowhere")
+
+
+def test_a_folder_that_may_be_written_to_below_one_that_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an empty volume mounted at the root is. Further ones: a full disk above, a folder that fills meanwhile."""
+    real = Path.mkdir
+
+    def mkdir(self: Path, *more: Any, **options: Any) -> None:
+        if self.parent == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        real(self, *more, **options)
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    result = probe()
+    assert result.save(tmp_path / "out", figure=False) == tmp_path / "out"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["arrays.safetensors", "manifest.json"]
+    assert type(load(tmp_path / "out")) is type(result)
+    with pytest.raises(PermissionError):
+        result.save(tmp_path / "new", figure=False)
+
+
+def test_results_are_not_written_to_urls() -> None:
+    for url in ("s3://bucket/x", "memory://x", "https://example.org/x"):
+        with pytest.raises(BadInput, match="only surveys are written to URLs"):
+            probe().save(url)
+
+
+def test_a_name_as_long_as_may_be(tmp_path: Path) -> None:
+    assert load(probe().save(tmp_path / ("x" * 255), figure=False)).technique == probe().technique

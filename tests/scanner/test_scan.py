@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,10 @@ import scanned
 from convscope.errors import BadImage, BadInput, StoreConflict
 from convscope.progress import reporting
 from convscope.scanner import on_ray
-from convscope.scanner.files import OutputFolder
-from convscope.scanner.shard import ShardScanner
-from convscope.survey.schema import SCHEMAS
+from convscope.scanner.files import LOCK, OutputFolder
+from convscope.scanner.plan import Plan
+from convscope.scanner.shard import ShardScanner, _bytes
+from convscope.survey.schema import MANIFEST, SCHEMAS
 from scanned import files_of, folder_of, small_scope, table, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -405,14 +409,108 @@ def test_time_and_disk_are_forecast_after_two_batches(images: Path, tmp_path: Pa
     with reporting(notes):
         cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8, batch_size=2)
     assert notes.total == notes.done == COUNT
-    assert notes.notes[0] == "" and "MB on disk" in notes.notes[1]
+    assert notes.notes[0] == "" and re.search(r", \d+(\.\d)? kB on disk", notes.notes[1])
 
 
 def test_a_disk_that_is_too_small_is_said_before_going_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OutputFolder, "free", lambda _: 1000)
-    with pytest.raises(BadInput, match=r"will take about .* GB, but 0.0 GB are free; .* summary_only=True"):
+    with pytest.raises(BadInput, match=r"will take about .* kB, but 1,000 bytes are free; .* summary_only=True"):
         cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8, batch_size=2)
     assert not list((tmp_path / "survey").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1.0 kB"),
+        (10**5, "98 kB"),
+        (3 * 2**30, "3.0 GB"),
+        (2**45, "32 TB"),
+        (2**60, "1,048,576 TB"),
+    ],
+)
+def test_sizes_are_said_in_a_unit_that_fits(size: int, words: str) -> None:
+    assert _bytes(size) == words
+
+
+# --- two scans, and a folder that goes away
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from convscope.scanner.files import OutputFolder
+with OutputFolder(sys.argv[1]).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_scans_on_one_folder(images: Path, whole: Path, tmp_path: Path) -> None:
+    """Further ones: a thread of the same process, a lock file left by a kill, a folder that a finished scan holds."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "survey")], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with pytest.raises(StoreConflict, match="survey: another scan is writing to it; wait until it is done"):
+        cs.scan(small_scope(), images, tmp_path / "survey")
+    kill(holder)
+    holder.stdout.close()
+    assert (tmp_path / "survey" / LOCK).exists(), "a kill leaves the file, not the lock"
+    cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8)
+    assert not (tmp_path / "survey" / LOCK).exists()
+    with OutputFolder(str(tmp_path / "survey")).locked():
+        cs.scan(small_scope(), images, tmp_path / "survey", shard_size=8)  # a finished survey is read only
+
+
+REMOVED_AT = {
+    "first shard": "values/00000.parquet",
+    "second shard": "values/00001.parquet",
+    "tables": "layers.parquet",
+    "manifest": MANIFEST,
+}
+
+
+@pytest.mark.parametrize(
+    ("when", "all_of_it"), [("first shard", True), ("second shard", False), ("tables", True), ("tables", False), ("manifest", True)]
+)
+def test_a_folder_that_is_removed_meanwhile(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, all_of_it: bool
+) -> None:
+    """Removed as a whole, or as by `rm -r` that cannot remove a folder in which a file appears. Further ones: the parts alone, twice."""
+    out, real = tmp_path / "survey", OutputFolder.writing
+
+    @contextmanager
+    def writing(self: OutputFolder, name: str) -> Iterator[Any]:
+        if name == REMOVED_AT[when]:
+            if all_of_it:
+                shutil.rmtree(out)
+            else:
+                (out / "plan.json").unlink()
+                (out / LOCK).unlink()
+        with real(self, name) as file:
+            yield file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFolder, "writing", writing)
+        with pytest.raises(StoreConflict, match="survey: was removed while this scan was writing to it; run it again"):
+            cs.scan(small_scope(), images, out, shard_size=8)
+    assert not out.exists()
+    cs.scan(small_scope(), images, out, shard_size=8)
+    assert (out / MANIFEST).exists()
+
+
+def test_a_folder_that_another_scan_takes_meanwhile(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, real = tmp_path / "survey", Plan.check_still_in
+
+    def check(self: Plan, folder: OutputFolder) -> None:
+        (out / "plan.json").write_text('{"of": "another"}')
+        real(self, folder)
+
+    monkeypatch.setattr(Plan, "check_still_in", check)
+    with pytest.raises(StoreConflict, match="came into use by another scan"):
+        cs.scan(small_scope(), images, out, shard_size=8)
+    assert not list(out.rglob("*.parquet")) and (out / "plan.json").exists()
 
 
 # --- kill -9

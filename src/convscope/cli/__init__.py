@@ -9,12 +9,15 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from convscope.cli.docstrings import PREPARED, Help, help_of, techniques
 from convscope.errors import ConvscopeError
+from convscope.text import one_line, printable, visible_lines
 
 OTHERS = {
     "atlas": "cli.atlas:atlas",
@@ -76,24 +79,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1 where a limit that was asked for is exceeded; 2 for a user's mistake (one line says which); 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Visible("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
-        code = build()(arguments, print_error=False, exit_on_error=False, result_action="return_value")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = build()(arguments, print_error=False, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (ConvscopeError, CycloptsError) as error:
         return _fail(str(error))
+    except SystemExit as error:
+        return _fail(f"ended by sys.exit({error.code}) before it was done, in the network's own code or by a signal")
     except BrokenPipeError:  # the reader of a pipe has gone, as with `convscope layers vgg16 | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _fail(f"{printable(error.filename)}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; what is finished is kept: run the same command again to go on from there\n")
         return INTERRUPTED
 
 
+class _Visible(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    sys.stderr.write(f"warning: {one_line(message)}\n")
+
+
 def _fail(line: str) -> int:
-    sys.stderr.write(f"error: {' '.join(line.split())}\n")
+    sys.stderr.write(f"error: {one_line(line)}\n")
     return 2
 
 

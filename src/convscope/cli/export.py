@@ -7,6 +7,7 @@ from typing import Literal
 
 from convscope.cli import words
 from convscope.cli.derive import command
+from convscope.cli.output import check_file
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import StoreConflict
 
@@ -36,6 +37,7 @@ def export(
 
     if path.exists():
         raise StoreConflict(f"{path} is there already; choose another file")
+    check_file(path, "the file")
     with progress():
         loaded = words.result(detector, Detector)
         if network is None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 from convscope.cli.derive import command
-from convscope.cli.show import print_table, say
+from convscope.cli.show import print_table, say, write_csv, write_json
 from convscope.errors import BadInput
 
 _LONGEST = 48
@@ -42,9 +40,9 @@ def query(survey: str, sql: str, *, rows: int = 40, csv: bool = False, json: boo
         raise BadInput(f"--rows must be at least 1, got {rows}")
     found = read_survey(survey).query(sql)
     if csv:
-        _write_csv(found.column_names, found.to_pylist())
+        write_csv(found.column_names, [[_text(row[name]) for name in found.column_names] for row in found.to_pylist()])
     elif json:
-        _write_json(found.to_pylist())
+        write_json([{name: _plain(value) for name, value in row.items()} for row in found.to_pylist()])
     else:
         _write_table(found.column_names, found.slice(0, rows).to_pylist(), found.num_rows)
 
@@ -54,18 +52,6 @@ def _write_table(names: Sequence[str], rows: list[dict[str, Any]], count: int) -
     print_table("", names, [[_cell(row[name]) for name in names] for row in rows], right=numeric)
     more = f"; the first {len(rows)} are shown, --rows, --csv or --json give more" if count > len(rows) else ""
     say(f"{count} row{'s' if count != 1 else ''}{more}")
-
-
-def _write_csv(names: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    lines = [[_text(row[name]) for name in names] for row in rows]  # all of it before the first line is out
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(lines)
-
-
-def _write_json(rows: list[dict[str, Any]]) -> None:
-    sys.stdout.write(json.dumps([{name: _plain(value) for name, value in row.items()} for row in rows], indent=1, ensure_ascii=False))
-    sys.stdout.write("\n")
 
 
 def _plain(value: Any) -> Any:

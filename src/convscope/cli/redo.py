@@ -6,6 +6,7 @@ from pathlib import Path
 
 from convscope.cli.derive import command
 from convscope.cli.objectives import objective as words_of
+from convscope.cli.output import check_file, write_somewhere
 from convscope.cli.show import print_written, progress, say
 
 
@@ -32,11 +33,13 @@ def redo(
     from convscope.receipts import read_receipt, write_png
     from convscope.zoo import open as open_network
 
+    if out is not None:
+        check_file(out)
     with progress():
         scope = open_network(network, weights=weights or "pretrained") if network else None
         layer = read_receipt(image).get("parameters", {}).get("layer", "") if objective else ""
         made = again(image, scope=scope, weights=weights, objective=words_of(objective).make(layer) if objective else None)
     say(f"{image}: {made.verdict}")
     if out is not None:
-        print_written([(write_png(out, made.image, {"redone": str(image)}), "the new image")])
+        print_written([(write_somewhere(lambda place: write_png(place, made.image, {"redone": str(image)}), out), "the new image")])
     return 1 if made.mean > 2 else 0

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from convscope.cli import words
 from convscope.cli.objectives import OfLayer
+from convscope.cli.output import reserved, write_somewhere
 from convscope.cli.show import print_written, progress, say
-from convscope.errors import BadImage, BadInput, LayerNotFound, StoreConflict
+from convscope.errors import BadImage, BadInput, LayerNotFound
+from convscope.files import is_url
 from convscope.preprocessing import SUFFIXES
 
 if TYPE_CHECKING:
@@ -94,12 +97,10 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         if isinstance(value, OfLayer):
             values[key] = value.make(values["layer"])
     save = SAVERS.get(name, _save)
-    with progress():
-        if save is _save:
-            _check_free(out)
+    layer, resumes = values.get("layer", ""), save is not _save
+    folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer), resumes=resumes)
+    with progress(), _place(folder, name, resumes=resumes):
         subject = opener(**opening)
-        layer = values.get("layer", "")
-        folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer), resumes=save is not _save)
         try:
             written = save(function, subject, folder, dict(values))
         except (LayerNotFound, BadImage):
@@ -113,7 +114,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
 def _save(function: Callable[..., Any], subject: Any, folder: str, values: dict[str, Any]) -> Written:
     several = [item.name for item in inspect.signature(function).parameters.values() if item.kind is item.VAR_POSITIONAL]
     result = function(subject, *(each for name in several for each in values.pop(name, ())), **values)
-    where = result.save(folder)
+    where = write_somewhere(result.save, Path(folder))
     files = [(where / "figure.png", "the figure"), (where, "arrays and manifest; convscope.load reads them")]
     return Written(result.summary(), files, getattr(result, "passed", True))
 
@@ -156,13 +157,15 @@ def free_folder(name: str, subject: str, layer: str, *, resumes: bool) -> str:
     return str(folder)
 
 
-def _check_free(out: str | None) -> None:
-    """Says at once, and not after the work, that --out is taken or cannot be made."""
-    folder = Path(out or ".")
-    if out is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreConflict(f"--out {out} is there already; choose another folder")
-    if files := [above for above in folder.parents if above.is_file()]:
-        raise StoreConflict(f"--out {out}: {files[0]} is a file, not a folder")
+def _place(folder: str, name: str, *, resumes: bool) -> AbstractContextManager[None]:
+    """Checks --out before the work; see :func:`~convscope.cli.output.reserved`."""
+    if not is_url(folder):
+        return reserved(folder, resumes=resumes)
+    if name != "scan":
+        raise BadInput(f"--out {folder}: only scan writes to URLs; give a local folder")
+    if folder.startswith("memory://"):
+        raise BadInput(f"--out {folder}: a survey in memory would be gone when the command ends; give a folder or another URL")
+    return nullcontext()
 
 
 def _check_order(subject: Any, values: Mapping[str, Any], usage: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
+import re
 import resource
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -16,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from convscope.progress import reporting
+from convscope.text import json_text, printable, visible, visible_lines
 
+_FORMULA, _NUMBER = re.compile(r"[=+\-@\t\r]"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 UNBOUND = 10_000
 """A width that every table fits."""
 
@@ -35,9 +42,9 @@ def progress() -> Generator[None]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}  {task.fields[memory]}  {task.fields[note]}"),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]}  {task.fields[memory]}  {task.fields[note]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars, reporting(_Bars(bars)):
@@ -63,11 +70,11 @@ def print_table(
     """
     shown, left_out = list(range(len(header))), [header.index(name) for name in spare]
     while True:
-        table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(title=Text(visible(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for index in shown:
-            table.add_column(Text(header[index]), justify="right" if right[index] else "left", overflow="fold")
+            table.add_column(Text(visible(header[index])), justify="right" if right[index] else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(row[index]) for index in shown))
+            table.add_row(*(Text(visible(row[index])) for index in shown))
         if not left_out or console().measure(table, options=console().options.update(width=UNBOUND)).maximum <= console().width:
             break
         shown.remove(left_out.pop())
@@ -76,14 +83,38 @@ def print_table(
 
 def say(line: str, *, error: bool = False) -> None:
     """A line on standard output, or on standard error."""
-    (sys.stderr if error else sys.stdout).write(f"{line}\n")
+    (sys.stderr if error else sys.stdout).write(f"{visible_lines(line)}\n")
 
 
 def print_written(paths: Sequence[tuple[Path, str]]) -> None:
     """Where files went, and what each is."""
-    width = max(len(str(path)) for path, _ in paths)
-    for path, what in paths:
-        sys.stdout.write(f"wrote {str(path).ljust(width)}  {what}\n")
+    named = [(printable(path), what) for path, what in paths]
+    width = max(len(path) for path, _ in named)
+    for path, what in named:
+        sys.stdout.write(f"wrote {path.ljust(width)}  {visible(what)}\n")
+
+
+def write_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table as CSV on standard output, by RFC 4180 but for line ends, which are those of this system's other tools.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front; numbers stay numbers.
+    """
+    out = io.StringIO()  # all of it before the first line is out
+    for row in [names, *rows]:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow([_no_formula(value) for value in row])  # with these, a bare CR is quoted
+        out.write(f"{line.getvalue()[:-2]}\n")
+    text = out.getvalue()
+    sys.stdout.write(visible_lines(text) if sys.stdout.isatty() else text)
+
+
+def write_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    sys.stdout.write(f"{json_text(json.dumps(value, indent=1, ensure_ascii=False))}\n")
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
 
 
 class _Bars:
@@ -91,10 +122,10 @@ class _Bars:
         self.bars = bars
 
     def begin(self, description: str, total: int) -> int:
-        return self.bars.add_task(description, total=total, rate="", memory="", note="")
+        return self.bars.add_task(visible(description), total=total, rate="", memory="", note="")
 
     def advance(self, task: int, steps: int, note: str) -> None:
-        self.bars.update(TaskID(task), advance=steps, note=note, memory=_memory(), rate=_rate(self.bars.tasks[task].speed))
+        self.bars.update(TaskID(task), advance=steps, note=visible(note), memory=_memory(), rate=_rate(self.bars.tasks[task].speed))
 
     def end(self, task: int) -> None:
         self.bars.remove_task(TaskID(task))
@@ -106,7 +137,7 @@ class _Lines:
     EVERY = 10.0
 
     def begin(self, description: str, total: int) -> int:
-        self.description, self.total, self.done = description, total, 0
+        self.description, self.total, self.done = visible(description), total, 0
         self.started = self.said = time.monotonic()
         return 0
 
@@ -119,7 +150,7 @@ class _Lines:
             left = (self.total - self.done) / speed
             percent = 100 * self.done // self.total
             sys.stderr.write(
-                f"{self.description}: {percent} %, {_rate(speed)}, {left:.0f} s left, {_memory()}{' ' if note else ''}{note}\n"
+                f"{self.description}: {percent} %, {_rate(speed)}, {left:.0f} s left, {_memory()}{' ' if note else ''}{visible(note)}\n"
             )
 
     def end(self, task: int) -> None:  # noqa: ARG002

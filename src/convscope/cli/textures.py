@@ -9,6 +9,7 @@ from cyclopts import App
 from convscope.cli import examples
 from convscope.cli.derive import command
 from convscope.cli.docstrings import help_of
+from convscope.cli.output import check_file
 from convscope.cli.show import print_written, say
 from convscope.errors import BadInput, StoreConflict
 
@@ -46,6 +47,7 @@ def train(*, out: Path, seed: int = 0) -> None:
     """
     from convscope.zoo.textures.train import train as run
 
+    check_file(out)
     figures = run(out, seed=seed, report=lambda line: say(line, error=True))
     say(f"validation accuracy {100 * figures.accuracy:.2f} %")
     print_written([(out, "weights, float16")])

@@ -6,6 +6,7 @@ A folder without a manifest holds no finished result.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadInput, StoreConflict
-from convscope.files import read_file, read_json
+from convscope.files import local_path, read_file, read_json
 from convscope.receipts import jsonable, png_bytes, write_synced
 from convscope.results.base import Result
 from convscope.results.classes import result_class
@@ -50,14 +51,20 @@ def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
 
     Raises:
         StoreConflict: The folder already holds something, or is a file.
-        BadInput: A field holds something that cannot be stored.
+        BadInput: A field holds something that cannot be stored, or the folder is a URL.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     _check_free(folder)
     arrays, head = _encode(result)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
-    temporary.mkdir()
+    temporary = folder.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.mkdir()
+    except OSError:
+        if not folder.is_dir():
+            raise
+        temporary = folder / temporary.name  # the folder may be written to, the one above it not
+        temporary.mkdir()
     try:
         _write(result, temporary, arrays, head, figure)
         _rename(temporary, folder)
@@ -154,6 +161,14 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 def _rename(temporary: Path, folder: Path) -> None:
     try:
+        if temporary.parent == folder:
+            if [path for path in folder.iterdir() if path != temporary]:
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+            for name in (_ARRAYS, _FIGURE, _MANIFEST):  # the manifest last: without it there is no finished result
+                with contextlib.suppress(FileNotFoundError):
+                    (temporary / name).rename(folder / name)
+            temporary.rmdir()
+            return
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()  # an empty folder may stand in the way; the system refuses to remove or replace one that was filled meanwhile
         temporary.rename(folder)

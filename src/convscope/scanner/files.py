@@ -8,17 +8,21 @@ import posixpath
 import secrets
 import shutil
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
+from convscope.errors import StoreConflict
 from convscope.files import filesystem, parse_json
 
 _TEMPORARY = ".tmp-"
+LOCK = ".lock"
+"""The file that the process which writes a survey holds locked."""
 
 
 class OutputFolder:
@@ -58,19 +62,47 @@ class OutputFolder:
         return cast("IO[bytes]", self.filesystem.open(self._at(name), "rb"))
 
     @contextmanager
+    def locked(self) -> Generator[None]:
+        """Within the block, the folder is there, and no other process of this machine may hold it. A kill ends it, too.
+
+        Object stores have no locks; two scans that write to one URL do the same work twice.
+
+        Raises:
+            StoreConflict: Another process holds it.
+        """
+        if not self.local:
+            yield
+            return
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(Path(self.root, LOCK), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreConflict(f"{self.path}: another scan is writing to it; wait until it is done, or choose another folder") from None
+        except NotImplementedError:  # a file system without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
     def writing(self, name: str) -> Generator[IO[bytes]]:
         """A file to write to, which appears under its name when the block is left without an error.
 
         Locally by a temporary name, a flush to disk and a rename; an object store shows objects only when they are complete.
         """
         final = self._at(name)
-        self.filesystem.makedirs(posixpath.dirname(final), exist_ok=True)
         if not self.local:
+            self.filesystem.makedirs(posixpath.dirname(final), exist_ok=True)
             with self.filesystem.open(final, "wb") as file:
                 yield cast("IO[bytes]", file)
             return
         temporary = Path(final).with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{posixpath.basename(final)}")
         try:
+            if temporary.parent != Path(self.root):
+                temporary.parent.mkdir(exist_ok=True)  # never the folder itself, which may have been removed
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -110,6 +142,13 @@ class OutputFolder:
         """Removes a file, or a folder with its content, if it exists."""
         if self.exists(name):
             self.filesystem.rm(self._at(name), recursive=True)
+
+    def remove_if_empty(self, *names: str) -> None:
+        """Removes folders that hold nothing; of this machine alone, as object stores have none."""
+        for name in names:
+            if self.local:
+                with suppress(OSError):
+                    Path(self._at(name)).rmdir()
 
     def clean(self, folder: str = "") -> None:
         """Removes the temporary files of interrupted runs."""

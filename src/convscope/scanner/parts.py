@@ -44,6 +44,11 @@ def images_name(shard: int) -> str:
     return f"{PARTS}/{shard:05d}-images.parquet"
 
 
+def names_of(shard: int) -> tuple[str, str]:
+    """Both files of a shard."""
+    return images_name(shard), part_name(shard)
+
+
 def finished(folder: OutputFolder, shards: int) -> list[bool]:
     """Whether each shard is done."""
     there = folder.names(PARTS)

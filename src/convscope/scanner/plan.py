@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from convscope.errors import StoreConflict
+from convscope.scanner import parts
 from convscope.scanner.files import OutputFolder
+from convscope.survey.schema import MANIFEST, SCHEMAS, VALUES
 
 FILE = "plan.json"
 
@@ -68,7 +70,7 @@ class Plan:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def check_against(self, folder: OutputFolder, finished: Mapping[str, Any] | None) -> None:
-        """Checks that a scan in the folder, finished or not, has this plan; writes the plan if the folder is empty.
+        """Checks that a scan in the folder, finished or not, has this plan, or that the folder is free.
 
         Raises:
             StoreConflict: The folder holds a scan with another plan, or other files.
@@ -77,12 +79,29 @@ class Plan:
         if begun is None:
             if others := sorted(name for name in folder.names() if not name.startswith(".")):
                 raise StoreConflict(f"{folder.path}: holds other files ({', '.join(others[:3])}); choose another folder")
-            folder.write_json(FILE, self.as_json())
             return
         own = self.as_json()
         if differing := [key for key in own if begun.get(key) != own[key]]:
             told = "; ".join(f"{key} was {_short(begun.get(key))}, now {_short(own[key])}" for key in differing[:3])
             raise StoreConflict(f"{folder.path}: holds a scan with other settings: {told}. Choose another folder, or delete it")
+
+    def check_still_in(self, folder: OutputFolder) -> None:
+        """Checks that the folder is still that of this scan; if it has been removed, removes what was written to it since.
+
+        Raises:
+            StoreConflict: It has been removed, or holds another scan.
+        """
+        if (found := folder.read_json(FILE)) == self.as_json():
+            return
+        if found is None:
+            for shard in range(self.shards):
+                for name in (f"{VALUES}/{shard:05d}.parquet", *parts.names_of(shard)):
+                    folder.remove(name)
+            for name in (*(f"{name}.parquet" for name in SCHEMAS), FILE, MANIFEST):
+                folder.remove(name)
+            folder.remove_if_empty(VALUES, parts.PARTS, "")
+        what = "was removed" if found is None else "came into use by another scan"
+        raise StoreConflict(f"{folder.path}: {what} while this scan was writing to it; run it again")
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ from convscope.errors import BadImage, BadInput, asking
 from convscope.progress import task
 from convscope.results.provenance import describe, manifest
 from convscope.scanner import parts
-from convscope.scanner.files import OutputFolder
+from convscope.scanner.files import LOCK, OutputFolder
 from convscope.scanner.on_ray import on_ray
 from convscope.scanner.plan import FILE, Plan
 from convscope.scanner.sources import Listing, find_sources
@@ -130,14 +130,36 @@ def scan(
         )
         plan.check_against(folder, finished)
         if finished is None:
-            if ray is None:
-                _here(scope, plan, folder, listing, decoders)
-            else:
-                on_ray(scope, plan, folder, listing, decoders, ray, actors)
-            _finish(scope, plan, folder, images)
-        for temporary in (parts.PARTS, FILE):
+            with folder.locked():
+                _write(scope, plan, folder, listing, images, decoders=decoders, ray=ray, actors=actors)
+        for temporary in (parts.PARTS, FILE, LOCK):
             folder.remove(temporary)
     return read_survey(folder.path)
+
+
+def _write(
+    scope: Scope, plan: Plan, folder: OutputFolder, listing: Listing, images: Any, *, decoders: int, ray: str | None, actors: int
+) -> None:
+    """Does what is missing of a scan whose folder is locked.
+
+    Raises:
+        StoreConflict: The folder is not free any more, or was removed meanwhile.
+    """
+    finished = folder.read_json(MANIFEST)  # perhaps by the process that held the lock
+    plan.check_against(folder, finished)
+    if finished is not None:
+        return
+    if folder.read_json(FILE) is None:
+        folder.write_json(FILE, plan.as_json())
+    try:
+        if ray is None:
+            _here(scope, plan, folder, listing, decoders)
+        else:
+            on_ray(scope, plan, folder, listing, decoders, ray, actors)
+        _finish(scope, plan, folder, images)
+    except OSError:
+        plan.check_still_in(folder)
+        raise
 
 
 def _layers(scope: Scope, layers: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -177,6 +199,7 @@ def _finish(scope: Scope, plan: Plan, folder: OutputFolder, images: Any) -> None
         raise BadImage(f"none of the {plan.images} images can be read; the first: {first}")
     for name in ("", VALUES):
         folder.clean(name)
+    plan.check_still_in(folder)
     parameters = {"images": describe(images), "layers": list(plan.layers), "draft": plan.draft}
     folder.write_json(
         MANIFEST,

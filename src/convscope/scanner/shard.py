@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -149,7 +150,12 @@ class ShardScanner:
         data.counter.add(kept)
 
     def _write(self, shard: int, data: ShardMeasurements) -> None:
-        """Writes the shard; its statistics last, as they mark the shard as done."""
+        """Writes the shard; its statistics last, as they mark the shard as done.
+
+        Raises:
+            StoreConflict: The folder has been removed, or given to another scan.
+        """
+        self.plan.check_still_in(self.folder)
         if not self.plan.summary_only:
             with self.folder.writing_table(f"{VALUES}/{shard:05d}.parquet", SCHEMAS["values"], _REPEATING) as write:
                 for table in self._values(data):
@@ -159,6 +165,7 @@ class ShardScanner:
         with self.folder.writing_table(parts.part_name(shard), parts.SCHEMA, ("label",)) as write:
             for part in self._statistics(data):
                 write(parts.to_table(part))
+        self.plan.check_still_in(self.folder)
 
     def _values(self, data: ShardMeasurements) -> Iterator[pa.Table]:
         images = pa.array([one.source.number for one in data.read], pa.int64())
@@ -187,13 +194,13 @@ class ShardScanner:
         if not self.plan.summary_only:
             size += _packed(SCHEMAS["values"], self._values(data)) // max(1, data.count) * remaining
         free = self.folder.free()
-        words = f"about {_duration(seconds * remaining)}, {size / 2**20:,.0f} MB on disk"
+        words = f"about {_duration(seconds * remaining)}, {_bytes(size)} on disk"
         _log.info("forecast for %d images: %s", remaining, words)
         if free is not None and size > free:
             less = "" if self.plan.summary_only else ", or summary_only=True, which keeps no row for each image"
             raise BadInput(
-                f"{self.folder.path}: the scan of {remaining} images will take about {size / 2**30:.1f} GB, but "
-                f"{free / 2**30:.1f} GB are free; scan fewer layers{less}"
+                f"{self.folder.path}: the scan of {remaining} images will take about {_bytes(size)}, but {_bytes(free)} are free; "
+                f"scan fewer layers{less}"
             )
         return words
 
@@ -234,6 +241,13 @@ def _packed(schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
         for table in tables:
             writer.write_table(table)
     return buffer.tell()
+
+
+def _bytes(count: float) -> str:
+    """A number of bytes in a unit that makes it at least 1: "640 kB", "3.2 GB"."""
+    power = min(4, int(math.log(max(1.0, count), 1024)))
+    number = count / 1024**power
+    return f"{number:{',.0f' if power == 0 or number >= 10 else '.1f'}} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _duration(seconds: float) -> str:
