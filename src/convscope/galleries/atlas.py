@@ -232,10 +232,10 @@ def _optimization_seconds(scope: Scope, shown: Mapping[str, Sequence[int]], plan
         return float(scope.graph.macs(0, (node or 0) + 1)) or 1.0
 
     with scope.session():
-        image = torch.full((several, 3, side, side), 0.5)
+        image = torch.full((several, 3, side, side), 0.5, dtype=scope.dtype, device=scope.device)
         began = time.monotonic()
         value, pull = scope.vector_jacobian(image, deepest)
-        pull(torch.ones_like(value)[None])
+        pull(value[None])
         step = (time.monotonic() - began) / several
     steps = plan.stages * plan.steps
     return sum(len(units) * steps * step * work(name) / work(deepest) for name, units in shown.items())
