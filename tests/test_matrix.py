@@ -33,6 +33,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "map_overlay": (lambda s: cs.map_overlay(s, "5", IMAGES[:2], top=3), 2),
     "occlusion": (lambda s: cs.occlusion(s, IMAGES[:2], patch=6, stride=6), 8),  # of each picture: itself, two checks, the record
     "deconvnet": (lambda s: cs.deconvnet(s, "5", [0, 1], IMAGES[:2]), 2),
+    "knockout": (lambda s: cs.knockout(s, "5", [0, 2], IMAGES, controls=2), 2),  # the check by a hook, and the record
     "inversion": (lambda s: cs.inversion(s, "5", IMAGES[:2], edit=[None, cs.FeatureMap(1)], steps=3), 5),
     "style_transfer": (lambda s: cs.style_transfer(s, IMAGES[0], [IMAGES[1], IMAGES[2]], steps=3), 8),
     "style_similarity": (lambda s: cs.style_similarity(s, IMAGES[:3], groups=["a", "a", "b"]), 3),
@@ -49,6 +50,7 @@ METHODS = {
     "map_overlay": "(result.masks(1), result.masked())",
     "occlusion": "result.view().subtitle",
     "deconvnet": "result.view().subtitle",
+    "knockout": "(result.effect(), result.view().note)",
     "inversion": "result.evaluations",
     "style_transfer": "result.remaining()",
     "style_similarity": "result.nearest('gram')",

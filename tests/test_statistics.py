@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from convscope.statistics import benjamini_hochberg, group_areas, holm
+from convscope.statistics import benjamini_hochberg, group_areas, holm, mean_intervals
 
 
 def drawn(n: int, c: int, seed: int = 0, ties: bool = False) -> np.ndarray:
@@ -84,3 +84,17 @@ def test_false_discoveries_are_bounded_where_there_is_nothing_to_discover() -> N
         _, p = group_areas(drawn(30, 8, seed=seed), np.arange(30) % 3, 3)
         found += bool((holm(p) < 0.05).any())
     assert found <= 18  # 5 % of 200, and three standard deviations
+
+
+def test_intervals_of_means() -> None:
+    values = np.random.default_rng(3).normal(size=(2, 40))
+    values = np.concatenate([values, values[:1] - values[1:]])
+    low, high = mean_intervals(values, 0.9, 4000, 0).T
+    known = scipy.stats.bootstrap((values[0],), np.mean, confidence_level=0.9, n_resamples=4000, method="percentile", rng=1)
+    assert low[0] == pytest.approx(known.confidence_interval.low, abs=0.02) and high[0] == pytest.approx(
+        known.confidence_interval.high, abs=0.02
+    )
+    # paired: the difference of rows is drawn with the same images
+    weights = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=4000) / 40
+    np.testing.assert_allclose([low[2], high[2]], np.quantile(weights @ (values[0] - values[1]), [0.05, 0.95]), atol=1e-12)
+    np.testing.assert_allclose(mean_intervals(np.ones((1, 5)), 0.95, 10, 0), 1)

@@ -37,6 +37,7 @@ from .results.gallery import Gallery as Gallery
 from .results.gallery import read_gallery as read_gallery
 from .results.hypothesis import Hypothesis as Hypothesis
 from .results.inversion import Inversion as Inversion
+from .results.knockout import Knockout as Knockout
 from .results.map_overlay import MapOverlay as MapOverlay
 from .results.occlusion import Occlusion as Occlusion
 from .results.predictions import Predictions as Predictions
@@ -55,6 +56,7 @@ from .techniques.deconvnet import deconvnet as deconvnet
 from .techniques.feature_visualization import feature_visualization as feature_visualization
 from .techniques.hypothesis import hypothesis as hypothesis
 from .techniques.inversion import inversion as inversion
+from .techniques.knockout import knockout as knockout
 from .techniques.map_overlay import map_overlay as map_overlay
 from .techniques.occlusion import occlusion as occlusion
 from .techniques.receptive_field import receptive_field as receptive_field

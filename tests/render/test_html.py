@@ -25,6 +25,8 @@ from convscope.render.panels import (
     Group,
     Heat,
     Image,
+    Interval,
+    Intervals,
     Line,
     Mosaic,
     Panel,
@@ -56,6 +58,9 @@ EVERY: dict[type, Panel] = {
     Bars: Bars(np.arange(20.0), "bars", "channel", "activation", ((7, "7 goldfish"), (19, "19")), second=np.ones(20), legend=("a", "b")),
     Strip: Strip(
         (Dots("concept", RANDOM.random(9), (2,)), Dots("background", RANDOM.random(30))), "dots", "activation", "(stroke: median)"
+    ),
+    Intervals: Intervals(
+        ("a class", "another"), (Interval("own units", np.array([[1.0, 0, 2], [3, np.nan, np.nan]]), 1),), "intervals", "points", zero=True
     ),
     Curves: Curves((Line("one", np.arange(5), np.arange(5) ** 2), Line("two", np.arange(5), np.arange(5), 1, True)), "curves", "x", "y"),
     Counts: Counts(np.array([[8, 2], [0, 0]]), ("gun", "knife"), ("gun", "none"), "counts", "is \\ taken for", (0, -1)),

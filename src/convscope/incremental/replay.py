@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Replay:
         graph: The record of one forward.
         last: The node.
         precision: "bfloat16" fills `linear`.
+        keep: Further nodes whose own value is wanted.
 
     Attributes:
         nodes: Those that are needed, by number, in order; node 0 is the image.
@@ -40,7 +41,7 @@ class Replay:
         NotRepeatable: An operation decides on values, draws random numbers, or mixes the images of a batch.
     """
 
-    def __init__(self, graph: Graph, last: int, *, precision: str = "float32") -> None:
+    def __init__(self, graph: Graph, last: int, *, precision: str = "float32", keep: Collection[int] = ()) -> None:
         if graph.decisions:
             raise NotRepeatable(f"the network decides on values ({graph.decisions[0]}), so its operations may differ for another image")
         self.nodes = {index: graph.nodes[index] for index in _needed(graph, last)}
@@ -50,7 +51,7 @@ class Replay:
                 check_batchable(graph.nodes, index)
             for edge in node.edges:
                 self.readers.setdefault(edge.node, []).append(index)
-        folded = folded_convolutions(graph, self.readers, [last])
+        folded = folded_convolutions(graph, self.readers, [last, *keep])
         self.folded = frozenset(folded)
         self._kernels = {self.nodes[index].edges[0].node: pair for index, pair in folded.items()}
         self.linear = frozenset(index for index, node in self.nodes.items() if precision == "bfloat16" and _is_linear(node))

@@ -49,13 +49,18 @@ def rerun(scope: Scope, image: Tensor, layer: str, *, precision: str = "float32"
         NotRepeatable: The network cannot be run again from the record of its operations.
         LayerNotFound: Unknown layer.
     """
-    size = (image.shape[-2], image.shape[-1])
-    if size != (scope.inputs.height, scope.inputs.width):
-        scope = Scope(scope.model, replace(scope.inputs, size=size), name=scope.name)
+    scope = at_size(scope, (image.shape[-2], image.shape[-1]))
     last = scope.layers[layer].node
     if last is None:
         raise NotRepeatable(f"layer {layer} does not depend on the image")
     return Rerun(scope.graph, scope.inputs.normalize(image.to(scope.device, scope.dtype)), last, precision=precision)
+
+
+def at_size(scope: Scope, size: tuple[int, int]) -> Scope:
+    """The scope itself, or one on the same network whose layers and graph are recorded at another input size (height, width)."""
+    if size == (scope.inputs.height, scope.inputs.width):
+        return scope
+    return Scope(scope.model, replace(scope.inputs, size=size), precision=scope.precision, fast=scope.fast, name=scope.name)
 
 
 class Rerun:

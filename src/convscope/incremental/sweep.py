@@ -21,7 +21,7 @@ from convscope.text import one_line
 
 WORTH = 0.9
 """From this share of the arithmetic of full inference on, full inference is as fast as an incremental run."""
-_AGREE = {"float32": 1e-3, "bfloat16": 0.1}
+AGREE = {"float32": 1e-3, "bfloat16": 0.1}
 """Largest difference between the two methods that counts as rounding, as a share of the largest value."""
 _TOGETHER = 128
 """Images that the dense layers are run on together."""
@@ -100,7 +100,7 @@ class Sweep:
             self._rerun = None
             return math.nan
         difference = float((read(want) - read(got)).abs().max())
-        if not (want - got).abs().max() <= _AGREE[self._rerun.precision] * want.abs().max():  # NaN does not agree, either
+        if not (want - got).abs().max() <= AGREE[self._rerun.precision] * want.abs().max():  # NaN does not agree, either
             _log.warning("incremental inference does not reproduce this network (off by %.3g), so full inference is used", difference)
             self._rerun = None
         return difference

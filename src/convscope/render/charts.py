@@ -13,7 +13,7 @@ import numpy as np
 
 from convscope.render import colors, layout
 from convscope.render.markup import Markup, element, joined
-from convscope.render.panels import Bars, Curves, Line, Strip, finite_range, number
+from convscope.render.panels import Bars, Curves, Intervals, Line, Strip, finite_range, number
 from convscope.render.plots import spread
 
 _WIDTH, _HEIGHT = 1000, 400
@@ -121,6 +121,41 @@ def strip(panel: Strip) -> Markup:
     names = tuple(((row + 0.5) / len(groups), _cut(group.name, 20)) for row, group in enumerate(panel.groups))
     x_axis = Axis(tuple((1 - share, name) for share, name in _marks(low, high, 6)), f"{panel.x_label}   {panel.legend}".strip())
     return element("div", framed(body, x_axis, Axis(names)), class_="cs-medium")
+
+
+def intervals(panel: Intervals) -> Markup:
+    """A forest plot: a path of intervals and one of dots for each series, with a legend."""
+    low, high = panel.range()
+    count, height = len(panel.series), 100 * len(panel.rows)
+
+    def across(values: np.ndarray) -> np.ndarray:
+        return np.clip((values - low) / (high - low), 0, 1) * _WIDTH
+
+    marks = _marks(low, high, 6)
+    lines = "".join(f"M{_short((1 - share) * _WIDTH)} 0V{height}" for share, _ in marks)
+    drawn = [element("path", d=lines, class_="cs-grid-lines")]
+    if panel.zero:
+        drawn.append(element("path", d=f"M{_short(float(across(np.zeros(1))[0]))} 0V{height}", class_="cs-baseline"))
+    said: list[str] = []
+    for place, each in enumerate(panel.series):
+        values, lows, highs = np.asarray(each.values, dtype=np.float64).T
+        rows = (np.arange(len(panel.rows)) + 0.15 + (place + 0.5) / count * 0.7) * 100
+        known = np.isfinite(lows) & np.isfinite(highs)
+        ends = zip(across(lows[known]), across(highs[known]), rows[known], strict=True)
+        bars = "".join(f"M{_short(left)} {_short(row)}H{_short(right)}" for left, right, row in ends)
+        there = np.isfinite(values)
+        kind = f"cs-{each.color % len(colors.CLASSES)}"
+        drawn.append(element("path", d=bars, class_=f"cs-interval {kind}"))
+        drawn.append(element("path", d=_dots(across(values[there]), rows[there]), class_=f"cs-dots {kind}"))
+        found = [f"{name} {number(value)}" for name, value in zip(panel.rows, values, strict=True) if np.isfinite(value)]
+        said.append(f"{each.name}: {', '.join(found[:12])}{', ...' if len(found) > 12 else ''}")
+    words = f"Intervals: {panel.title or panel.x_label}. {'; '.join(said)}."
+    tall = "cs-tall" if len(panel.rows) > 24 else f"cs-n{min(len(panel.rows), 16)}"
+    body = _body(drawn, f"0 0 {_WIDTH} {height}", words, f"cs-intervals {tall}")
+    names = tuple(((row + 0.5) / len(panel.rows), _cut(name, 34)) for row, name in enumerate(panel.rows))
+    key = _legend([(f"cs-line cs-{each.color % len(colors.CLASSES)}", each.name) for each in panel.series])
+    plot = framed(body, Axis(tuple((1 - share, name) for share, name in marks), panel.x_label), Axis(names))
+    return element("div", key, plot, class_="cs-medium")
 
 
 def curves(panel: Curves) -> Markup:

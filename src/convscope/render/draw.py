@@ -13,7 +13,7 @@ from convscope.render import colors, fonts, layout, plots
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.layout import Placed, Sheet, Words
 from convscope.render.mosaic import margins, mosaic
-from convscope.render.panels import Bars, Counts, Curves, Heat, Mosaic, Signed, Strip, Table, View
+from convscope.render.panels import Bars, Counts, Curves, Heat, Intervals, Mosaic, Signed, Strip, Table, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,6 +99,10 @@ def _draw(page: Page, item: Placed) -> None:
             y = _title(page, item, curves.title, always=True) + layout.legend_rows(curves) * layout.LEGEND
             left = layout.PLOT_LEFT
             plots.curves(page.axes(item.x + left, y, curves.width - left - 12, layout.CURVE_BODY), curves)
+        case Intervals() as intervals:
+            y = _title(page, item, intervals.title) + layout.LEGEND
+            left, height = layout.interval_rooms(intervals)
+            plots.intervals(page.axes(item.x + left, y, item.width - left - 12, height * len(intervals.rows)), intervals, left)
         case Counts() as counts:
             y = _title(page, item, counts.title)
             left, head = layout.counts_room(counts)

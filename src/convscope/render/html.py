@@ -20,7 +20,23 @@ from convscope.render.contact_sheet import laid_over, shown_sizes, to_bytes
 from convscope.render.layout import Sheet
 from convscope.render.markup import Markup, element, joined
 from convscope.render.mosaic import mosaic_body, tile_centres
-from convscope.render.panels import Bars, Counts, Curves, Group, Heat, Image, Mosaic, Panel, Signed, Strip, Table, Text, View, number
+from convscope.render.panels import (
+    Bars,
+    Counts,
+    Curves,
+    Group,
+    Heat,
+    Image,
+    Intervals,
+    Mosaic,
+    Panel,
+    Signed,
+    Strip,
+    Table,
+    Text,
+    View,
+    number,
+)
 
 STYLE = files("convscope.render").joinpath("style.css").read_text(encoding="utf-8")
 """The style sheet of all views: once in a page; every rule begins with ``.convscope``."""
@@ -87,6 +103,8 @@ def _panel(panel: Panel, images: Images, within: str) -> Markup:
             return _figure(panel.title, charts.bars(panel))
         case Strip():
             return _figure(panel.title, charts.strip(panel))
+        case Intervals():
+            return _figure(panel.title, charts.intervals(panel))
         case Curves():
             return _figure(panel.title, charts.curves(panel))
         case Counts():

@@ -10,7 +10,24 @@ from dataclasses import dataclass
 from convscope.render import colors, fonts
 from convscope.render.contact_sheet import best_columns, sheet_layout
 from convscope.render.mosaic import mosaic_size
-from convscope.render.panels import Bars, Counts, Curves, Group, Heat, Image, Line, Mosaic, Panel, Signed, Strip, Table, Text, View, number
+from convscope.render.panels import (
+    Bars,
+    Counts,
+    Curves,
+    Group,
+    Heat,
+    Image,
+    Intervals,
+    Line,
+    Mosaic,
+    Panel,
+    Signed,
+    Strip,
+    Table,
+    Text,
+    View,
+    number,
+)
 
 MARGIN, GAP, HEADING, ROW = 28, 26, 28, 23
 BAR_ROOM = 118
@@ -19,6 +36,8 @@ PLOT_LEFT, PLOT_BOTTOM, PLOT_BODY = 92, 52, 190
 """Room of a plot for its numbers and names, and the height of its body."""
 CURVE_BODY, LEGEND, CELL = 260, 24, (96, 46)
 """Height of the body of a plot of curves, room for its legend, and the size of a cell of counts."""
+INTERVALS = 560
+"""Width of the body of a plot of intervals."""
 _PAGE = 620
 _NUMERIC = re.compile(r"^[-+<>≤≥ ]*[\d.]+(e[-+]?\d+)?( ?%)?( of \d+)?$|^n/a$|^$")
 
@@ -44,7 +63,7 @@ class Words:
     color: str = colors.INK
 
 
-Leaf = Heat | Mosaic | Bars | Strip | Curves | Counts | Table | Sheet | Words
+Leaf = Heat | Mosaic | Bars | Strip | Intervals | Curves | Counts | Table | Sheet | Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +119,9 @@ def _block(panel: Panel, width: int | None) -> Block:
             return _leaf(panel, max(natural, width or 0), HEADING + PLOT_BODY + PLOT_BOTTOM)
         case Strip():
             return _leaf(panel, 560, HEADING + 64 * len(panel.groups) + 24 + PLOT_BOTTOM)
+        case Intervals():
+            room, height = interval_rooms(panel)
+            return _leaf(panel, room + INTERVALS, HEADING * bool(panel.title) + LEGEND + height * len(panel.rows) + PLOT_BOTTOM)
         case Curves():
             return _leaf(panel, panel.width, HEADING + legend_rows(panel) * LEGEND + CURVE_BODY + PLOT_BOTTOM)
         case Counts():
@@ -145,6 +167,12 @@ def counts_room(panel: Counts) -> tuple[int, int]:
     """Width of the row names and height of the column names."""
     names = [*panel.rows, panel.corner]
     return min(max(fonts.width(fonts.legible(name), fonts.SMALL) for name in names) + 14, 220), fonts.line(fonts.SMALL) + 8
+
+
+def interval_rooms(panel: Intervals) -> tuple[int, int]:
+    """The width that the row names of a plot of intervals take, and the height of a row."""
+    widest = max((fonts.width(fonts.legible(name), fonts.SMALL) for name in panel.rows), default=0)
+    return min(widest + 16, 340), max(14 * len(panel.series) + 8, 24)
 
 
 def row_room(panel: Heat) -> int:

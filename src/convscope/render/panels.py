@@ -189,6 +189,52 @@ class Strip:
 
 
 @dataclass(frozen=True, eq=False)
+class Interval:
+    """One series of :class:`Intervals`: its name, (row 3) value, low and high of each row, and its colour as a number.
+
+    Without low and high (NaN), a dot alone; without a value, nothing.
+    """
+
+    name: str
+    values: np.ndarray
+    color: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """A forest plot: in each named row a dot with its interval for every series, one below the other, with a legend.
+
+    Attributes:
+        rows: A name for each row.
+        series: The series.
+        title: Above the plot.
+        x_label: What the values are, with their unit.
+        limits: Ends of the axis; None takes them from the values.
+        zero: Whether to draw a line at zero.
+    """
+
+    rows: tuple[str, ...]
+    series: tuple[Interval, ...]
+    title: str = ""
+    x_label: str = ""
+    limits: tuple[float, float] | None = None
+    zero: bool = False
+
+    def __post_init__(self) -> None:
+        for each in self.series:
+            if each.values.shape != (len(self.rows), 3):
+                raise ValueError(f"a series of intervals is (row 3) of {len(self.rows)} rows, got shape {each.values.shape}")
+
+    def range(self) -> tuple[float, float]:
+        """Ends of the axis, with a margin."""
+        if self.limits is not None:
+            return self.limits
+        low, high = finite_range(np.concatenate([np.zeros(int(self.zero)), *(each.values.ravel() for each in self.series)]))
+        margin = 0.04 * (high - low) or 0.5
+        return low - margin, high + margin
+
+
+@dataclass(frozen=True, eq=False)
 class Line:
     """One line of :class:`Curves`: its name, its points x and y (n,), and its colour as a number."""
 
@@ -282,7 +328,7 @@ class Group:
     side: int | None = None
 
 
-Panel = Image | Heat | Signed | Mosaic | Bars | Strip | Curves | Counts | Text | Table | Group
+Panel = Image | Heat | Signed | Mosaic | Bars | Strip | Intervals | Curves | Counts | Text | Table | Group
 
 
 @dataclass(frozen=True, eq=False)

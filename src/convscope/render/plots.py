@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.render import colors, fonts
 from convscope.render.layout import legend_names, legend_rows
-from convscope.render.panels import Bars, Counts, Curves, Heat, Strip, finite_range, number
+from convscope.render.panels import Bars, Counts, Curves, Heat, Intervals, Strip, finite_range, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,6 +60,37 @@ def strip(axes: Axes, panel: Strip) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
     label = f"{panel.x_label}   {panel.legend}".strip()
     axes.set_xlabel(label, fontsize=fonts.points(fonts.SMALL), color=colors.FAINT, family="DejaVu Sans", parse_math=False)
+
+
+def intervals(axes: Axes, panel: Intervals, room: float) -> None:
+    """Draws a dot with its interval for each row and series; row names have `room` pixels."""
+    count = len(panel.series)
+    for place, each in enumerate(panel.series):
+        values, low, high = np.asarray(each.values, dtype=np.float64).T
+        rows = np.arange(len(panel.rows)) + (place + 0.5) / count * 0.7 - 0.35
+        style: dict[str, Any] = {"color": _class_color(each.color), "clip_on": False}
+        known = np.isfinite(low) & np.isfinite(high)
+        axes.hlines(rows[known], low[known], high[known], linewidth=fonts.points(2.5), alpha=0.7, **style)
+        axes.plot(values, rows, linestyle="none", marker="o", markersize=fonts.points(7), label=_plain(each.name), **style)
+    for row in range(1, len(panel.rows)):
+        axes.axhline(row - 0.5, color=colors.RULE, linewidth=0.6, zorder=0)
+    if panel.zero:
+        axes.axvline(0, color=colors.INK, linewidth=1, zorder=0)
+    axes.set_xlim(*panel.range())
+    axes.set_ylim(len(panel.rows) - 0.5, -0.5)
+    shown = [_plain(fonts.shorten(fonts.legible(name), fonts.SMALL, int(room) - 12)) for name in panel.rows]
+    axes.set_yticks(range(len(panel.rows)), shown)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.xaxis.set_major_formatter(lambda value, _: number(value))
+    axes.set_xlabel(panel.x_label, fontsize=fonts.points(fonts.SMALL), color=colors.FAINT, family="DejaVu Sans", parse_math=False)
+    legend: dict[str, Any] = {"frameon": False, "fontsize": fonts.points(fonts.SMALL), "borderaxespad": 0.2, "handletextpad": 0.3}
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=count, columnspacing=1.2, **legend)
+
+
+def _plain(text: str) -> str:
+    """A name as matplotlib prints it as it is: a dollar sign would begin a formula."""
+    return fonts.legible(text).replace("$", r"\$")
 
 
 def curves(axes: Axes, panel: Curves) -> None:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from convscope.errors import BadInput
 from convscope.graph.operations import RELUS, nonlinear_functions, spellings
+from convscope.scope.layers import Layer, first_tensor
 
 RULES = ("deconvnet", "guided", "gradient")
 """Backward rules of ReLUs, see :func:`relu_rule`."""
@@ -100,6 +102,46 @@ def _averaged(
 
 def _adaptively_averaged(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
     return _averaged(input, 1, return_indices=True) if return_indices else F.adaptive_avg_pool2d(input, output_size)
+
+
+class replaced_value(AbstractContextManager[None]):
+    """Within the block, the network goes on with another value in place of a layer's.
+
+    Args:
+        layer: The layer; only its own call is changed.
+        value: What takes its place, shaped as the layer's value for the batch; may be overwritten.
+
+    Raises:
+        BadInput: Within the block, when the layer gives its value in a container that cannot be rebuilt.
+    """
+
+    def __init__(self, layer: Layer, value: Tensor) -> None:
+        self.layer, self.value = layer, value
+        self._calls = 0
+
+    def __enter__(self) -> None:
+        self._calls = 0
+        if self.layer.of_input:
+            self._handle = self.layer.module.register_forward_pre_hook(lambda _module, given: self._replaced(given))
+        else:
+            self._handle = self.layer.module.register_forward_hook(lambda _module, _given, output: self._replaced(output))
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _replaced(self, given: Any) -> Any:
+        self._calls += 1
+        if self._calls != self.layer.call + 1:
+            return None
+        old = first_tensor(given)
+
+        def exchange(leaf: Any) -> Any:
+            return self.value if leaf is old else leaf
+
+        replaced = tree_map(exchange, given)
+        if old is None or first_tensor(replaced) is not self.value:
+            raise BadInput(f"layer {self.layer.name} gives its value in a {type(given).__name__}, in which it cannot be replaced")
+        return replaced
 
 
 def relu_rule(rule: str) -> AbstractContextManager[Any]:

@@ -140,7 +140,7 @@ class Inputs:
         Raises:
             BadInput: There is none, or something else is among them.
         """
-        return [image for _, image, reason in _single_images(images) if not reason]
+        return [image for _, image, reason, _ in _single_images(images) if not reason]
 
     def normalize(self, images: Tensor) -> Tensor:
         """(x - mean) / std per channel, on (n 3 h w)."""
@@ -173,8 +173,9 @@ class ImageReader:
         self._read: Callable[[Image], Tensor] = inputs if longer is None else lambda image: inputs.whole(image, longer)
         self._batch = images if isinstance(images, Tensor) and images.ndim == 4 else None
         found = _single_images(images)
-        self._images = [(name, image) for name, image, reason in found if not reason]
-        self._left_out = [(name, reason) for name, _, reason in found if reason]
+        self._images = [(name, image) for name, image, reason, _ in found if not reason]
+        self._labels = [label for _, _, reason, label in found if not reason]
+        self._left_out = [(name, reason) for name, _, reason, _ in found if reason]
         self._good: list[int] = []
         self._skipped: list[tuple[str, str]] = []
 
@@ -239,17 +240,22 @@ class ImageReader:
         return image_names(self.of_read(self.images))
 
     @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Labels of the images read so far, as their folder or list gives them; None for an image without one."""
+        return self.of_read(self._labels)
+
+    @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of the images skipped so far."""
         return tuple(self._skipped)
 
 
-def _single_images(images: Images) -> list[tuple[str, Image, str]]:
-    """The single images that `images` stands for, as (name, image, why it was left out)."""
+def _single_images(images: Images) -> list[tuple[str, Image, str, str | None]]:
+    """The single images that `images` stands for, as (name, image, why it was left out, label)."""
     if isinstance(images, Tensor) and images.ndim == 4:
         if not len(images):
             raise BadInput(f"images: got none, a tensor {tuple(images.shape)}")
-        return [(f"image {index}", image, "") for index, image in enumerate(images)]
+        return [(f"image {index}", image, "", None) for index, image in enumerate(images)]
     if isinstance(images, (str, os.PathLike, PILImage.Image, np.ndarray, Tensor)):
         given: list[Any] = [images]
     elif hasattr(images, "__iter__"):
@@ -258,18 +264,18 @@ def _single_images(images: Images) -> list[tuple[str, Image, str]]:
         raise BadInput(f"images: expected a path, a PIL image, a tensor (n 3 h w) in [0,1] or a list of these, got {_kind(images)}")
     if not given:
         raise BadInput("images: got an empty list")
-    found: list[tuple[str, Image, str]] = []
+    found: list[tuple[str, Image, str, str | None]] = []
     for image in given:
         if not isinstance(image, (str, os.PathLike)):
-            found.append((f"image {len(found)}", image, ""))
+            found.append((f"image {len(found)}", image, "", None))
             continue
         sources = list(find_images(image))
         if [source.path for source in sources] == [printable(image)]:
-            found.append((sources[0].name, image, ""))
+            found.append((sources[0].name, image, "", None))
             continue
         if not any(is_image(source.name) for source in sources):
             raise BadInput(f"{printable(image)}: no image files in this folder (looked for {' '.join(sorted(SUFFIXES))})")
-        found += [(source.name, source.path, source.reason) for source in sources if source.reason or is_image(source.name)]
+        found += [(source.name, source.path, source.reason, source.label) for source in sources if source.reason or is_image(source.name)]
     return found
 
 
