@@ -154,6 +154,8 @@ def main() -> None:
     small(render.png(cs.deconvnet(scope, "features.12", [133, 194], gate).view()), "deconvnet_gate.png")
     domes = [photographs / "occlusion-article" / f"dome538-{number}.jpg" for number in (1, 2)]
     small(render.png(cs.occlusion(scope, domes, 538, patch=32).view()), "occlusion.png")
+    strongest = [unit for unit, _ in cs.spectrum(scope, "features.12", zebra).spikes(12)]
+    small(render.png(cs.knockout(scope, "features.12", strongest, [zebra, gate]).view()), "knockout.png")
     bees = [sorted((photographs / "ants-bees" / "val" / "bees").iterdir())[place] for place in (1, 3, 5, 9)]
     small(render.png(cs.map_overlay(scope, "features.12", bees, units=[465]).view()), "map_overlay_many.png")
     inverted(scope, photographs)

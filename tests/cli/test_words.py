@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any, ClassVar
+
+import numpy as np
 import pytest
 
 from convscope.cli import words
+from convscope.cli.running import units_of
 from convscope.errors import BadInput
 from convscope.ops.codes import FeatureMap, Reallocate
+from convscope.results.class_maps import ClassMaps
+from convscope.results.receptive_field import ReceptiveField
+
+NONE = np.zeros((1, 8))
+NAMED = ClassMaps(NONE, NONE, NONE, np.ones(1), layer="5", classes=("ants",), maps={"ants": (2,)})
 
 
 def test_units() -> None:
@@ -71,3 +81,36 @@ def test_numbers_and_settings() -> None:
 
 def test_class_maps() -> None:
     assert words.maps(["ants=3,17", "bees=40"]) == {"ants": [3, 17], "bees": [40]}
+
+
+class TestUnitsOf:
+    """--maps and --class in place of --units. Tried beside these: maps of a detector, an empty class, exemplars with --class."""
+
+    MAPS: ClassVar[dict[str, list[int]]] = {"ants": [3, 5], "bees": [5, 7], "none": []}
+
+    def test_units(self) -> None:
+        assert units_of("5", False, maps=self.MAPS, classes=["ants"]) == [3, 5]
+        assert units_of("5", False, maps=self.MAPS, classes=["bees", "ants"]) == [5, 7, 3]
+        assert units_of("5", False, maps={"ants": [1]}) == [1]
+        assert units_of("5", True, maps=self.MAPS, classes=["bees"]) == {"bees": (5, 7)}
+        assert units_of("5", False, maps=NAMED) == [2]
+
+    @pytest.mark.parametrize(
+        ("layer", "asked", "said"),
+        [
+            ("5", {"maps": MAPS}, "maps of 3 classes; say of which: --class ants"),
+            ("5", {"maps": MAPS, "classes": ["wasps"]}, "maps have none for class 'wasps'; they are for ants, bees, none"),
+            ("5", {"maps": MAPS, "classes": ["none"]}, "class none has no map of its own"),
+            ("6", {"maps": NAMED}, "class maps of layer 6, got class_maps of layer 5"),
+            ("5", {"maps": object.__new__(ReceptiveField)}, "got receptive_field of layer none"),
+        ],
+        ids=["several", "unknown", "empty", "layer", "another result"],
+    )
+    def test_refusals(self, layer: str, asked: dict[str, Any], said: str) -> None:
+        with pytest.raises(BadInput, match=re.escape(said)):
+            units_of(layer, False, **asked)
+
+    def test_lists(self) -> None:
+        assert words.lists_of(["dog=151-153,160", "cat=281"]) == {"dog": [151, 152, 153, 160], "cat": [281]}
+        with pytest.raises(BadInput, match="'x' is not a whole number"):
+            words.lists_of(["dog=x"])

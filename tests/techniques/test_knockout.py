@@ -119,7 +119,8 @@ def test_accuracies_are_counted() -> None:
         for truth in range(3):
             for column in range(4):
                 count = sum(
-                    LABELS[number] == CLASSES[truth] and (predicted[number] if predicted[number] >= 0 else 3) == column for number in range(7)
+                    LABELS[number] == CLASSES[truth] and (predicted[number] if predicted[number] >= 0 else 3) == column
+                    for number in range(7)
                 )
                 assert confusion[truth, column] == count
     assert found.confusion().sum() == 7
@@ -129,15 +130,15 @@ def test_a_label_may_mean_several_classes() -> None:
     scope = network()
     words = {"insect": [0, 1], "other": [2, 3, 4]}
     labels = ["insect" if label in ("ant", "bee") else "other" for label in LABELS]
-    found = cs.knockout(scope, "5", [1], IMAGES, labels=labels, classes=words, controls=0)
+    found = cs.knockout(scope, "5", [1], IMAGES, labels=labels, outputs=words, controls=0)
     plain = cs.knockout(scope, "5", [1], IMAGES, controls=0)
     np.testing.assert_allclose(found.after[0, :, 0], plain.after[0][:, :2].sum(1), atol=1e-12)
     np.testing.assert_allclose(found.before.sum(1), 1)
     assert (found.predicted == (plain.predicted > 1)).all() and found.control.shape == (1, 0, 7)
     with pytest.raises(BadInput, match="belongs to two labels"):
-        cs.knockout(scope, "5", [1], IMAGES, labels=labels, classes={"insect": [0, 1], "other": [1, 2]})
+        cs.knockout(scope, "5", [1], IMAGES, labels=labels, outputs={"insect": [0, 1], "other": [1, 2]})
     with pytest.raises(BadInput, match="label 'other' is no class of the network"):
-        cs.knockout(scope, "5", [1], IMAGES, labels=labels, classes={"insect": [0]})
+        cs.knockout(scope, "5", [1], IMAGES, labels=labels, outputs={"insect": [0]})
 
 
 def test_silence_of_what_a_class_is_made_of() -> None:
@@ -160,7 +161,8 @@ def test_silence_of_what_a_class_is_made_of() -> None:
 
 
 def test_random_units_are_matched_by_rank() -> None:
-    scope = Scope(hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 60, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(60, 3))), Inputs(size=12))  # fmt: skip
+    layers = lambda: (nn.Conv2d(3, 60, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(60, 3))  # noqa: E731
+    scope = Scope(hand_built.seeded(lambda: nn.Sequential(*layers())), Inputs(size=12))
     images = draws(4, 3, 12, 12)
     means = scope.activations(images, "1")["1"].double().mean((0, 2, 3)).numpy()
     order = np.argsort(means, kind="stable")
@@ -258,7 +260,8 @@ def test_figures() -> None:
         ({"layer": "nothing"}, LayerNotFound, "no layer 'nothing'"),
         ({"layer": "output"}, BadInput, "below the output"),
         ({"units": [9]}, UnitNotFound, "units 0 to 7, got 9"),
-        ({"units": {}}, BadInput, "no class has a map"),
+        ({"units": {"ant": []}}, BadInput, "no class has a map"),
+        ({"units": {}}, BadInput, "expected class maps"),
         ({"controls": -1}, BadInput, "controls must be at least 0"),
         ({"confidence": 1.0}, BadInput, "confidence"),
         ({"by": "noise"}, BadInput, "by must be zero, mean or resample"),
@@ -289,3 +292,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (140, 140, 3), dtype=np.uint8)).save("a.png")
     assert main("knockout textures features.27 a.png --units 0-3 --controls 2 --out k".split()) == 0
     assert "units 0, 1, 2, 3 silenced" in capsys.readouterr().out and (tmp_path / "k" / "figure.png").exists()
+    for words in ("--maps chains=3,5 --maps dots=7", "--maps chains=3,5 --maps dots=7 --class dots"):
+        assert main(f"knockout textures features.27 a.png --controls 0 {words}".split()) == 0
+    first, second = (cs.load(tmp_path / "out" / "knockout" / f"textures-features.27{number}") for number in ("", "-2"))
+    assert (first.groups, second.groups) == (("chains", "dots"), ("dots",)) and first.units == ((3, 5), (7,))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.results.base import Result
-from convscope.results.class_maps import PER_CLASS, PER_IMAGE, ClassMaps
+from convscope.results.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, maps_by_class
 from convscope.results.provenance import technique
 from convscope.survey.survey import Survey
 
@@ -134,16 +133,8 @@ def maps_of(given: object, survey: Survey, layer: str) -> dict[str, tuple[int, .
         BadInput: The maps are of another layer, or something else.
         UnitNotFound: The layer has no such unit.
     """
-    if given is None:
-        given = class_maps(survey, layer)
-    if isinstance(given, Result):
-        there = str(getattr(given, "layer", ""))
-        if given.technique != ClassMaps.technique or there != layer:
-            raise BadInput(f"maps: expected class maps of layer {layer}, got {given.technique} of layer {there or 'none'}")
-        given = getattr(given, "maps", None)
-    if not isinstance(given, Mapping) or not given:
-        raise BadInput(f"maps: expected class maps or {{label: units}}, got {type(given).__name__}")
-    return {str(label): tuple(survey.units(layer, list(channels))) if len(channels) else () for label, channels in given.items()}
+    maps = maps_by_class(class_maps(survey, layer) if given is None else given, layer)
+    return {label: tuple(survey.units(layer, list(units))) if units else () for label, units in maps.items()}
 
 
 def _present(names: tuple[str, ...], survey: Survey, counts: np.ndarray, split: str, *, asked: bool) -> tuple[str, ...]:

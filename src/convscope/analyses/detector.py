@@ -13,6 +13,7 @@ from convscope.analyses.class_maps import PER_CLASS, PER_IMAGE, ClassMaps, choos
 from convscope.analyses.labelled_scores import LabelledScores, Rule
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
+from convscope.results.class_maps import of_classes
 from convscope.results.detector import METHODS, Detector
 from convscope.results.provenance import technique
 from convscope.seeding import derive_seed
@@ -162,11 +163,7 @@ def _maps(
         rows = [survey.labels.index(label) for label in names]
         chosen = dict(zip(names, choose_units(votes[rows], mean[rows], PER_CLASS)[0], strict=True))
     else:
-        chosen = maps_of(given, survey, layer)
-        if classes is not None:
-            if missing := [label for label in names if label not in chosen]:
-                raise BadInput(f"maps have none for class {missing[0]!r}; they are for {', '.join(chosen)}")
-            chosen = {label: chosen[label] for label in names}
+        chosen = of_classes(maps_of(given, survey, layer), None if classes is None else names)
     for label, units in chosen.items():
         survey.known_label(label)
         if not units:

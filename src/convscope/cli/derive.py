@@ -18,11 +18,15 @@ from cyclopts.token import Token
 import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
-from convscope.cli.running import SUBJECTS, run_technique
+from convscope.cli.running import SUBJECTS, chooses_units, run_technique, units_of
 from convscope.names import Units
 
 PLAIN = (int, float, str, bool, Path, NoneType)
 """Types that cyclopts reads by itself, beside Literal."""
+
+
+UNITS = "UNITS"
+"""What units look like; they are always an option."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,12 @@ class Written:
 
 def known_types(*, network: bool) -> list[Written]:
     """The types that are written in a way of their own; those of networks load torch."""
+    from convscope.results.base import Result
     from convscope.results.class_maps import ClassMaps
     from convscope.survey.survey import Survey
 
     known = [
-        Written(Units, words.units, "UNITS", 'Written 0,3,8-11, names, or "all".'),
+        Written(Units, words.units, UNITS, 'Written 0,3,8-11, names, or "all".'),
         Written(tuple[int, int], words.position, "Y,X"),
         Written(int | tuple[int, int], words.pair, "N|NxN", "Written 16, or 16x32 (down, across)."),
         Written(str | Sequence[str], words.names, "NAME,..."),
@@ -66,6 +71,8 @@ def known_types(*, network: bool) -> list[Written]:
             "Written as a folder by class-maps, or as LABEL=0,3,8, which may be repeated.",
             several=True,
         ),
+        Written(Mapping[str, Sequence[int]], words.lists_of, "LABEL=N,...", "Written LABEL=0,3,8-11, which may be repeated.", several=True),
+        Written(Result | Mapping[str, Sequence[int]], words.results_units, "MAPS...", several=True),
         Written(Survey, words.survey, "SURVEY"),
         Written(Sequence[Survey], words.surveys, "SURVEY...", several=True),
     ]
@@ -77,8 +84,10 @@ def known_types(*, network: bool) -> list[Written]:
         from convscope.scope.inputs import Image, Images
         from convscope.techniques.feature_visualization import ObjectiveLike
         from convscope.techniques.fills import Fill
+        from convscope.techniques.knockout import Knocked
 
         known += [
+            Written(Knocked, words.units, UNITS, 'Written 0,3,8-11, or "all".'),
             Written(Images, words.images, "IMAGE...", several=True),
             Written(Image, Path, "IMAGE"),
             Written(Fill, words.fill, "FILL"),
@@ -95,12 +104,17 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if name.replace("_", "-") not in techniques():
         raise AttributeError(name)
     function = getattr(convscope, name)
-    subject, *asked = inspect.signature(function, eval_str=True).parameters.values()
+    signature = inspect.signature(function, eval_str=True)
+    subject, *asked = signature.parameters.values()
     named, *opening = _parameters(SUBJECTS[subject.name])
     own = _parameters(function, [item for item in asked if item.name != "out"], network=subject.name == "scope")
+    if chooses_units(signature):
+        own += _parameters(units_of, list(inspect.signature(units_of, eval_str=True).parameters.values())[2:])
     out = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, Parameter(help=OUT)])
     parameters = sorted([named, *own, *opening, out], key=lambda item: item.kind)
     usage = " ".join(["convscope", name.replace("_", "-"), *filter(None, map(_required, parameters))])
+    if chooses_units(signature):  # --maps may say which
+        parameters = [item.replace(default=None) if item.name == "units" else item for item in parameters]
 
     def run(*given: Any, **options: Any) -> int:
         values = dict(zip((item.name for item in parameters), given, strict=False)) | options
@@ -108,6 +122,9 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
     return _as_command(run, parameters)
 
+
+OTHER_NAMES = {"classes": ("--classes", "--class")}
+"""Options that answer to several names."""
 
 OUT = "Folder to write to. Default: below out/, named after the question."
 
@@ -143,7 +160,7 @@ def _parameters(
         if (way := _way(item, known)) is None:
             continue
         required = item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.VAR_POSITIONAL)
-        positional = required and way.kind != Units and not (several and way.several)
+        positional = required and way.form != UNITS and not (several and way.several)
         several = several or (positional and way.several)
         found.append(_parameter(item, way, f"{texts.get(item.name, '')} {way.help}".strip(), positional=positional))
     return found
@@ -168,7 +185,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 def _parameter(item: inspect.Parameter, way: Written, text: str, *, positional: bool) -> inspect.Parameter:
     """One argument or option."""
     name = "set" if item.kind is item.VAR_KEYWORD else item.name
-    more: dict[str, Any] = {} if positional else {"name": f"--{name.replace('_', '-')}"}
+    more: dict[str, Any] = {} if positional else {"name": OTHER_NAMES.get(name, (f"--{name.replace('_', '-')}",))}
     if way.read is not None:
         more["converter"] = _converter(way)
         more |= {"negative": (), "consume_multiple": not positional} if way.several else {}

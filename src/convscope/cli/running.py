@@ -15,7 +15,10 @@ from convscope.cli.output import reserved, write_somewhere
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.files import is_url
+from convscope.names import is_whole
 from convscope.preprocessing import SUFFIXES
+from convscope.results.base import Result
+from convscope.results.class_maps import maps_by_class, of_classes
 
 if TYPE_CHECKING:
     from convscope.scope import Scope
@@ -93,6 +96,8 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         if key in signature.parameters:
             raise BadInput(f"--set {key}: it has an option of its own, --{key.replace('_', '-')}")
         values[key] = value
+    if chooses_units(signature):
+        _choose_units(signature, values)
     for key, value in values.items():
         if isinstance(value, OfLayer):
             values[key] = value.make(values["layer"])
@@ -109,6 +114,61 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     say(written.summary)
     print_written(written.files)
     return 0 if written.passed else 1
+
+
+def chooses_units(signature: inspect.Signature) -> bool:
+    """Whether the command of a technique takes --maps and --class in place of --units."""
+    return "units" in signature.parameters and "maps" not in signature.parameters
+
+
+def units_of(
+    layer: str, groups: bool, *, maps: Result | Mapping[str, Sequence[int]] | None = None, classes: Sequence[str] | None = None
+) -> Any:
+    """Units of a layer that a result names.
+
+    Args:
+        layer: The layer.
+        groups: Whether the units of each class stay apart.
+        maps: What names the units, in place of --units: a folder written by class-maps, detector or exemplars, or LABEL=0,3,8.
+        classes: The classes of --maps that are meant.
+
+    Raises:
+        BadInput: The result is of another layer or names no units; or it has maps of several classes, and none is said.
+    """
+    own = getattr(maps, "units", None)
+    if isinstance(maps, Result) and not hasattr(maps, "maps"):
+        if getattr(maps, "layer", "") != layer or not isinstance(own, tuple) or not all(map(is_whole, own)) or classes:
+            where = f"layer {getattr(maps, 'layer', '') or 'none'}" if not classes else "no classes"
+            raise BadInput(f"--maps: expected class maps or units of layer {layer}, got {maps.technique} of {where}")
+        return list(own)
+    chosen = of_classes(maps_by_class(maps, layer), classes)
+    if groups:
+        return chosen
+    if classes is None and len(chosen) > 1:
+        raise BadInput(f"--maps has maps of {len(chosen)} classes; say of which: --class {next(iter(chosen))}")
+    units = list(dict.fromkeys(unit for each in chosen.values() for unit in each))
+    if not units:
+        raise BadInput(f"class {', '.join(chosen)} has no map of its own; try a smaller per_class")
+    return units
+
+
+def _choose_units(signature: inspect.Signature, values: dict[str, Any]) -> None:
+    """Puts the units that --maps and --class say in place of --units."""
+    units, maps, classes = signature.parameters["units"], values.pop("maps", None), values.pop("classes", None)
+    if maps is None:
+        if classes:
+            raise BadInput("--class says whose maps of --maps are meant; give --maps, too")
+        if units.default is units.empty and "units" not in values:
+            raise BadInput("which units? Say --units 0,3,8-11, or --maps and the folder of a result that names them")
+    elif "units" in values:
+        raise BadInput("--units and --maps both say which units; give one of them")
+    else:
+        values["units"] = units_of(values["layer"], _takes_groups(units), maps=maps, classes=classes)
+
+
+def _takes_groups(units: inspect.Parameter) -> bool:
+    """Whether a technique takes the maps of several classes apart."""
+    return "Knocked" in str(units.annotation)
 
 
 def _save(function: Callable[..., Any], subject: Any, folder: str, values: dict[str, Any]) -> Written:

@@ -99,13 +99,31 @@ def named(given: Sequence[str]) -> dict[str, int | str]:
     return {name: int(value) if value.strip().isdigit() else value for name, value in map(_assignment, given)}
 
 
+def lists_of(given: Sequence[str]) -> dict[str, list[int]]:
+    """Numbers by label, each written "LABEL=0,3,8-11"."""
+    found: dict[str, list[int]] = {}
+    for label, value in map(_assignment, given):
+        parts = [part.strip() for part in value.split(",")]
+        found[label] = [number for part in parts for number in _range(part) or [_number(part)]]
+    return found
+
+
 def maps(given: Sequence[str]) -> Any:
     """Class maps: the folder of a result of class-maps, or channels of labels, each written "LABEL=0,3,8"."""
     if len(given) == 1 and "=" not in given[0]:
         from convscope.results.class_maps import ClassMaps
 
         return result(given[0], ClassMaps)
-    return {label: [_number(part) for part in value.split(",")] for label, value in map(_assignment, given)}
+    return lists_of(given)
+
+
+def results_units(given: Sequence[str]) -> Any:
+    """A saved result that names units, by its folder: class maps, a detector, exemplars, ...; or units of labels, "LABEL=0,3,8"."""
+    if len(given) == 1 and "=" not in given[0]:
+        from convscope.results.base import Result
+
+        return result(given[0], Result)
+    return lists_of(given)
 
 
 def survey(path: str) -> Any:

@@ -121,7 +121,9 @@ def _block(panel: Panel, width: int | None) -> Block:
             return _leaf(panel, 560, HEADING + 64 * len(panel.groups) + 24 + PLOT_BOTTOM)
         case Intervals():
             room, height = interval_rooms(panel)
-            return _leaf(panel, room + INTERVALS, HEADING * bool(panel.title) + LEGEND + height * len(panel.rows) + PLOT_BOTTOM)
+            legend = sum(fonts.width(fonts.legible(each.name), fonts.SMALL) + 44 for each in panel.series)
+            width, height = room + max(INTERVALS, legend), height * len(panel.rows)
+            return _leaf(panel, width, HEADING * bool(panel.title) + LEGEND + height + PLOT_BOTTOM)
         case Curves():
             return _leaf(panel, panel.width, HEADING + legend_rows(panel) * LEGEND + CURVE_BODY + PLOT_BOTTOM)
         case Counts():

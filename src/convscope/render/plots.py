@@ -283,6 +283,8 @@ def _legend(axes: Axes, panel: Bars) -> None:
 
 def name_matrix(axes: Axes, panel: Heat, height: float) -> None:
     """Names the rows and the horizontal axis of a map; without either, the axes show no numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     if panel.rows:
         step = max(int(np.ceil(len(panel.rows) * 17 / height)), 1)
         shown = range(0, len(panel.rows), step)
@@ -294,6 +296,7 @@ def name_matrix(axes: Axes, panel: Heat, height: float) -> None:
     if panel.x_label:
         style: dict[str, Any] = {"fontsize": fonts.points(fonts.SMALL), "color": colors.FAINT, "family": "DejaVu Sans", "parse_math": False}
         axes.set_xlabel(panel.x_label, **style)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
     else:
         axes.set_xticks([])
     axes.spines[:].set_visible(False)

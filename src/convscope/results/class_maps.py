@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from convscope.errors import BadInput
 from convscope.render.panels import Bars, Group, Panel, Table, Text, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
@@ -69,6 +71,34 @@ class ClassMaps(Result):
             "votes; units that two classes list belong to neither. Named are a class's own units, most votes first.",
         )
         return View("Class maps", tuple(panels), subtitle=words.subtitle(self, f"{self.votes.shape[1]} units"), note=note)
+
+
+def maps_by_class(given: object, layer: str) -> dict[str, tuple[int, ...]]:
+    """{class: units} of whatever names units by class: class maps, a detector, or a mapping.
+
+    Raises:
+        BadInput: A result of another layer or without maps, or something else.
+    """
+    if isinstance(given, Result):
+        there = str(getattr(given, "layer", ""))
+        if not hasattr(given, "maps") or there != layer:
+            raise BadInput(f"maps: expected class maps of layer {layer}, got {given.technique} of layer {there or 'none'}")
+        given = getattr(given, "maps", None)
+    if not isinstance(given, Mapping) or not given:
+        raise BadInput(f"maps: expected class maps or {{label: units}}, got {type(given).__name__}")
+    found: Mapping[Any, Sequence[int]] = given
+    return {str(label): tuple(units) for label, units in found.items()}
+
+
+def of_classes(maps: Mapping[str, Sequence[int]], classes: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """The maps of some classes, in the order asked for; None: of all.
+
+    Raises:
+        BadInput: There are none for a class.
+    """
+    if classes is not None and (missing := [name for name in classes if name not in maps]):
+        raise BadInput(f"maps have none for class {missing[0]!r}; they are for {words.listed(maps, 8)}")
+    return {name: tuple(maps[name]) for name in (maps if classes is None else classes)}
 
 
 def _listed(units: tuple[int, ...], most: int = _LISTED) -> str:

@@ -203,8 +203,10 @@ def _probabilities(result: Knockout, group: int, image: int) -> Intervals:
         Interval(f"{result.groups[group]} silenced", _alone(after[shown]), 1),
     ]
     series = [each for each in series if np.isfinite(each.values).any()]
-    top = max(float(before.max()), float(after.max()), 0.05)
-    return Intervals(tuple(result.classes[place] for place in shown), tuple(series), "", "probability", (0.0, min(1.0, 1.1 * top)))
+    top = max(np.nanmax(each.values) for each in series)
+    return Intervals(
+        tuple(result.classes[place] for place in shown), tuple(series), "", "probability", (0.0, min(1.0, max(1.1 * float(top), 0.05)))
+    )
 
 
 def _alone(values: np.ndarray) -> np.ndarray:
@@ -219,10 +221,11 @@ def _data_set_panels(result: Knockout) -> tuple[Panel, ...]:
     if several and own:
         panels.append(_own_classes(result, own))
     if several:
-        order = "in the order of the rows" if result.groups == result.classes else "in alphabetical order"
-        rows = tuple(f"{name} silenced" for name in result.groups)
-        lost, title = 100 * result.drop[:, :, 0], "accuracy lost by every class when a group is silenced"
-        panels.append(Signed(lost, title, unit="percentage points", rows=rows, x_label=f"class, {order}"))
+        rows = tuple(
+            words.named(place, name) if (place := result.own_class(group)) >= 0 else name for group, name in enumerate(result.groups)
+        )
+        lost, title = 100 * result.drop[:, :, 0], "accuracy lost by every class (columns) when a group (rows) is silenced"
+        panels.append(Signed(lost, title, unit="percentage points", rows=rows, x_label="class, numbered as the rows"))
     else:
         panels.append(_classes(result, 0))
         if len(result.classes) <= _MOST_TRUTHS:

@@ -17,7 +17,7 @@ from convscope.incremental.above_layer import AboveLayer, Cached
 from convscope.names import OUTPUT, class_number
 from convscope.progress import task
 from convscope.results.base import Result
-from convscope.results.class_maps import ClassMaps
+from convscope.results.class_maps import ClassMaps, maps_by_class
 from convscope.results.knockout import SHOWN, Knockout
 from convscope.results.provenance import technique
 from convscope.results.words import listed
@@ -46,7 +46,7 @@ def knockout(
     by: Literal["zero", "mean", "resample"] = "zero",
     survey: Survey | None = None,
     labels: Sequence[str] | None = None,
-    classes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Mapping[str, Sequence[int]] | None = None,
     control: Literal["matched", "any"] = "matched",
     controls: int = 20,
     draws: int = 8,
@@ -70,7 +70,7 @@ def knockout(
             images drawn at random, the same draw for all units.
         survey: A survey by this network for "mean"; None: the mean over the images given.
         labels: A label for each image; None: those of the folder or list.
-        classes: The network's classes that belong to each label; None: the class of that name.
+        outputs: {label: the network's classes that belong to it}; None: the class of that name.
         control: Random units are "matched", drawn among the ten that are nearest by rank of mean activation, or "any" of the layer; never
             the silenced ones.
         controls: Number of sets of random units for each group; 0: none.
@@ -100,7 +100,7 @@ def knockout(
 
     Command line:
         convscope knockout textures features.27 data/images/chains/0000.png --units 0-7
-        convscope knockout textures features.27 data/images --maps out/class-maps/survey-features.27 --controls 4
+        convscope knockout textures features.27 data/images/chains --maps out/class-maps/survey-features.27 --class chains --controls 2
     """
     if controls < 0 or min(draws, bootstrap) < 1 or not 0 < confidence < 1:
         asked = f"controls={controls}, draws={draws}, bootstrap={bootstrap}, confidence={confidence}"
@@ -112,7 +112,7 @@ def knockout(
         below = _Below(scope, layer, reader)
         with task(f"{layer}: knock-out on {len(reader)} images", 2 * len(reader)) as advance:
             means = below.measure(advance)
-            answers = _Answers.of(scope, reader, labels, classes)
+            answers = _Answers.of(scope, reader, labels, outputs)
             replacing = _Replacement.of(scope, by, below, means, survey, seed)
             sets = [_random_sets(own, means, control, controls, seed) for own in groups.values()]
             found = _run(below, answers, replacing, list(groups.values()), sets, draws if by == "resample" else 1, advance)
@@ -153,18 +153,15 @@ def _check_network(scope: Scope, layer: str) -> None:
         raise BadInput(f"a knock-out needs the scores of two or more classes, but this network's output is {shape} for an image")
 
 
-def _groups(scope: Scope, layer: str, asked: Any) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def _groups(scope: Scope, layer: str, asked: Knocked) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """{name: units}, and what to say of it."""
-    if isinstance(asked, Result):
-        there = str(getattr(asked, "layer", ""))
-        if not isinstance(asked, ClassMaps) or there != layer:
-            raise BadInput(f"units: expected class maps of layer {layer}, got {asked.technique} of layer {there or 'none'}")
-        asked = asked.maps
-    if not isinstance(asked, Mapping):
+    if not isinstance(asked, (Result, Mapping)):
         chosen = tuple(dict.fromkeys(scope.units(layer, asked)))
-        return {f"unit {chosen[0]}" if len(chosen) == 1 else f"units {listed(chosen, 4)}": chosen}, []
-    empty = [str(name) for name, units in asked.items() if not len(units)]
-    groups = {str(name): tuple(dict.fromkeys(scope.units(layer, list(units)))) for name, units in asked.items() if len(units)}
+        name = f"unit {chosen[0]}" if len(chosen) == 1 else f"units {listed(chosen, 4)}" if len(chosen) < 5 else f"{len(chosen)} units"
+        return {name: chosen}, []
+    maps = maps_by_class(asked, layer)
+    empty = [name for name, units in maps.items() if not units]
+    groups = {name: tuple(dict.fromkeys(scope.units(layer, units))) for name, units in maps.items() if units}
     if not groups:
         raise BadInput("units: no class has a map of its own; try a smaller per_class")
     return groups, [f"Without units, left out: {listed(empty, 8)}."] if empty else []
@@ -195,17 +192,17 @@ class _Below:
     def measure(self, advance: Callable[[int], None]) -> np.ndarray:
         """Runs all images once, keeps what fits into memory, and returns each unit's mean over images and positions, (c) float64."""
         stored: list[tuple[slice, Cached]] = []
-        total, fits = torch.zeros((), dtype=torch.float64), True
+        total, fits = np.zeros(()), True
         for rows, cached in self:
             values = self.above.layer.channels_first(cached.value).double()
-            total = total.to(values) + (values.flatten(2).mean(2) if values.ndim > 2 else values).sum(0)
+            total = total + (values.flatten(2).mean(2) if values.ndim > 2 else values).sum(0).cpu().numpy()
             self.lowest = min(self.lowest, float(values.min()))
             self.count += rows.stop - rows.start
             fits = fits and sum(each.bytes for _, each in stored) + cached.bytes <= MOST
             stored = [*stored, (rows, cached)] if fits else []
             advance(rows.stop - rows.start)
         self._stored = stored if fits else None
-        return (total / self.count).cpu().numpy()
+        return total / self.count
 
     def __iter__(self) -> Iterator[tuple[slice, Cached]]:
         if self._stored is not None:
@@ -258,16 +255,16 @@ class _Answers:
     notices: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, scope: Scope, reader: ImageReader, labels: Sequence[str] | None, classes: Mapping[str, Sequence[int]] | None) -> _Answers:
+    def of(cls, scope: Scope, reader: ImageReader, labels: Sequence[str] | None, outputs: Mapping[str, Sequence[int]] | None) -> _Answers:
         if labels is not None and len(labels) != len(reader):
             raise BadInput(f"labels: expected one for each of {len(reader)} images, got {len(labels)}")
         given = reader.labels if labels is None else reader.of_read(labels)
         names = tuple(sorted({str(label) for label in given if label is not None}))
         count = scope.layers[OUTPUT].channels
-        found = {name: _outputs(scope, name, classes) for name in names}
-        unknown = [name for name, outputs in found.items() if outputs is None]
-        if unknown and (classes is not None or labels is not None or len(unknown) < len(names)):
-            raise BadInput(f"label {unknown[0]!r} is no class of the network; say which of its classes it means: classes {unknown[0]}=3,5")
+        found = {name: _outputs_of(scope, name, outputs) for name in names}
+        unknown = [name for name, own in found.items() if own is None]
+        if unknown and (outputs is not None or labels is not None or len(unknown) < len(names)):
+            raise BadInput(f"label {unknown[0]!r} is no class of the network; say which of its classes it means: outputs {unknown[0]}=3,5")
         if unknown or not names:
             shown = (
                 f"Labels ({listed(names, 3)}) are no classes of the network: shown is each image alone. Say which they mean by `classes`."
@@ -294,10 +291,10 @@ class _Answers:
         return self.owner[outputs.argmax(1).cpu().numpy()]
 
 
-def _outputs(scope: Scope, label: str, classes: Mapping[str, Sequence[int]] | None) -> list[int] | None:
+def _outputs_of(scope: Scope, label: str, outputs: Mapping[str, Sequence[int]] | None) -> list[int] | None:
     """The network's classes that a label means; None if there is none."""
-    if classes is not None:
-        return scope.units(OUTPUT, list(classes[label])) if label in classes else None
+    if outputs is not None:
+        return scope.units(OUTPUT, list(outputs[label])) if label in outputs else None
     names = scope.class_names if scope.inputs.classes else ()
     for name in (label, label.replace("_", " ")):
         if name.isdecimal() or name.lower() in (each.lower() for each in names):
@@ -327,7 +324,7 @@ class _Replacement:
             means = _survey_means(scope, below.above.layer.name, survey)
         elif by == "mean" and below.count == 1:
             raise BadInput("the mean over a single image leaves most of it as it is; give more images, a survey, or by='zero'")
-        levels = torch.as_tensor(means if by == "mean" else np.zeros_like(means))
+        levels = torch.from_numpy(means if by == "mean" else np.zeros_like(means))
         return cls(levels, below.above.layer.channels_first(below.values()) if by == "resample" else None, seed)
 
     def values(self, own: Tensor, rows: slice, units: Sequence[int], draw: int) -> Tensor:
@@ -337,7 +334,7 @@ class _Replacement:
         count = len(self.maps)
         generator = np.random.default_rng(derive_seed(self.seed, "knockout", "resample", draw))
         partners = (np.arange(count) + 1 + generator.integers(count - 1, size=count)) % count
-        return self.maps[torch.as_tensor(partners[rows], device=own.device)][:, list(units)]
+        return self.maps[torch.from_numpy(partners[rows]).to(own.device)][:, list(units)]
 
 
 def _survey_means(scope: Scope, layer: str, survey: Survey) -> np.ndarray:
