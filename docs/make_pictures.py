@@ -73,6 +73,9 @@ def surveys(scope: cs.Scope) -> None:
     photographs = cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "sample", layers=["features.5", "features.12"])
     small(render.png(cs.exemplars(photographs, "features.12", [3, 7, 20, 367, 456], middle=0.5).view()), "exemplars.png")
     small(render.png(cs.exemplars(photographs, "features.5", [2, 3], top=9).view()), "exemplars_early.png")
+    guided = cs.top_patches(scope, photographs, "features.12", [3, 367], rule="guided", middle=0.6, evidence=True)
+    small(render.png(guided.view()), "top_patches.png")
+    small(render.png(cs.top_patches(scope, photographs, "features.5", [2, 3, 20, 140]).view()), "top_patches_early.png")
     small(render.png(cs.filter_health(cs.scan(scope, str(out / "sample.csv"), out / "surveys" / "health")).view()), "filter_health.png")
     insects = SHARED / "images" / "ants-bees"
     for path in (insects / "val").glob("*/*.jpg"):

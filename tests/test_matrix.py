@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,28 @@ from torch import nn
 import convscope as cs
 import fresh
 import hand_built
+import scanned
 import torch_defaults
 from convscope.results.base import Result
 from convscope.scope import Inputs, Scope
 
 SIDE = 24
 IMAGES = hand_built.draws(4, 3, SIDE, SIDE, seed=3)
+
+
+SURVEYS: dict[str, cs.Survey] = {}
+
+
+def survey(scope: Scope) -> cs.Survey:
+    """A survey of four images by a copy of the scope's network, made once."""
+    if scope.weights_hash not in SURVEYS:
+        folder = Path(tempfile.mkdtemp())
+        SURVEYS[scope.weights_hash] = cs.scan(
+            scope_on(copy.deepcopy(scope.model)), scanned.folder_of(folder / "images", 4), folder / "survey"
+        )
+    return SURVEYS[scope.weights_hash]
+
+
 CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "feature_visualization": (
         lambda s: cs.feature_visualization(s, "5", [0, 1], recipe="fourier", size=SIDE, steps=3),
@@ -34,6 +52,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "occlusion": (lambda s: cs.occlusion(s, IMAGES[:2], patch=6, stride=6), 8),  # of each picture: itself, two checks, the record
     "deconvnet": (lambda s: cs.deconvnet(s, "5", [0, 1], IMAGES[:2]), 2),
     "knockout": (lambda s: cs.knockout(s, "5", [0, 2], IMAGES, controls=2), 2),  # the check by a hook, and the record
+    "top_patches": (lambda s: cs.top_patches(s, survey(s), "5", [0, 3], top=2), 1),
     "inversion": (lambda s: cs.inversion(s, "5", IMAGES[:2], edit=[None, cs.FeatureMap(1)], steps=3), 5),
     "style_transfer": (lambda s: cs.style_transfer(s, IMAGES[0], [IMAGES[1], IMAGES[2]], steps=3), 8),
     "style_similarity": (lambda s: cs.style_similarity(s, IMAGES[:3], groups=["a", "a", "b"]), 3),
@@ -51,6 +70,7 @@ METHODS = {
     "occlusion": "result.view().subtitle",
     "deconvnet": "result.view().subtitle",
     "knockout": "(result.effect(), result.view().note)",
+    "top_patches": "result.evidence_map(1, 1)",
     "inversion": "result.evaluations",
     "style_transfer": "result.remaining()",
     "style_similarity": "result.nearest('gram')",

@@ -45,6 +45,7 @@ from .results.receptive_field import ReceptiveField as ReceptiveField
 from .results.spectrum import Spectrum as Spectrum
 from .results.style_similarity import StyleSimilarity as StyleSimilarity
 from .results.style_transfer import StyleTransfer as StyleTransfer
+from .results.top_patches import TopPatches as TopPatches
 from .results.weight_grid import WeightGrid as WeightGrid
 from .scanner.scan import scan as scan
 from .scope.inputs import Inputs as Inputs
@@ -63,6 +64,7 @@ from .techniques.receptive_field import receptive_field as receptive_field
 from .techniques.spectrum import spectrum as spectrum
 from .techniques.style_similarity import style_similarity as style_similarity
 from .techniques.style_transfer import style_transfer as style_transfer
+from .techniques.top_patches import top_patches as top_patches
 from .techniques.weight_grid import weight_grid as weight_grid
 from .zoo import open as open
 

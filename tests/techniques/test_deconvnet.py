@@ -21,6 +21,7 @@ import hand_built
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.render.panels import Group, Image
+from convscope.results.deconvnet import on_grey
 from convscope.scope import Inputs, Scope
 from convscope.scope.edits import RULES
 from hand_built import draws
@@ -554,9 +555,28 @@ def test_the_figure(made: convscope.Deconvnet) -> None:
     pixels = tiles(shown)[5].pixels
     zoom = pixels.shape[1] // (y1 - y0)
     half = pixels[:, ::zoom, : (x1 - x0) * zoom : zoom]
-    np.testing.assert_allclose(half, 0.5 + 0.5 * inside / np.abs(inside).max(), atol=1e-6)
+    scale = np.quantile(np.abs(inside), 0.995)
+    assert scale < np.abs(inside).max() and "99.5 % quantile" in shown.note
+    np.testing.assert_allclose(half, np.clip(0.5 + 0.5 * inside / scale, 0, 1), atol=1e-6)
     np.testing.assert_allclose(pixels[:, ::zoom, -(x1 - x0) * zoom :: zoom], made.images[1, :, y0:y1, x0:x1], atol=1e-6)
-    assert f"scale ±{np.abs(inside).max():.3g}" in tiles(shown)[5].caption
+    assert f"scale ±{scale:.3g}" in tiles(shown)[5].caption
+
+
+def test_a_projection_on_grey() -> None:
+    values = np.zeros((3, 10, 10))
+    values[0, :, 0] = np.linspace(-1, 1, 10)
+    values[1, 0, 0] = 50  # a single outlier leaves the others as they are
+    tile, scale = on_grey(values)
+    assert scale == np.quantile(np.abs(values), 0.995) <= 1 and tile[1, 0, 0] == 1 and tile[2, 5, 5] == 0.5
+    np.testing.assert_allclose(tile[0, :, 0], np.clip(0.5 + 0.5 * np.linspace(-1, 1, 10) / scale, 0, 1))
+    single = np.zeros((3, 20, 20))
+    single[2, 3, 4] = -2  # fewer values than the quantile leaves out
+    assert on_grey(single)[1] == 2 and on_grey(single)[0][2, 3, 4] == 0
+    single[:, 10:] = np.nan  # no pixel: grey, and not counted
+    assert on_grey(single)[1] == 2 and (on_grey(single)[0][:, 10:] == 0.5).all()
+    for nothing in (np.zeros((3, 4, 4)), np.full((3, 4, 4), np.nan), np.zeros((3, 0, 0))):
+        tile, scale = on_grey(nothing)
+        assert scale == 0 and (tile == 0.5).all()
 
 
 def test_the_figure_of_what_is_not_active(scope: Scope) -> None:

@@ -117,12 +117,7 @@ def _strongest(survey: Survey, layer: str, units: list[int], top: int, label: st
 
 def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Crops of the boxes, (unit top rgb h w), and the names of images that could not be read."""
-    size = (boxes[..., 2:] - boxes[..., :2]).reshape(-1, 2).max(0)
-    needed = images.size * 3 * int(size[0]) * int(size[1]) * 4
-    if needed > MOST:
-        raise BadInput(
-            f"{images.size} crops of {size[0]} x {size[1]} pixels take {needed / 2**30:.1f} GB; ask for fewer units, or for crops=False"
-        )
+    size = crop_size(images, boxes)
     cut = np.full((*images.shape, 3, *size), FILL, np.float32)
     missing: list[str] = []
     numbers = np.unique(images[images >= 0])
@@ -136,8 +131,34 @@ def _crops(survey: Survey, images: np.ndarray, boxes: np.ndarray) -> tuple[np.nd
             finally:
                 advance()
             for unit, place in np.argwhere(images == image):
-                y0, x0, y1, x1 = boxes[unit, place]
-                # a receptive field that the upper or left border cuts lacks its beginning
-                top, left = size[0] - (y1 - y0) if y0 == 0 else 0, size[1] - (x1 - x0) if x0 == 0 else 0
-                cut[unit, place, :, top : top + y1 - y0, left : left + x1 - x0] = pixels[:, y0:y1, x0:x1]
+                put_crop(cut[unit, place], pixels, boxes[unit, place])
     return cut, tuple(missing)
+
+
+def crop_size(images: np.ndarray, boxes: np.ndarray, each: int = 1) -> tuple[int, int]:
+    """Height and width of a tile that holds any of the boxes (unit top 4).
+
+    Args:
+        images: The images' numbers, (unit top).
+        boxes: y0 x0 y1 x1.
+        each: How many such tiles there will be for each box.
+
+    Raises:
+        BadInput: All of them would take too much memory.
+    """
+    height, width = (int(length) for length in (boxes[..., 2:] - boxes[..., :2]).reshape(-1, 2).max(0))
+    needed = each * images.size * 3 * height * width * 4
+    if needed > MOST:
+        less = "ask for fewer units, or for crops=False" if each == 1 else "ask for fewer units"
+        raise BadInput(f"{images.size} crops of {height} x {width} pixels take {needed / 2**30:.1f} GB; {less}")
+    return height, width
+
+
+def put_crop(tile: np.ndarray, pixels: np.ndarray, box: np.ndarray) -> None:
+    """Puts what is inside a box (y0 x0 y1 x1) of an image (rgb h w) into a tile of the size of whole receptive fields.
+
+    A receptive field that the upper or left border of the image cuts lacks its beginning, one that the others cut lacks its end.
+    """
+    y0, x0, y1, x1 = (int(edge) for edge in box)
+    top, left = tile.shape[-2] - (y1 - y0) if y0 == 0 else 0, tile.shape[-1] - (x1 - x0) if x0 == 0 else 0
+    tile[:, top : top + y1 - y0, left : left + x1 - x0] = pixels[:, y0:y1, x0:x1]

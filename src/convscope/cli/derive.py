@@ -18,7 +18,7 @@ from cyclopts.token import Token
 import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
-from convscope.cli.running import SUBJECTS, chooses_units, run_technique, units_of
+from convscope.cli.running import SUBJECTS, chooses_units, run_technique, subjects_of, units_of
 from convscope.names import Units
 
 PLAIN = (int, float, str, bool, Path, NoneType)
@@ -104,10 +104,10 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if name.replace("_", "-") not in techniques():
         raise AttributeError(name)
     function = getattr(convscope, name)
-    signature = inspect.signature(function, eval_str=True)
-    subject, *asked = signature.parameters.values()
-    named, *opening = _parameters(SUBJECTS[subject.name])
-    own = _parameters(function, [item for item in asked if item.name != "out"], network=subject.name == "scope")
+    subjects, signature = subjects_of(function), inspect.signature(function, eval_str=True)
+    asked = [item for item in signature.parameters.values() if item.name not in (*subjects, "out")]
+    named, *opening = _parameters(SUBJECTS[subjects])
+    own = _parameters(function, asked, network="scope" in subjects)
     if chooses_units(signature):
         own += _parameters(units_of, list(inspect.signature(units_of, eval_str=True).parameters.values())[2:])
     out = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, Parameter(help=OUT)])

@@ -70,8 +70,45 @@ def open_detector(detector: str) -> Any:
     return words.result(detector, Detector)
 
 
-SUBJECTS: dict[str, Callable[..., Any]] = {"scope": open_network, "survey": open_survey, "detector": open_detector}
-"""What techniques are asked of, by the name of their first parameter. The command has the opening function's parameters, too."""
+def open_both(
+    survey: str,
+    *,
+    network: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Any:
+    """Opens a survey and the network that it was made with.
+
+    Args:
+        survey: Folder that convscope scan has written, or a URL such as s3://bucket/survey.
+        network: The network, if it is a file of your own; else the survey names it.
+        weights: The file of its weights, if it was scanned with one.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Number format of the network's computation.
+    """
+    from convscope.zoo.recorded import open_recorded
+
+    opened = open_survey(survey)
+    if network is None:
+        return open_recorded(opened.manifest["network"], survey, weights=weights, device=device, precision=precision), opened
+    return open_network(network, weights=weights or "pretrained", device=device, precision=precision), opened
+
+
+SUBJECTS: dict[tuple[str, ...], Callable[..., Any]] = {
+    ("scope",): open_network,
+    ("survey",): open_survey,
+    ("detector",): open_detector,
+    ("scope", "survey"): open_both,
+}
+"""What techniques are asked of, by the names of their first parameters. The command has the opening function's parameters, too."""
+
+
+def subjects_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The first parameters of a technique that a command opens: a key of :data:`SUBJECTS`."""
+    parameters = inspect.signature(function).parameters.values()
+    required = tuple(item.name for item in parameters if item.default is item.empty)
+    return max((key for key in SUBJECTS if required[: len(key)] == key), key=len)
 
 
 def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: str) -> int:
@@ -89,7 +126,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         ConvscopeError: A user's mistake.
     """
     signature = inspect.signature(function)
-    name, opener = function.__name__, SUBJECTS[next(iter(signature.parameters))]
+    name, opener = function.__name__, SUBJECTS[subjects_of(function)]
     opening = {key: values.pop(key) for key in inspect.signature(opener).parameters if key in values}
     subject_word, out = next(iter(opening.values())), values.pop("out", None)
     for key, value in values.pop("set", {}).items():
@@ -105,11 +142,12 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     layer, resumes = values.get("layer", ""), save is not _save
     folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer), resumes=resumes)
     with progress(), _place(folder, name, resumes=resumes):
-        subject = opener(**opening)
+        opened = opener(**opening)
+        subjects = opened if isinstance(opened, tuple) else (opened,)
         try:
-            written = save(function, subject, folder, dict(values))
+            written = save(function, subjects, folder, dict(values))
         except (LayerNotFound, BadImage):
-            _check_order(subject, values, usage)
+            _check_order(subjects[-1], values, usage)
             raise
     say(written.summary)
     print_written(written.files)
@@ -171,19 +209,19 @@ def _takes_groups(units: inspect.Parameter) -> bool:
     return "Knocked" in str(units.annotation)
 
 
-def _save(function: Callable[..., Any], subject: Any, folder: str, values: dict[str, Any]) -> Written:
+def _save(function: Callable[..., Any], subjects: Sequence[Any], folder: str, values: dict[str, Any]) -> Written:
     several = [item.name for item in inspect.signature(function).parameters.values() if item.kind is item.VAR_POSITIONAL]
-    result = function(subject, *(each for name in several for each in values.pop(name, ())), **values)
+    result = function(*subjects, *(each for name in several for each in values.pop(name, ())), **values)
     where = write_somewhere(result.save, Path(folder))
     files = [(where / "figure.png", "the figure"), (where, "arrays and manifest; convscope.load reads them")]
     return Written(result.summary(), files, getattr(result, "passed", True))
 
 
-def _save_gallery(_function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
+def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], folder: str, values: dict[str, Any]) -> Written:
     from convscope.galleries.gallery import gallery
     from convscope.results.gallery import write_sheet
 
-    layer = values.pop("layer")
+    (scope,), layer = subjects, values.pop("layer")
     made = gallery(scope, layer, values.pop("units", None), folder, **values)
     sheet = write_sheet(made, f"{scope.name}, {layer}")
     statuses = [image.status for image in made]
@@ -194,8 +232,8 @@ def _save_gallery(_function: Callable[..., Any], scope: Scope, folder: str, valu
     return Written(summary, [(sheet, "all of them on one sheet"), (made.folder, "a PNG per unit, with receipt (convscope redo)")])
 
 
-def _save_scan(function: Callable[..., Any], scope: Scope, folder: str, values: dict[str, Any]) -> Written:
-    manifest = function(scope, values.pop("images"), folder, **values).manifest
+def _save_scan(function: Callable[..., Any], subjects: Sequence[Scope], folder: str, values: dict[str, Any]) -> Written:
+    manifest = function(*subjects, values.pop("images"), folder, **values).manifest
     skipped = f"; {manifest['skipped']} skipped, see skipped.parquet" if manifest["skipped"] else ""
     labels = f", {len(manifest['labels'])} labels" if manifest["labels"] else ""
     summary = f"{manifest['images']} images{labels}, {len(manifest['layers'])} layers{skipped}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from convscope.errors import BadInput, BadWeights, StoreConflict
+from convscope.errors import BadInput, StoreConflict
 from convscope.image_files import read_bytes
 from convscope.optimize.objective import Objective
 from convscope.optimize.objectives import from_description
 from convscope.optimize.recipes import Recipe
 from convscope.preprocessing import decode
-from convscope.receipts import LOSSY, jsonable, published_bytes, read_receipt, to_bytes
+from convscope.receipts import LOSSY, published_bytes, read_receipt, to_bytes
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import ObjectiveLike, feature_visualization
 from convscope.text import printable
-from convscope.zoo import open as open_network
-
-_ZOO_NAME = re.compile(r"\w+|timm:[\w.-]+", re.ASCII)
-"""Names that a receipt may open: textures, torchvision's and timm's, never a file."""
+from convscope.zoo.recorded import check_recorded, open_recorded
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def redo(
         raise BadInput(f"{path}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
     try:
         network, parameters, group = receipt["network"], receipt["parameters"], list(receipt["group"])
-        made_with, inputs = {key: receipt[key] for key in ("device", "precision", "fast")}, network["inputs"]
+        made_with = {key: receipt[key] for key in ("device", "precision", "fast")}
         asked = {key: parameters[key] for key in ("layer", "copies", "diversity", "seed")}
         row = group.index(receipt["unit"]) * int(asked["copies"]) + int(receipt["copy"])
         fields = dict(receipt["recipe"])
@@ -88,10 +84,7 @@ def redo(
     except (KeyError, TypeError, ValueError) as error:
         raise StoreConflict(f"{path}: its receipt is damaged ({type(error).__name__}: {error})") from None
     scope = _scope(path, network, made_with, scope, weights)
-    if differing := [key for key in ("size", "mean", "std") if jsonable(scope.inputs.manifest()[key]) != inputs.get(key)]:
-        raise BadInput(f"{path}: made with other inputs ({', '.join(f'{key} {inputs.get(key)}' for key in differing)})")
-    if scope.weights_hash != network["weights_hash"]:
-        raise BadWeights(f"{path}: made with weights {network['weights_hash']}, but {scope.name} has {scope.weights_hash}")
+    check_recorded(scope, network, path)
     if objective is None and receipt.get("objective") is not None:
         objective = _objective(path, group, receipt["objective"])
     if penalty is None and receipt.get("penalty") is not None:
@@ -127,12 +120,7 @@ def _scope(path: Path, network: Mapping[str, Any], made_with: Mapping[str, Any],
     if given is not None:
         settings = {key: made_with[key] for key in ("precision", "fast")}
         return Scope(given.model, given.inputs, **settings, name=given.name, weights=given.weights)
-    name, published = network.get("name"), network.get("weights")
-    if not isinstance(name, str) or not _ZOO_NAME.fullmatch(name):
-        raise BadInput(f"{path}: made with the network {name}, which a receipt cannot open; give it as `scope` (--network)")
-    if weights is None and published not in (None, "pretrained"):
-        raise BadInput(f"{path}: made with the weights {published}, which a receipt cannot read; give the file as `weights` (--weights)")
-    return open_network(name, weights=weights or published, **made_with)
+    return open_recorded(network, path, weights=weights, **made_with)
 
 
 def _objective(path: Path, group: list[int | None], descriptions: Any) -> ObjectiveLike:

@@ -383,4 +383,4 @@ def number(value: float) -> str:
         return "n/a" if np.isnan(value) else f"{value}"
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"

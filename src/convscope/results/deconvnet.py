@@ -15,6 +15,9 @@ from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
 
 NOTE = "Feature illustration, not class evidence."
+QUANTILE = 0.995
+"""Share of a projection's values that its grey scale holds. Single outliers would leave all others grey."""
+SCALE = "each projection is scaled by the 99.5 % quantile of its absolute values, and larger ones are clipped"
 
 _MOST, _SIDE, _COLUMNS, _GAP = 96, 396, 3, 4
 _OVERVIEW, _LARGE, _TAGGED = 320, 0.4, 3
@@ -71,20 +74,35 @@ class Deconvnet(ImageResult):
             rows = (pairs,) if where is None else (where, pairs)
             panels.append(Group(rows, len(rows), title=str(self.names[image])))
         note = words.note(
-            f"{NOTE} Each tile: left the projection, right the image inside the unit's receptive field. Grey is zero, and the scale",
-            "gives the value that is white or black. Below a tile: the activation and its (y, x) on the map.",
+            f"{NOTE} Each tile: left the projection, right the image inside the unit's receptive field. Grey is zero; {SCALE}.",
+            "Below a tile: the activation, its (y, x) on the map, and that scale.",
             f"Shown are {across * down} of {count * units} tiles." if count * units > across * down else "",
         )
         subtitle = words.subtitle(self, f"rule {self.rule}")
         return View("Deconvnet: units projected to pixels", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
 
 
+def on_grey(projection: np.ndarray) -> tuple[np.ndarray, float]:
+    """A signed projection as an image in [0,1] whose grey is zero, and the value that is white.
+
+    Args:
+        projection: (rgb h w); NaN, where there is no pixel, becomes grey.
+
+    Returns:
+        0.5 + 0.5 * projection / scale, clipped; and the scale: the 99.5 % quantile of the absolute values, the largest of them where that
+        is zero, zero where all are.
+    """
+    sizes = np.abs(projection[np.isfinite(projection)])
+    reach = float(np.quantile(sizes, QUANTILE) or sizes.max()) if sizes.size else 0.0
+    return np.clip(0.5 + 0.5 * np.nan_to_num(projection) / (reach or 1.0), 0, 1), reach
+
+
 def _pair(result: Deconvnet, image: int, unit: int) -> Image:
     """Projection and patch side by side; a projection that is zero everywhere is marked."""
     y0, x0, y1, x1 = (int(edge) for edge in result.boxes[image, unit])
     inside = result.projection[image, unit, :, y0:y1, x0:x1]
-    reach = float(np.abs(inside).max(initial=0))
-    tiles = 0.5 + 0.5 * inside / (reach or 1.0), result.images[image, :, y0:y1, x0:x1]
+    tile, reach = on_grey(inside)
+    tiles = tile, result.images[image, :, y0:y1, x0:x1]
     widest = int((result.boxes[..., 2:] - result.boxes[..., :2]).max(initial=1))
     zoom = -(-_SIDE // (2 * widest))  # small fields in whole steps, so that a pixel stays a square
     large = [tile.repeat(zoom, 1).repeat(zoom, 2) for tile in tiles]

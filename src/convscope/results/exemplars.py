@@ -57,7 +57,7 @@ class Exemplars(Result):
         """The four highest images of each unit."""
         lines: list[str] = []
         for row, (names, values) in enumerate(zip(self.names, self.values, strict=True)):
-            found = ", ".join(f"{_stem(name)} ({value:.3g})" for name, value in zip(names[:_IN_SUMMARY], values, strict=False))
+            found = ", ".join(f"{words.stem(name)} ({value:.3g})" for name, value in zip(names[:_IN_SUMMARY], values, strict=False))
             lines.append(f"{_title(self, row)}: {found}{'' if _active(self, row) else ' (not active)'}")
         if self.missing:
             lines.append(f"{_missing(self)}, e.g. {self.missing[0]}")
@@ -81,10 +81,6 @@ class Exemplars(Result):
         return View("Exemplars", panels, subtitle=words.subtitle(self, f"the highest of {self.of} {whose}"), note=note)
 
 
-def _stem(name: str) -> str:
-    return name.rpartition("/")[2].rpartition(".")[0] or name
-
-
 def _title(result: Exemplars, row: int) -> str:
     return f"unit {words.named(result.units[row], result.unit_names[row])}"
 
@@ -102,7 +98,7 @@ def _row(result: Exemplars, row: int) -> Group:
     for column, (name, label) in enumerate(zip(result.names[row], result.image_labels[row], strict=True)):
         value = result.values[row, column]
         marked = "file not found" if name in result.missing else "not active" if value <= 0 else None
-        caption = f"{number(value)} · {label if label and not result.label else _stem(name)}"
+        caption = f"{number(value)} · {label if label and not result.label else words.stem(name)}"
         tiles.append(Image(result.crops[row, column], caption=caption, marked=marked))
     return Group(tuple(tiles), min(_ACROSS, max(len(tiles), 1)), _title(result, row), side=_SIDE)
 

@@ -52,15 +52,16 @@ class Subject(Protocol):
 def technique(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator of every technique: checks the arguments, adds them to error messages, and records them in the result's manifest.
 
-    The name of the first parameter says what it takes (:data:`SUBJECTS`). A parameter annotated with `Literal` takes these values
-    only. Arguments that JSON cannot hold (images) are recorded as a description.
+    The name of the first parameter says what it takes (:data:`SUBJECTS`), and so does that of a further one. A parameter annotated with
+    `Literal` takes these values only. Arguments that JSON cannot hold (images) are recorded as a description.
 
     Raises:
-        BadInput: The first argument is of another kind, or a value is not among the choices of its parameter.
+        BadInput: Such an argument is of another kind, or a value is not among the choices of its parameter.
     """
     signature = inspect.signature(function)
     choices = {name: found for name, hint in get_type_hints(function).items() if (found := Choices.of(hint))}
     first, *others = signature.parameters
+    subjects = [first, *(name for name in others if name in SUBJECTS and signature.parameters[name].default is inspect.Parameter.empty)]
     order = ", ".join([first, *(name for name in others if signature.parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY)])
 
     @functools.wraps(function)
@@ -71,8 +72,10 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
             raise TypeError(f"{function.__name__}({order}): {error}") from None
         bound.apply_defaults()
         subject: Any = bound.arguments[first]
-        if getattr(subject, "subject", None) != first:
-            raise BadInput(f"{function.__name__}({order}): {first} must be {SUBJECTS[first]}, got {type(subject).__name__}")
+        for name in subjects:
+            if getattr(bound.arguments[name], "subject", None) != name:
+                got = type(bound.arguments[name]).__name__
+                raise BadInput(f"{function.__name__}({order}): {name} must be {SUBJECTS[name]}, got {got}")
         with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered():
             for name, allowed in choices.items():
                 allowed.check(name, bound.arguments[name])

@@ -49,6 +49,11 @@ def unit_name(unit: int, labels: Sequence[str]) -> str:
     return named(unit, labels[unit] if 0 <= unit < len(labels) else "")
 
 
+def stem(name: str) -> str:
+    """The name of an image without its folders and suffix."""
+    return name.rpartition("/")[2].rpartition(".")[0] or name
+
+
 def listed(items: Iterable[object], most: int) -> str:
     """The first `most` items separated by commas, and ", ..." where there are more."""
     texts = list(map(str, items))

@@ -81,7 +81,8 @@ def deconvnet(
     with task(f"{layer}: {len(batch)} x {len(wanted)} projections", len(batch) * len(wanted)) as advance:
 
         def project(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            done = _project(scope, part, known, wanted, rule, position, start == "one", units_at_once)
+            chosen = torch.tensor(wanted, dtype=torch.int64, device=scope.device).expand(len(part), -1)
+            done = project_units(scope, part, known, chosen, rule, position, one=start == "one", units_at_once=units_at_once)
             advance(len(part) * len(wanted))
             return done
 
@@ -103,31 +104,49 @@ def deconvnet(
     )
 
 
-def _project(
-    scope: Scope, images: Tensor, layer: Layer, units: list[int], rule: str, position: tuple[int, int] | None, one: bool, units_at_once: int
+def project_units(
+    scope: Scope,
+    images: Tensor,
+    layer: Layer,
+    units: Tensor,
+    rule: str,
+    position: tuple[int, int] | Tensor | None = None,
+    *,
+    one: bool = False,
+    units_at_once: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward for a few images, and backward passes for a few units at a time.
+    """One forward for a few images, and backward passes for a few units of each at a time.
+
+    Args:
+        scope: The network.
+        images: (n 3 h w) in [0,1].
+        layer: Where to project from.
+        units: The units of each image, (n unit).
+        rule: The rule of ReLUs.
+        position: (y, x) for all; or (n unit 2); None: where each unit is strongest.
+        one: Start from one instead of the activation.
+        units_at_once: Units of a backward pass.
 
     Returns:
         Projections (n unit 3 h w), values (n unit), positions (n unit 2), on the CPU.
     """
     value, pull = scope.vector_jacobian(images, layer.name, edit=relu_rule(rule))
-    maps = _as_maps(layer, value)
-    positions = _positions(maps[:, units], position, layer.name)
+    maps, units = _as_maps(layer, value), units.to(value.device)
+    everyone, count = torch.arange(len(images), dtype=torch.int64, device=value.device), units.shape[1]
+    positions = _positions(maps[everyone[:, None], units], position, layer.name)
     y, x = positions.unbind(2)
-    everyone = torch.arange(len(images), dtype=torch.int64, device=value.device)
-    values = maps[everyone[:, None], torch.tensor(units, dtype=torch.int64, device=value.device), y, x]
+    values = maps[everyone[:, None], units, y, x]
     std = torch.tensor(scope.inputs.std, dtype=value.dtype, device=value.device).view(3, 1, 1)
 
     def back(part: slice) -> Tensor:
-        columns = range(len(units))[part]
+        columns = range(count)[part]
         cotangents = value.new_zeros(len(columns), *value.shape)
         for cotangent, column in zip(cotangents, columns, strict=True):
-            _as_maps(layer, cotangent)[everyone, units[column], y[:, column], x[:, column]] = 1.0 if one else values[:, column]
+            _as_maps(layer, cotangent)[everyone, units[:, column], y[:, column], x[:, column]] = 1.0 if one else values[:, column]
         return (pull(cotangents) * std).cpu()
 
-    every = slice(0, len(units))  # several images together only where all units fit, so that running out of memory halves the images first
-    projections = [back(every)] if len(images) > 1 else list(scope.in_parts(len(units), units_at_once, back))
+    every = slice(0, count)  # several images together only where all units fit, so that running out of memory halves the images first
+    projections = [back(every)] if len(images) > 1 else list(scope.in_parts(count, units_at_once, back))
     return torch.cat(projections).movedim(0, 1), values.cpu(), positions.cpu()
 
 
@@ -140,6 +159,8 @@ def _as_maps(layer: Layer, values: Tensor) -> Tensor:
 def _positions(maps: Tensor, position: object, layer: str) -> Tensor:
     """The positions (y, x) to project from on maps (n unit h w), (n unit 2)."""
     height, width = maps.shape[-2:]
+    if isinstance(position, Tensor):
+        return position.to(maps.device)
     if position is None:
         flat = maps.flatten(2).argmax(2)
         return torch.stack([flat // width, flat % width], 2)
