@@ -22,7 +22,7 @@ def seeded(build: Callable[[], M], seed: int = 0) -> M:
         torch.default_generator.manual_seed(seed)
         model = build()
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
                 nn.init.normal_(module.running_mean, 0, 0.3)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
                 nn.init.uniform_(module.weight, 0.5, 1.5)

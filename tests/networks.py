@@ -1,8 +1,13 @@
-"""Which networks of torchvision and timm are tested, and how small an input each of them takes."""
+"""Which networks of torchvision and timm are tested, how small an input each of them takes, and small networks of unusual kinds."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 CONVOLUTIONAL = [n for n in torchvision.models.list_models(module=torchvision.models) if not n.startswith(("vit_", "swin_", "maxvit_"))]
 """The convolutional classifiers of torchvision."""
@@ -32,3 +37,76 @@ TIMM = """
     visformer_tiny xception41 xcit_nano_12_p16_224
 """.split()
 """Architectures of timm, one or two of every family that has convolutions."""
+
+
+class TokensFirst(nn.Module):
+    """A transformer whose tokens come before the images: (token n c)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, stride=3)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 32)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.relu(self.encoder(self.conv(images).flatten(2).permute(2, 0, 1))).mean(0))
+
+
+class Mixing(nn.Module):
+    """Normalizes by the statistics of the batch, also in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.relu(self.norm(self.conv(images))).mean((2, 3)))
+
+
+class Drawing(nn.Module):
+    """Drops values at random, also in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(F.dropout(self.relu(self.conv(images)), 0.5, training=True).mean((2, 3)))
+
+
+class Checkpointed(nn.Module):
+    """Computes its middle again in the backward pass."""
+
+    def __init__(self, *, reentrant: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 5)
+        self.reentrant = reentrant
+
+    def forward(self, images: Tensor) -> Tensor:
+        middle = checkpoint(lambda values: self.relu(self.norm(self.conv(values))), images, use_reentrant=self.reentrant)
+        return self.head(middle.mean((2, 3)))
+
+
+class Named(nn.Module):
+    """Returns a dict, of which the prediction is not the first entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.relu(self.conv(images))
+        return {"features": maps, "logits": self.head(maps.mean((2, 3)))}
+
+
+UNUSUAL: dict[str, Callable[[], nn.Module]] = {
+    "tokens first": TokensFirst,
+    "mixing": Mixing,
+    "drawing": Drawing,
+    "checkpointed": Checkpointed,
+    "dict output": Named,
+}
+"""Networks that do what most do not; in each, "relu" is a layer behind the first convolution, "conv", and "output" has five classes."""

@@ -301,7 +301,9 @@ def test_an_exception_while_layers_are_recorded() -> None:
     unsettle(model)
     before = state_of(model)
     scope = Scope(model, Inputs(size=16))
-    with pytest.raises(RuntimeError, match="in mid-forward"):
+    with pytest.raises(
+        BadInput, match=r"does not run on one image \(1, 3, 16, 16\).* fails in layer 2 \(Raises\): RuntimeError: in mid-forward"
+    ):
         _ = scope.layers
     assert state_of(model) == before
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from convscope.errors import NotReached
 from convscope.incremental.replay import NotRepeatable, Replay, batched
-from convscope.incremental.rerun import at_size
 from convscope.incremental.sweep import AGREE
 from convscope.names import OUTPUT
 from convscope.scope.edits import replaced_value
@@ -66,7 +65,7 @@ class AboveLayer:
     """
 
     def __init__(self, scope: Scope, layer: str, size: tuple[int, int], *, last: str = OUTPUT) -> None:
-        self.scope, self.last = at_size(scope, size), last
+        self.scope, self.last = scope.at(size), last
         self.layer = self.scope.layers[layer]
         self._precision = scope.resolve("measure")
         self._replay: Replay | None = None
@@ -100,6 +99,8 @@ class AboveLayer:
         own = self.layer.node
         if own is None or last is None or self.layer.of_input:
             raise NotRepeatable(f"layer {self.layer.name} is no operation of its own")
+        if self.scope.one_at_a_time or self.layer.batch_axis or self.scope.layers[self.last].batch_axis:
+            raise NotRepeatable(self.scope.one_at_a_time or f"layer {self.layer.name} does not begin with the axis that counts images")
         replay = Replay(graph, last, keep=[own])
         if own not in replay.nodes:
             raise NotReached(f"layer {self.layer.name} has no influence on {self.last}")
@@ -142,7 +143,9 @@ class AboveLayer:
         """The network's own forward with the layer's value replaced."""
         if images is None:
             raise RuntimeError("images were not kept")
-        return self.scope.run(images, self.last, edit=replaced_value(self.layer, value))[self.last]
+        parts = [slice(row, row + 1) for row in range(len(images))] if self.scope.one_at_a_time else [slice(len(images))]
+        runs = [self.scope.run(images[part], self.last, edit=replaced_value(self.layer, value[part]))[self.last] for part in parts]
+        return torch.cat(runs) if len(runs) > 1 else runs[0]
 
     def _check(self, replay: Replay, images: Tensor) -> None:
         """Compares both ways on a value that differs everywhere; a difference beyond rounding leads to full inference for all."""

@@ -49,18 +49,13 @@ def rerun(scope: Scope, image: Tensor, layer: str, *, precision: str = "float32"
         NotRepeatable: The network cannot be run again from the record of its operations.
         LayerNotFound: Unknown layer.
     """
-    scope = at_size(scope, (image.shape[-2], image.shape[-1]))
+    scope = scope.at((image.shape[-2], image.shape[-1]))
+    if scope.one_at_a_time:
+        raise NotRepeatable(f"images are run one at a time: {scope.one_at_a_time}")
     last = scope.layers[layer].node
-    if last is None:
-        raise NotRepeatable(f"layer {layer} does not depend on the image")
+    if last is None or scope.layers[layer].batch_axis:
+        raise NotRepeatable(f"layer {layer} does not depend on the image, or does not begin with the axis that counts images")
     return Rerun(scope.graph, scope.inputs.normalize(image.to(scope.device, scope.dtype)), last, precision=precision)
-
-
-def at_size(scope: Scope, size: tuple[int, int]) -> Scope:
-    """The scope itself, or one on the same network whose layers and graph are recorded at another input size (height, width)."""
-    if size == (scope.inputs.height, scope.inputs.width):
-        return scope
-    return Scope(scope.model, replace(scope.inputs, size=size), precision=scope.precision, fast=scope.fast, name=scope.name)
 
 
 class Rerun:

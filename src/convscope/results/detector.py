@@ -85,7 +85,7 @@ class Detector(Result):
             "network": self.manifest["network"],
         }
 
-    def entered(self) -> AbstractContextManager[Any]:
+    def entered(self, seed: int | None = None) -> AbstractContextManager[Any]:  # noqa: ARG002
         """An empty context: techniques read a detector as it is."""
         return nullcontext()
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, 
 import numpy as np
 
 from convscope.errors import BadInput, asking
-from convscope.names import near_hint
+from convscope.names import is_whole, near_hint
 from convscope.results.base import Result
 from convscope.text import printable
 
@@ -44,8 +44,8 @@ class Subject(Protocol):
         """Its entries in a manifest; "libraries" names packages whose versions are recorded."""
         ...
 
-    def entered(self) -> AbstractContextManager[Any]:
-        """A context manager for the duration of a technique."""
+    def entered(self, seed: int | None = None) -> AbstractContextManager[Any]:
+        """A context manager for the duration of a technique, whose seed is given if it has one."""
         ...
 
 
@@ -76,7 +76,8 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
             if getattr(bound.arguments[name], "subject", None) != name:
                 got = type(bound.arguments[name]).__name__
                 raise BadInput(f"{function.__name__}({order}): {name} must be {SUBJECTS[name]}, got {got}")
-        with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered():
+        seed = bound.arguments.get("seed")
+        with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered(seed if is_whole(seed) else None):
             for name, allowed in choices.items():
                 allowed.check(name, bound.arguments[name])
             result = function(*args, **kwargs)

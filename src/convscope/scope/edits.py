@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map
 
 from convscope.errors import BadInput
 from convscope.graph.operations import RELUS, nonlinear_functions, spellings
-from convscope.scope.layers import Layer, first_tensor
+from convscope.scope.layers import Layer
+from convscope.scope.outputs import tensor_in
 
 RULES = ("deconvnet", "guided", "gradient")
 """Backward rules of ReLUs, see :func:`relu_rule`."""
@@ -109,14 +110,14 @@ class replaced_value(AbstractContextManager[None]):
 
     Args:
         layer: The layer; only its own call is changed.
-        value: What takes its place, shaped as the layer's value for the batch; may be overwritten.
+        value: What takes its place, shaped as the layer's value for the batch, images in front; may be overwritten.
 
     Raises:
         BadInput: Within the block, when the layer gives its value in a container that cannot be rebuilt.
     """
 
     def __init__(self, layer: Layer, value: Tensor) -> None:
-        self.layer, self.value = layer, value
+        self.layer, self.value = layer, value.movedim(0, layer.batch_axis) if layer.batch_axis else value
         self._calls = 0
 
     def __enter__(self) -> None:
@@ -133,13 +134,14 @@ class replaced_value(AbstractContextManager[None]):
         self._calls += 1
         if self._calls != self.layer.call + 1:
             return None
-        old = first_tensor(given)
+        part = None if self.layer.of_input else self.layer.part
+        old = tensor_in(given, part)
 
         def exchange(leaf: Any) -> Any:
             return self.value if leaf is old else leaf
 
         replaced = tree_map(exchange, given)
-        if old is None or first_tensor(replaced) is not self.value:
+        if old is None or tensor_in(replaced, part) is not self.value:
             raise BadInput(f"layer {self.layer.name} gives its value in a {type(given).__name__}, in which it cannot be replaced")
         return replaced
 

@@ -19,6 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from convscope.scope.checkpointing import keep_activations
+from convscope.scope.recording import Batching
+
+Parts = tuple[Any, ...]
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2")
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 _PATIENCE = 0.2
@@ -31,17 +36,22 @@ class Guard:
     Attributes:
         lock: Held by the thread whose sessions are open.
         sessions: The open sessions, the latest last.
+        parts: While sessions are open, what the network consists of, see :func:`parts_of_network`.
+        batching: How the network treats batches, with the parts and the choice of output for which that was found out.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.sessions: list[Session] = []
+        self.parts: Parts = ()
+        self.batching: tuple[Parts, str | None, Batching] | None = None
         self._restore: Callable[[], None] | None = None
 
     def open(self, session: Session) -> None:
         """Adds a session; prepares the network if it is the first."""
         if not self.sessions:
             self._restore = prepare(session.model)
+            self.parts = parts_of_network(session.model)
         self.sessions.append(session)
 
     def close(self, session: Session) -> None:
@@ -82,6 +92,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def parts_of_network(model: nn.Module) -> Parts:
+    """What a network consists of: its modules and tensors, and the tensors' types and devices. Other values of a tensor do not count."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return *map(id, model.modules()), *((id(tensor), tensor.dtype, tensor.device, tensor.shape) for tensor in tensors)
 
 
 def prepare(model: nn.Module) -> Callable[[], None]:
@@ -152,16 +168,21 @@ class Session:
         precision: "float32" or "bfloat16" for the passes inside; None: the owner's surrounding session's, else `default`.
         default: "float32" or "bfloat16".
         lean: Whether faster passes may be used; False: as in the owner's surrounding session.
+        seed: Seed of what the network draws at random; None: as in the owner's surrounding session, else 0.
 
     Attributes:
         running_in: "float32" or "bfloat16".
         lean_passes: Faster passes prepared in this session, by what they compute; None where there may be none.
+        seed: Seed of what the network draws at random.
     """
 
-    def __init__(self, guard: Guard, model: nn.Module, owner: object, precision: str | None, default: str, lean: bool) -> None:
+    def __init__(
+        self, guard: Guard, model: nn.Module, owner: object, precision: str | None, default: str, lean: bool, seed: int | None = None
+    ) -> None:
         self.guard, self.model, self.owner = guard, model, owner
         self.running_in, self.lean_passes = precision or default, {} if lean else None
-        self._inherits = precision is None, not lean
+        self.seed = seed or 0
+        self._inherits = precision is None, not lean, seed is None
         self._grad = torch.is_grad_enabled()
         self._close: list[Callable[[], None]] = []
 
@@ -180,12 +201,17 @@ class Session:
         self._leave()
         _deliver_signals()
 
+    def at_end(self, work: Callable[[], None]) -> None:
+        """Calls a function when the session closes, before what was done so far is undone. It is not interrupted."""
+        self._close.append(work)
+
     def _open(self) -> bool:
         lock = self.guard.lock
         if not lock.acquire(timeout=_PATIENCE):
             return False
         self._close.append(lock.release)
         self._close.append(torch_modes())
+        self._close.append(keep_activations())
         if torch.is_inference_mode_enabled():
             mode = torch.inference_mode(False)
             mode.__enter__()
@@ -198,6 +224,8 @@ class Session:
             self.running_in = outer.running_in
         if outer is not None and self._inherits[1]:
             self.lean_passes = outer.lean_passes
+        if outer is not None and self._inherits[2]:
+            self.seed = outer.seed
         self._close.append(lambda: self.guard.close(self))
         self.guard.open(self)
         return True

@@ -1,22 +1,17 @@
-"""Layers of a network in call order, recorded on one forward pass."""
+"""Layers of a network in call order."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from convscope.errors import AmbiguousLayer, LayerNotFound, NotReached
+from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
-from convscope.graph.graph import Graph, Node, Recorder
-from convscope.names import near_names
+from convscope.graph.graph import Graph
+from convscope.names import OUTPUT, near_names
 
-OUTPUT = "output"
-"""The name of the network's own output; its units are classes."""
 INPUT = "@input"
 """Suffix for the input of a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
 
@@ -39,6 +34,9 @@ class Layer:
         pointwise: Whether the module's value has the shape of its input, so that ``name@input`` is a layer as well.
         of_input: Whether this is the module's input (``name@input``), not its output.
         module: The module itself.
+        part: Which part of what the module returned is the value, e.g. ``logits``; None: the first tensor.
+        batch_axis: Axis of the module's value that counts the images; None: no single axis does, and the value cannot be asked for.
+            Values of layers always have it in front.
     """
 
     name: str
@@ -54,6 +52,8 @@ class Layer:
     pointwise: bool
     of_input: bool
     module: nn.Module = field(repr=False, compare=False)
+    part: str | None = None
+    batch_axis: int | None = 0
 
     @property
     def channels(self) -> int:
@@ -65,6 +65,13 @@ class Layer:
         """Sizes of the other axes: (h, w) for maps, () for a vector."""
         return tuple(length for axis, length in enumerate(self.shape) if axis != self.channel_axis)
 
+    def check_readable(self) -> None:
+        """Raises BadInput if what belongs to which image cannot be told."""
+        if self.batch_axis is None:
+            raise BadInput(
+                f"layer {self.name} ({self.kind}): no axis of its value counts the images, so that no image has a value of its own"
+            )
+
     def channels_first(self, values: Tensor) -> Tensor:
         """(n ...) values of this layer with the units on axis 1: (n c h w) or (n c)."""
         return values.movedim(self.channel_axis + 1, 1)
@@ -73,9 +80,10 @@ class Layer:
 class Layers(Mapping[str, Layer]):
     """All layers by name, in call order. Prints as a table."""
 
-    def __init__(self, layers: Sequence[Layer], idle: Sequence[str] = (), graph: Graph | None = None) -> None:
+    def __init__(self, layers: Sequence[Layer], idle: Mapping[str, str] | None = None, graph: Graph | None = None) -> None:
+        """`idle`: why other modules of the network have no value, by name."""
         self._by_name = {layer.name: layer for layer in layers}
-        self._idle = frozenset(idle)
+        self._idle = dict(idle or {})
         self._graph = graph
 
     def __getitem__(self, name: str) -> Layer:
@@ -84,7 +92,7 @@ class Layers(Mapping[str, Layer]):
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not check types)
             raise LayerNotFound(f"a layer is asked for by its name, got {name!r}; names are {', '.join(list(self._by_name)[:3])}, ...")
         if name in self._idle:
-            raise NotReached(f"layer {name!r} is in this network, but its forward pass does not run it in evaluation mode")
+            raise NotReached(f"layer {name!r} is in this network, but {self._idle[name]}")
         calls = [known for known in self._by_name if ":" in known and known.rpartition(":")[0] == name]
         if calls:
             raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
@@ -104,7 +112,7 @@ class Layers(Mapping[str, Layer]):
 
     def of_kind(self, *kinds: str) -> Layers:
         """The layers of these kinds, e.g. ``of_kind("Conv2d")``."""
-        return Layers([layer for layer in self.values() if layer.kind in kinds], tuple(self._idle), self._graph)
+        return Layers([layer for layer in self.values() if layer.kind in kinds], self._idle, self._graph)
 
     def after_relu(self) -> list[str]:
         """The layers whose values are the convolutions' outputs after their ReLU: one per convolution, in call order, none twice.
@@ -114,17 +122,17 @@ class Layers(Mapping[str, Layer]):
         or no activation function follows (as in a linear bottleneck), the last layer before: the norm, or the convolution itself, with
         values below zero.
         """
-        shown = {layer.node: layer for layer in reversed(list(self.values()))}
+        shown = {layer.node: layer for layer in reversed(list(self.values())) if layer.batch_axis is not None}
         ways = (path_to_activation(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
-        found = (next(shown[node] for node in reversed(way) if node in shown) for way in ways)
-        return [layer.name for layer in sorted(dict.fromkeys(found), key=lambda layer: layer.position)]
+        found = dict.fromkeys(next((shown[node] for node in reversed(way) if node in shown), None) for way in ways)
+        return [layer.name for layer in sorted(filter(None, found), key=lambda layer: layer.position)]
 
     def rows(self) -> list[tuple[str, ...]]:
         """The cells of the table as text, a row per layer; see `HEADER`."""
         return [
             (
                 layer.name,
-                layer.kind,
+                f"{layer.kind} [{layer.part}]" if layer.part else layer.kind,
                 str(layer.channels),
                 "x".join(map(str, layer.spatial)) or "-",
                 *self._field(layer),
@@ -157,74 +165,3 @@ class Layers(Mapping[str, Layer]):
             for row in rows
         ]
         return "\n".join(line.rstrip() for line in lines)
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor in a module's output: itself, or the first one in a tuple, list or dict; None if there is none."""
-    if isinstance(output, Tensor):
-        return output
-    parts = list(output.values()) if isinstance(output, Mapping) else list(output) if isinstance(output, (tuple, list)) else []
-    return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
-
-
-def record_layers(model: nn.Module, images: Tensor) -> tuple[Layers, Graph]:
-    """The layers of a network in the order in which their values are computed, and its graph, from one forward on `images` (1 3 h w).
-
-    Containers are layers as well: ``features`` has the value of its last child.
-    """
-    names = {id(module): name for name, module in model.named_modules()}
-    calls: dict[int, int] = defaultdict(int)
-    begun: dict[int, list[int]] = defaultdict(list)
-    found: list[tuple[Layer, Tensor, int]] = []
-    recorder = Recorder(images)
-
-    def begin(module: nn.Module, _arguments: Any) -> None:
-        begun[id(module)].append(len(recorder.nodes))
-
-    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-        call = calls[id(module)]
-        calls[id(module)] += 1
-        first = begun[id(module)].pop()
-        value, source = first_tensor(output), first_tensor(arguments)
-        if value is None or value.ndim < 2 or not value.is_floating_point():
-            return
-        node = recorder.node_of(value)
-        layer = Layer(
-            name=names[id(module)] or OUTPUT,
-            kind=type(module).__name__,
-            shape=tuple(value.shape[1:]),
-            channel_axis=_channel_axis(value.ndim, None if node is None else recorder.nodes[node]),
-            parameters=sum(parameter.numel() for parameter in module.parameters()),
-            macs=sum(one.macs for one in recorder.nodes[first:]),
-            position=len(found),
-            node=node,
-            call=call,
-            overwritten=False,
-            pointwise=source is not None and source.shape == value.shape,
-            of_input=False,
-            module=module,
-        )
-        found.append((layer, value, value._version))
-
-    handles = [module.register_forward_pre_hook(begin) for module in model.modules()]
-    handles += [module.register_forward_hook(keep) for module in model.modules()]
-    try:
-        with torch.no_grad(), recorder:
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    layers: list[Layer] = []
-    for layer, value, version in found:
-        several = calls[id(layer.module)] > 1
-        name = f"{layer.name}:{layer.call}" if several and layer.name != OUTPUT else layer.name
-        layers.append(replace(layer, name=name, overwritten=value._version != version))
-    graph = recorder.graph()
-    return Layers(layers, [name for module, name in names.items() if name and not calls.get(module)], graph), graph
-
-
-def _channel_axis(dimensions: int, node: Node | None) -> int:
-    """The axis, without the batch's, that counts units: in maps the one beside y and x, in a sequence of tokens the last."""
-    if dimensions == 4 and node is not None and node.spatial is not None:
-        return next(axis for axis in (1, 2, 3) if axis not in (node.spatial.y, node.spatial.x)) - 1
-    return 1 if dimensions == 3 else 0

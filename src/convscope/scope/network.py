@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from convscope.errors import BadInput, BadWeights
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def check_finite(model: nn.Module, name: str) -> None:
-    """Raises BadWeights if a parameter or buffer holds NaN or infinity."""
+def check_tensors(model: nn.Module, name: str) -> None:
+    """Raises BadWeights if a parameter or buffer has no values yet, is sparse, or holds NaN or infinity."""
+    for key, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            raise BadWeights(f"network {name}: {key} has no shape before the first forward; run the network once on an image, then open it")
+        if tensor.is_meta:
+            raise BadWeights(f"network {name}: {key} is on the meta device, without values; load its weights first")
+        if tensor.layout is not torch.strided:
+            raise BadWeights(f"network {name}: {key} is sparse ({str(tensor.layout).removeprefix('torch.')}); convert it with .to_dense()")
     for key, tensor in model.state_dict().items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
             continue  # a sum keeps NaN and infinity and takes a tenth of the time; finite values may overflow in it

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -18,17 +20,23 @@ from convscope.fast.lean import lean_pass
 from convscope.graph.bounds import Bounds, bounds_of
 from convscope.graph.graph import Graph
 from convscope.names import OUTPUT, Units, class_number, unit_numbers
-from convscope.scope.guard import Session, guard_of
+from convscope.scope.generators import Generators
+from convscope.scope.guard import Parts, Session, guard_of, parts_of_network
 from convscope.scope.inputs import Images, Inputs
-from convscope.scope.layers import Layer, Layers, record_layers
-from convscope.scope.network import check_finite, out_of_memory, unwrapped, usable_device, weights_hash
+from convscope.scope.layers import Layer, Layers
+from convscope.scope.network import check_tensors, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, resolve_precision, wide
+from convscope.scope.recording import Recording, record
 from convscope.scope.truncated_forward import forward_until
+from convscope.seeding import derive_seed
 
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")
 _PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 128 * 224 * 224}
 """Pixels of a batch. Larger batches are no faster per image (measured on 2 CPU cores) and only cost memory."""
+
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, without their whole part, are as even as draws, and look as rough."""
 
 
 class Scope:
@@ -50,6 +58,8 @@ class Scope:
             ``CONVSCOPE_FAST=0``.
         name: The network's name in receipts; a name that :func:`convscope.open` understands can be opened again from them.
         weights: Where its weights came from, for receipts.
+        output: Which part of what the network returns is the layer "output", where that is a tuple, dict or object: a key, attribute or
+            number, with dots between nested ones ("head.logits"). None: ``logits``, ``out``, or the first (n c) tensor.
 
     Attributes:
         forwards: Number of forward passes so far (a batch counts once).
@@ -78,10 +88,12 @@ class Scope:
         fast: bool | Literal["auto"] = "auto",
         name: str | None = None,
         weights: str | None = None,
+        output: str | None = None,
     ) -> None:
         model = unwrapped(model)
-        tensors = [*model.parameters(), *model.buffers()]
-        here = tensors[0].device if tensors else torch.device("cpu")
+        self.name = name or type(model).__name__
+        check_tensors(model, self.name)
+        here, self.dtype = _where_and_what(model)
         self.device = here if device == "auto" else usable_device(device)
         if self.device.type != here.type or (self.device != torch.device(self.device.type) and self.device != here):
             model = copy.deepcopy(model).to(self.device)
@@ -89,17 +101,28 @@ class Scope:
         self.inputs = inputs or Inputs()
         self.precision = precision
         self.fast = use_fast(fast)
-        self.dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
-        self.name = name or type(model).__name__
         self.weights = weights
+        self.output = output
         self.forwards = 0
+        self._recording: tuple[Parts, Recording] | None = None
         resolve_precision(precision, self.device, "measure")
         self._bounded: tuple[object, list[Bounds | None]] | None = None
-        check_finite(model, self.name)
 
-    def entered(self) -> AbstractContextManager[Any]:
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: the network, and how it is run. Layers and graph are recorded again."""
+        return vars(self) | {"_recording": None, "_bounded": None}
+
+    def entered(self, seed: int | None = None) -> AbstractContextManager[Any]:
         """The state in which techniques work: one session from start to end."""
-        return self.session()
+        return self.session(seed=seed)
+
+    def at(self, size: tuple[int, int]) -> Scope:
+        """This scope for images of another size (height, width): its layers and graph are those at that size."""
+        if size == (self.inputs.height, self.inputs.width):
+            return self
+        other = copy.copy(self)
+        other.inputs = replace(self.inputs, size=size)
+        return other
 
     def __repr__(self) -> str:
         size = f"{self.inputs.height}x{self.inputs.width}"
@@ -108,19 +131,50 @@ class Scope:
     @property
     def layers(self) -> Layers:
         """All layers in call order, recorded on one forward at the network's own input size."""
-        return self._recorded[0]
+        return self._recorded.layers
 
     @property
     def graph(self) -> Graph:
         """The network as a graph of tensor operations with spatial geometry, recorded with the layers."""
-        return self._recorded[1]
+        return self._recorded.graph
 
-    @cached_property
-    def _recorded(self) -> tuple[Layers, Graph]:
-        gray = torch.full((1, 3, self.inputs.height, self.inputs.width), 0.5, dtype=self.dtype, device=self.device)
-        with self.session("float32"), asking(network=self.name):
+    @property
+    def one_at_a_time(self) -> str:
+        """Why the network is run on one image at a time; "" if images go through it in batches.
+
+        It is where the images of a batch influence each other, where the network cannot take several, and where it draws at random in
+        evaluation mode. What is drawn then comes from the technique's seed and is the same for every image and in every pass, so that
+        values can be compared: a network that drops units at random is looked at as one of the networks that it may become.
+        """
+        return self._recorded.batching.alone
+
+    @property
+    def _recorded(self) -> Recording:
+        """What is known of the network as it is now: recorded again after it was cast, moved, or got other modules or tensors."""
+        guard = guard_of(self.model)
+        parts = guard.parts if guard.sessions else parts_of_network(self.model)
+        if self._recording is None or self._recording[0] != parts:
+            if self._recording is not None:
+                self.device, self.dtype = _where_and_what(self.model)
+            self._recording = parts, self._record(parts)
+        return self._recording[1]
+
+    def _record(self, parts: Parts) -> Recording:
+        shape = 3, self.inputs.height, self.inputs.width
+        rough = (torch.arange(math.prod(shape), dtype=torch.float64, device="cpu") * _GOLDEN % 1).view(shape)
+        images = torch.stack([rough, torch.full_like(rough, 0.5)]).to(self.device, self.dtype)
+        guard = guard_of(self.model)
+        known = guard.batching[2] if guard.batching is not None and guard.batching[:2] == (parts, self.output) else None
+        with self.session("float32") as session, asking(network=self.name):
+            generators = Generators(self.model, self.device)
+            session.at_end(partial(generators.restore, generators.states()))
             self.forwards += 1
-            return record_layers(self.model, self.inputs.normalize(gray))
+            found = record(self.model, self.inputs.normalize(images), generators, output=self.output, known=known)
+        if known is None:
+            guard.batching = parts, self.output, found.batching
+            if found.batching.alone:
+                _log.warning("%s: images are run one at a time: %s", self.name, found.batching.alone)
+        return found
 
     @property
     def weights_hash(self) -> str:
@@ -193,9 +247,11 @@ class Scope:
         if self._bounded is None or self._bounded[0] != state:
             self._bounded = state, bounds_of(self.graph, self.inputs.mean, self.inputs.std, exact=exact)
         found = self._bounded[1]
-        return {name: None if layer.node is None or layer.of_input else found[layer.node] for name, layer in wanted.items()}
+        return {
+            name: None if layer.node is None or layer.of_input or layer.batch_axis else found[layer.node] for name, layer in wanted.items()
+        }
 
-    def session(self, precision: str | None = None, *, lean: bool = False) -> Session:
+    def session(self, precision: str | None = None, *, lean: bool = False, seed: int | None = None) -> Session:
         """The state in which the network is run: a context manager, reentrant, shared by all scopes on the network.
 
         Long work enters it once, single calls enter it by themselves. Other threads wait.
@@ -204,8 +260,9 @@ class Scope:
             precision: "float32" or "bfloat16" for the passes inside; None keeps the surrounding session's, or resolves "auto".
             lean: Let passes fold batch norms and skip unused channels (:mod:`convscope.fast.lean`): same values up to rounding, in less
                 time. Ignored where the scope's `fast` is off.
+            seed: Seed of what a network draws that draws at random in evaluation mode; None keeps the surrounding session's, or is 0.
         """
-        return Session(guard_of(self.model), self.model, self, precision, self.resolve("measure"), lean=lean and self.fast)
+        return Session(guard_of(self.model), self.model, self, precision, self.resolve("measure"), lean=lean and self.fast, seed=seed)
 
     def resolve(self, purpose: Literal["measure", "optimize"]) -> str:
         """The number format that this scope uses for a purpose: "float32" or "bfloat16"."""
@@ -236,17 +293,18 @@ class Scope:
             LayerNotFound: A name is unknown.
             BadInput: No layer is named.
         """
-        wanted, units = [self.layers[name] for name in names], units or {}
-        if not wanted:
-            raise BadInput("no layer asked for")
         with self.session() as session, asking(network=self.name, input=tuple(images.shape)):
+            wanted, units = [self.layers[name] for name in names], units or {}
+            if not wanted:
+                raise BadInput("no layer asked for")
+            for layer in wanted:
+                layer.check_readable()
             precision, lean = session.running_in, self._lean_pass(session, wanted, units)
             normalized = self.inputs.normalize(images.to(self.device, self.dtype))
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():  # edits see the network's own calls
-                self.forwards += 1
-                values = forward_until(self.model, normalized, wanted, take)
+                values = self._pass(session, normalized, wanted, take)
         for layer in wanted:
             if layer.name in units:
                 asked = units[layer.name]
@@ -256,10 +314,31 @@ class Scope:
                 )
         return values
 
+    def _pass(
+        self, session: Session, normalized: Tensor, wanted: Sequence[Layer], take: Callable[[Layer, Tensor], Any] | None
+    ) -> dict[str, Any]:
+        """The forward itself: of the batch, or of one image after another, whose values are then those of the batch."""
+        batching = self._recorded.batching
+        if not batching.random and (not batching.alone or len(normalized) == 1):
+            self.forwards += 1
+            return forward_until(self.model, normalized, wanted, take)
+        parts: list[dict[str, Tensor]] = []
+        generators = Generators(self.model, self.device)
+        if batching.random:
+            normalized = normalized.contiguous()  # draws go through memory in order
+            session.at_end(partial(generators.restore, generators.states()))
+        for one in normalized.split(1):
+            if batching.random:
+                generators.seed(derive_seed(session.seed, "network"))
+            self.forwards += 1
+            parts.append(forward_until(self.model, one, wanted))
+        values = {layer.name: torch.cat([part[layer.name] for part in parts]) for layer in wanted}
+        return values if take is None else {layer.name: take(layer, values[layer.name]) for layer in wanted}
+
     def _lean_pass(self, session: Session, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
         """The faster forward to these layers and units, where the session asks for it."""
         passes = session.lean_passes
-        if passes is None:
+        if passes is None or self._recorded.batching.random:
             return None
         key = tuple(layer.name for layer in wanted), tuple((name, tuple(asked)) for name, asked in units.items())
         if key not in passes:
@@ -441,3 +520,10 @@ class Scope:
             "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()},
             "device": str(self.device),
         }
+
+
+def _where_and_what(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The device of a network and the type that it computes in."""
+    tensors = [*model.parameters(), *model.buffers()]
+    floating = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+    return tensors[0].device if tensors else torch.device("cpu"), floating

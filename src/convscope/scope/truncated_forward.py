@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, NotReached
-from convscope.scope.layers import Layer, first_tensor
+from convscope.scope.layers import Layer
+from convscope.scope.outputs import floating, tensor_in, version_of
 
 
 class _Reached(BaseException):
@@ -20,7 +21,8 @@ def forward_until(
 ) -> dict[str, Any]:
     """The values of layers in one forward, which ends after the last of them in call order.
 
-    A value is what the layer computed. Where later code is known to overwrite it in place, the network continues with a copy.
+    A value is what the layer computed, with the axis that counts the images in front. Where later code is known to overwrite it in place,
+    the network continues with a copy.
 
     Args:
         model: The network, in the state in which it is to be run.
@@ -47,15 +49,16 @@ def forward_until(
         calls[id(module)] = call + 1
         passed_on = None
         for layer in wanted.get((id(module), call), ()):
-            value = first_tensor(arguments if layer.of_input else output)
-            if value is None:
-                raise NotReached(f"layer {layer.name} returned no tensor this time but {type(output).__name__}")
+            found = tensor_in(arguments) if layer.of_input else tensor_in(output, layer.part)
+            if found is None:
+                raise NotReached(f"layer {layer.name} returned no such tensor this time but {type(output).__name__}")
+            value = floating(found.movedim(layer.batch_axis, 0) if layer.batch_axis else found)
             if take is not None:
                 captured[layer.name] = take(layer, value), 0
                 continue
-            captured[layer.name] = value, value._version
-            if layer.overwritten and output is value:
-                passed_on = value.clone()
+            captured[layer.name] = value, version_of(value)
+            if layer.overwritten and output is found:
+                passed_on = found.clone()
         if call == last.call and module is last.module:
             raise _Reached
         return passed_on
@@ -72,6 +75,7 @@ def forward_until(
         if layer.name not in captured:
             raise NotReached(f"the forward pass did not run layer {layer.name} on input {tuple(images.shape)}")
         value, version = captured[layer.name]
-        if take is None and value._version != version:
+        if take is None and version_of(value) != version:
             raise BadInput(f"layer {layer.name}: its value was overwritten in place later in the forward pass")
-    return {layer.name: captured[layer.name][0] for layer in layers}
+    values = {layer.name: captured[layer.name][0] for layer in layers}
+    return {name: value.clone() if take is None and value.is_inference() else value for name, value in values.items()}

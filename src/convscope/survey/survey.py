@@ -79,7 +79,7 @@ class Survey:
         """Its path, which manifests record of a further survey."""
         return self.path
 
-    def entered(self) -> AbstractContextManager[Any]:
+    def entered(self, seed: int | None = None) -> AbstractContextManager[Any]:  # noqa: ARG002
         """The context in which techniques run: none is needed."""
         return nullcontext()
 

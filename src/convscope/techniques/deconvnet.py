@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -174,8 +173,7 @@ def _positions(maps: Tensor, position: object, layer: str) -> Tensor:
 
 def _boxes(scope: Scope, layer: str, positions: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The receptive fields of positions (n unit 2), clipped to an image of that size, (n unit 4)."""
-    if size != (scope.inputs.height, scope.inputs.width):
-        scope = Scope(scope.model, replace(scope.inputs, size=size))
+    scope = scope.at(size)
     node = scope.layers[layer].node
     if node is None:
         raise BadInput(f"layer {layer} does not depend on the image")

@@ -22,7 +22,7 @@ def trunk(layers: Layers) -> list[Layer]:
         words = name.partition(":")[0].split(".")
         above = (".".join(words[:count]) for count in range(1, len(words)))
         block = next((layers[one] for one in above if one in layers and _is_block(layers[one])), layers[name])
-        if len(block.spatial) == 2 and min(block.spatial) > 1 and block.channels != layers[OUTPUT].channels:
+        if len(block.spatial) == 2 and min(block.spatial) > 1 and not (OUTPUT in layers and block.channels == layers[OUTPUT].channels):
             found[block.name] = block
     return sorted(found.values(), key=lambda layer: layer.position)
 
