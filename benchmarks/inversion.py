@@ -124,13 +124,13 @@ def batch(layer: str, steps: int, singles: int) -> None:
     scope = network()
     photo = scope.inputs.whole(PHOTO, 256)
     photo = F.interpolate(photo[None], (256, 256), mode="bilinear", antialias=True)[0].clamp(0, 1)
-    cs.inversion(scope, layer, photo, edit=cs.FeatureMap(0), steps=3)
+    cs.inversion(scope, layer, photo, edit=cs.FeatureMap(0), prior="none", steps=3)
     begun = time.perf_counter()
     for number in range(singles):
-        cs.inversion(scope, layer, photo, edit=cs.FeatureMap(number), steps=steps)
+        cs.inversion(scope, layer, photo, edit=cs.FeatureMap(number), prior="none", steps=steps)
     single = (time.perf_counter() - begun) / singles
     begun = time.perf_counter()
-    cs.inversion(scope, layer, photo, edit=[cs.FeatureMap(number) for number in range(16)], steps=steps)
+    cs.inversion(scope, layer, photo, edit=[cs.FeatureMap(number) for number in range(16)], prior="none", steps=steps)
     together = (time.perf_counter() - begun) / 16
     print("| layer | evaluations | single, s per picture | 16 at once, s per picture | share | pictures per minute |")
     print("|---|---:|---:|---:|---:|---:|")
@@ -141,7 +141,7 @@ def style(reference_steps: int) -> None:
     """The reference: a plain L-BFGS loop with torch's optimizer, float32, from the content, Gram matrices, as tutorials have it."""
     scope = network()
     content, painting = (scope.inputs.whole(path, 512) for path in (PHOTO, PAINTING))
-    cs.style_transfer(scope, content, painting, statistic="gram", steps=2)
+    cs.style_transfer(scope, content, painting, statistic="gram", weighting="paper", steps=2)
     layers, deepest = (1, 3, 7, 9, 12), 10
     body = Plain("features.12", True)
 
@@ -174,11 +174,11 @@ def style(reference_steps: int) -> None:
 
     optimizer.step(closure)
     reference = time.perf_counter() - begun
-    history = cs.style_transfer(scope, content, painting, statistic="gram", steps=reference_steps).history[0, 0]
+    history = cs.style_transfer(scope, content, painting, statistic="gram", weighting="paper", steps=reference_steps).history[0, 0, 0]
     reached = np.flatnonzero(history <= min(losses))
     evaluations = int(reached[0]) + 1 if len(reached) else reference_steps
     begun = time.perf_counter()
-    made = cs.style_transfer(scope, content, painting, statistic="gram", steps=evaluations)
+    made = cs.style_transfer(scope, content, painting, statistic="gram", weighting="paper", steps=evaluations)
     seconds = time.perf_counter() - begun
     print("| contender | evaluations | loss | s |")
     print("|---|---:|---:|---:|")

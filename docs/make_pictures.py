@@ -108,6 +108,9 @@ def inverted(scope: cs.Scope, photographs: Path) -> None:
         render.png(cs.inversion(scope, "features.3", contents, edit=[None, *map(cs.FeatureMap, range(3)), cs.Reallocate(0)]).view()),
         "inversion.png",
     )
+    layers = [f"features.{number}" for number in (1, 3, 7, 9, 12)]
+    maps = cs.inversion(scope, layers, contents[0], edit=[cs.FeatureMap(number) for number in range(5)], pooling="average", steps=100)
+    small(render.png(maps.view()), "inversion_maps.png")
     named = [next((photographs / "imagenet-sample").glob(f"*_{name}.jpg")) for name in ("goldfish", "macaw")]
     shown = [*contents, *named]
     tiles: list[Tile] = []
@@ -122,15 +125,14 @@ def inverted(scope: cs.Scope, photographs: Path) -> None:
     )
     cut = [cs.Inputs(size=(192, 256))(content) for content in contents]
     styled: list[Tile] = []
-    for name, weights in (("sums", {"style_weight": 30.0}), ("gram", {})):
-        made = cs.style_transfer(scope, cut, paintings, statistic=name, steps=60, **weights)
-        styled += [] if styled else [Tile(made.styles[column], paintings[column].stem, "style") for column in range(len(paintings))]
-        left = 100 * made.remaining()[..., made.statistics.index(name)]
-        styled += [
-            Tile(made.images[row, column], "", f"{name}: {left[row, column]:.0f} % of the loss left")
-            for row in range(len(cut))
-            for column in range(len(paintings))
-        ]
+    made = cs.style_transfer(scope, cut, paintings, statistic=["sums", "gram"], steps=100)
+    styled += [Tile(made.styles[column], paintings[column].stem, "style") for column in range(len(paintings))]
+    styled += [
+        Tile(made.images[row, column, place], "", f"{name}: {100 * made.kept()[row, column, place]:.1f} % of the loss left")
+        for place, name in enumerate(made.by)
+        for row in range(len(cut))
+        for column in range(len(paintings))
+    ]
     page = contact_sheet(styled, columns=len(paintings), side=224)
     Image.fromarray(np.pad(page, ((16, 16), (16, 16), (0, 0)), constant_values=255)).quantize(256).save(
         OUT / "style_transfer.png", optimize=True

@@ -54,7 +54,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "knockout": (lambda s: cs.knockout(s, "5", [0, 2], IMAGES, controls=2), 2),  # the check by a hook, and the record
     "top_patches": (lambda s: cs.top_patches(s, survey(s), "5", [0, 3], top=2), 1),
     "inversion": (lambda s: cs.inversion(s, "5", IMAGES[:2], edit=[None, cs.FeatureMap(1)], steps=3), 5),
-    "style_transfer": (lambda s: cs.style_transfer(s, IMAGES[0], [IMAGES[1], IMAGES[2]], steps=3), 8),
+    "style_transfer": (lambda s: cs.style_transfer(s, IMAGES[0], [IMAGES[1], IMAGES[2]], steps=3), 9),
     "style_similarity": (lambda s: cs.style_similarity(s, IMAGES[:3], groups=["a", "a", "b"]), 3),
 }
 """How each technique is called on a small network, and how many forwards that may take beyond the one that records the layers."""

@@ -112,7 +112,7 @@ def inversions(scope: cs.Scope, photos: list[Path], layers: list[str]) -> dict[s
     for layer in layers:
         begun = time.perf_counter()
         chosen = filters(scope.layers[layer].channels)
-        made = cs.inversion(scope, layer, photos, edit=[cs.FeatureMap(one) for one in chosen], steps=STEPS, pooling="average")
+        made = cs.inversion(scope, layer, photos, edit=[cs.FeatureMap(one) for one in chosen], prior="none", steps=STEPS, pooling="average")
         fixed = stuck(made)
         numbers[layer] = {
             "filters": len(chosen),
@@ -154,18 +154,21 @@ def styles(scope: cs.Scope, photos: list[Path]) -> dict[str, object]:
     """Figure 5: sums (PMCI) beside Gram (Gatys), and whose style each result has."""
     paintings = sorted(PHOTOS.glob("style-*"))
     contents = [scope.inputs(photo) for photo in photos]
+    given = {"sums": {"style_weight": 30.0}, "gram": {}}
     made = {
-        name: cs.style_transfer(scope, contents, paintings, statistic=name, steps=STEPS, size=2 * SIDE, **weights)
-        for name, weights in (("sums", {"style_weight": 30.0}), ("gram", {}))
+        name: cs.style_transfer(scope, contents, paintings, statistic=name, weighting="paper", steps=STEPS, size=2 * SIDE, **given[name])
+        for name in given
     }
     tiles: list[Tile] = []
     for row, painting in enumerate(paintings):
         tiles.append(Tile(made["sums"].styles[row], painting.stem))
-        tiles += [Tile(made[name].images[content, row], f"{('gate', 'Tübingen')[content]}, {name}") for content in (0, 1) for name in made]
+        tiles += [
+            Tile(made[name].images[content, row, 0], f"{('gate', 'Tübingen')[content]}, {name}") for content in (0, 1) for name in made
+        ]
     write(tiles, 5, "every-filter-5.png", "Style by channel sums and by Gram matrices")
     found: dict[str, object] = {}
     for name, result in made.items():
-        pictures = [torch.tensor(one) for one in result.images.reshape(-1, *result.images.shape[2:])]
+        pictures = [torch.tensor(one) for one in result.images.reshape(-1, *result.images.shape[-3:])]
         alike = cs.style_similarity(scope, [*pictures, *paintings], size=2 * SIDE)
         count = len(pictures)
         wanted = count + np.tile(np.arange(len(paintings)), len(photos))
@@ -173,7 +176,7 @@ def styles(scope: cs.Scope, photos: list[Path]) -> dict[str, object]:
         found[name] = {
             "nearest_is_its_own": {by: int((alike.nearest(by, among)[:count] == wanted).sum()) for by in alike.statistics},
             "of": count,
-            "style_loss_left": dict(zip(result.statistics, result.remaining().mean((0, 1)).tolist(), strict=True)),
+            "style_loss_left": dict(zip(result.statistics, result.remaining().mean((0, 1, 2)).tolist(), strict=True)),
             "content_error": float(result.content_errors.mean()),
         }
     return found

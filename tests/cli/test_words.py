@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from convscope.cli import words
 from convscope.cli.running import units_of
 from convscope.errors import BadInput
-from convscope.ops.codes import FeatureMap, Reallocate
+from convscope.ops.codes import FeatureMap, Purposeful, Reallocate
 from convscope.results.class_maps import ClassMaps
 from convscope.results.receptive_field import ReceptiveField
 
@@ -51,7 +52,9 @@ def test_fills() -> None:
 def test_edits() -> None:
     maps = [FeatureMap(0), FeatureMap(1), FeatureMap(2)]
     assert words.edits("map=3, own,map=0-2,reallocate=7") == [FeatureMap(3), None, *maps, Reallocate(7)]
-    for text in ("map", "map=-1", "map=4-2", "style=2", "maps"):
+    own, style = words.edits("own,purposeful=a/night.jpg")
+    assert own is None and isinstance(style, Purposeful) and style.style == Path("a/night.jpg") and str(style) == "in the order of night"
+    for text in ("map", "map=-1", "map=4-2", "style=2", "maps", "purposeful", "purposeful="):
         with pytest.raises(BadInput, match=r"is no edit|counts backwards"):
             words.edits(text)
 

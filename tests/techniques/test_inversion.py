@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import convscope as cs
 import hand_built
 from convscope.errors import BadInput, LayerNotFound
+from convscope.ops.denoise import tv_denoised
 from convscope.optimize.parameterizations import MeanSubtracted
 from convscope.optimize.priors import find_prior, natural_norm, natural_variation
+from convscope.render.panels import Group, Table
+from convscope.render.panels import Image as Tile
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
@@ -61,8 +65,8 @@ def test_input_gives_the_image_itself(scope: Scope) -> None:
 
 
 def test_input_among_layers_and_with_a_prior(exact: Scope) -> None:
-    made = cs.inversion(exact, ["input", "2"], PHOTO.double(), steps=80)
-    assert made.layers == ("input", "2") and made.layer_errors.shape == (1, 1, 2)
+    made = cs.inversion(exact, ["input", "2"], PHOTO.double(), joint=True, steps=80)
+    assert made.layers == ("input", "2") and made.codes == (("input", "2"),) and made.layer_errors.shape == (1, 1, 2)
     assert made.error.item() == pytest.approx(made.layer_errors.mean(), rel=1e-6) and made.error.item() < 0.01
     assert np.corrcoef(made.images.ravel(), PHOTO.ravel())[0, 1] > 0.98
     smooth = cs.inversion(exact, "input", PHOTO.double(), prior=1000 * natural_variation(), steps=40)
@@ -124,7 +128,8 @@ def test_the_papers_preset_by_hand(small: nn.Module, scope: Scope) -> None:
         speed = 0.9 * speed - 0.1 * (slope.clamp(-10, 10) + 5e-4 * numbers)
         numbers = numbers + speed
     np.testing.assert_allclose(made.history[0, 0], history, rtol=1e-3)
-    np.testing.assert_allclose(made.images[0, 0], ((numbers + mean) / 255).clamp(0, 1)[0], atol=1e-3)
+    expected = tv_denoised(((numbers + mean) / 255).clamp(0, 1), 0.2)[0]  # denoised at the end, as the paper's code does
+    np.testing.assert_allclose(made.images[0, 0], expected, atol=1e-3)
 
 
 def test_an_item_does_not_depend_on_its_batch(exact: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +175,52 @@ def test_average_pooling(small: nn.Module, scope: Scope) -> None:
     assert made.error.item() == pytest.approx(float((seen - target).square().sum() / target.square().sum()), rel=1e-4)
 
 
+def test_several_layers_are_each_as_if_alone(scope: Scope) -> None:
+    images, edits = draws(2, 3, 24, 24), [None, cs.FeatureMap(1)]
+    made = cs.inversion(scope, ["2", "5"], images, edit=edits, steps=5)
+    assert made.images.shape == (2, 4, 3, 24, 24) and made.layer_errors.shape == (2, 4, 1) and made.layers == ("2", "5")
+    assert made.codes == (("2",), ("2",), ("5",), ("5",)) and made.edits == ("own code", "map 1") * 2
+    for place, layer in enumerate(["2", "5"]):
+        alone = cs.inversion(scope, layer, images, edit=edits, steps=5)
+        columns = slice(2 * place, 2 * place + 2)
+        for name in ("images", "error", "layer_errors", "losses", "history"):
+            np.testing.assert_array_equal(getattr(made, name)[:, columns], getattr(alone, name))
+    assert made.summary().splitlines()[3].startswith("image 0, 5, map 1: normalized error ")
+    (sheet, table) = made.view().panels
+    assert isinstance(sheet, Group) and isinstance(table, Table) and len(sheet.panels) == 12 and sheet.columns == 3
+    first = [tile for tile in sheet.panels if isinstance(tile, Tile)][::3]
+    assert [(tile.title, tile.caption) for tile in first] == [(f"image {row}", layer) for row in (0, 1) for layer in ("2", "5")]
+    assert "layers 2, 5" in made.view().subtitle and table.rows[2][1] == "5, own code"
+
+
+def test_maps_alone_are_kept_within_the_contrast_of_photographs(scope: Scope) -> None:
+    edits = [cs.FeatureMap(2), None, cs.Reallocate(1)]
+    made, free = (cs.inversion(scope, "5", PHOTO, edit=edits, steps=6, prior=prior) for prior in (None, "none"))
+    np.testing.assert_array_equal(made.images[:, 1:], free.images[:, 1:])
+    assert (made.losses[0, 1:, 1] == 0).all() and made.losses[0, 0, 1] > 0 and free.losses.shape[2] == 1
+    shown = torch.tensor(made.images[0, :1], dtype=torch.float64)
+    assert made.losses[0, 0, 1] == pytest.approx(0.003 * natural_norm().score({}, shown).item(), rel=1e-3)
+    named = cs.inversion(scope, "5", PHOTO, edit=edits[0], steps=6, prior="contrast")
+    np.testing.assert_allclose(named.images[0], made.images[0, :1], atol=1e-5)
+    assert cs.inversion(scope, "5", PHOTO, edit=edits[0], steps=2, optimizer="paper").parts == ("code",), "the paper has none"
+
+
+def test_a_style_image_gives_its_code_at_every_layer(small: nn.Module, scope: Scope, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "night.png")
+    made = cs.inversion(scope, ["2", "5"], PHOTO, edit=cs.Purposeful(tmp_path / "night.png"), steps=3)
+    assert made.edits == ("in the order of night",) * 2
+    for place, layer in enumerate((2, 5)):
+        style = code_of(small, scope, torch.tensor(pixels / 255.0, dtype=torch.float32).permute(2, 0, 1)[None], layer)[0]
+        known = cs.inversion(scope, str(layer), PHOTO, edit=cs.Purposeful(style), steps=3)
+        np.testing.assert_allclose(made.images[0, place], known.images[0, 0], atol=1e-5)
+    with pytest.raises(BadInput, match="expected one style image, got 2"):
+        Image.fromarray(pixels).save(tmp_path / "day.png")
+        cs.inversion(scope, "2", PHOTO, edit=cs.Purposeful(tmp_path), steps=1)
+    with pytest.raises(BadInput, match="has a code at a layer only"):
+        cs.Purposeful("night.png")(PHOTO[0])
+
+
 def test_vector_layers(scope: Scope) -> None:
     made = cs.inversion(scope, "output", PHOTO, edit=[None, lambda code: 2 * code], steps=40)
     assert made.edits[1] == "<lambda>" and made.error[0, 0] < 0.05
@@ -192,6 +243,9 @@ def test_priors_by_hand() -> None:
     np.testing.assert_allclose(natural_variation().score({}, pictures), variation * (6.5 / 80) ** 2, rtol=1e-9)
     ijcv, cvpr = find_prior("ijcv2016", 0.3), find_prior(("cvpr2015", 0.5), 0.3)
     assert ijcv is not None and cvpr is not None and find_prior("none", 0.1) is None
+    contrast = find_prior(("contrast", 2.0), 0.3)
+    assert contrast is not None
+    np.testing.assert_allclose(contrast.score({}, pictures), 0.006 * norm, rtol=1e-9)
     np.testing.assert_allclose(ijcv.score({}, pictures), norm + variation * (6.5 / 80) ** 2, rtol=1e-9)
     np.testing.assert_allclose(cvpr.score({}, pictures), 0.5 * (4e-10 * sixth + 10 / 2 * variation) / 9961, rtol=1e-9)
 
@@ -213,9 +267,10 @@ def test_seeds(scope: Scope) -> None:
 
 
 def test_what_is_said(scope: Scope) -> None:
-    made = cs.inversion(scope, "5", PHOTO, edit=cs.FeatureMap(3), steps=4)
+    made = cs.inversion(scope, "5", PHOTO, edit=cs.FeatureMap(3), steps=4, pooling="average")
     assert made.summary() == f"image 0, map 3: normalized error {made.error.item():.3g} after 4 evaluations"
-    assert made.manifest["recipe"]["optimizer"] == "lbfgs" and made.parts == ("code",)
+    assert made.manifest["recipe"]["optimizer"] == "lbfgs" and made.parts == ("code", "prior")
+    assert made.view().subtitle.endswith("layer 5 · seed 0 · float32 · average pooling · 24x24 px · lbfgs")
     assert cs.inversion(scope, "5", PHOTO, prior="ijcv2016", steps=1).parts == ("code", "prior")
 
 
@@ -238,7 +293,8 @@ def test_what_is_said(scope: Scope) -> None:
         ({"edit": lambda code: code[:2]}, BadInput, "not a finite code of that shape"),
         ({"edit": lambda code: code / 0}, BadInput, "not a finite code of that shape"),
         ({"edit": torch.zeros_like}, BadInput, "zero everywhere"),
-        ({"layer": ["2", "5"], "optimizer": "paper"}, BadInput, "code of one layer"),
+        ({"layer": ["2", "5"], "optimizer": "paper", "joint": True}, BadInput, "code of one layer"),
+        ({"layer": ["2", "4", "5"], "edit": cs.FeatureMap(6)}, BadInput, r"maps 0 to 5 .*layer=2"),
         ({"images": [draws(3, 24, 24), draws(3, 20, 24)]}, BadInput, "different sizes"),
         ({"images": draws(1, 3, 24, 24) * 255}, BadInput, "divide by 255"),
         ({"images": draws(1, 3, 1, 1)}, BadInput, "too small"),

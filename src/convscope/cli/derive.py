@@ -21,6 +21,8 @@ from convscope.cli.docstrings import read_docstring, techniques
 from convscope.cli.running import SUBJECTS, chooses_units, run_technique, subjects_of, units_of
 from convscope.names import Units
 
+_EDITS = "Written own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg."
+
 PLAIN = (int, float, str, bool, Path, NoneType)
 """Types that cyclopts reads by itself, beside Literal."""
 
@@ -85,14 +87,16 @@ def known_types(*, network: bool) -> list[Written]:
         from convscope.techniques.feature_visualization import ObjectiveLike
         from convscope.techniques.fills import Fill
         from convscope.techniques.knockout import Knocked
+        from convscope.techniques.style_transfer import Statistic
 
         known += [
             Written(Knocked, words.units, UNITS, 'Written 0,3,8-11, or "all".'),
             Written(Images, words.images, "IMAGE...", several=True),
             Written(Image, Path, "IMAGE"),
             Written(Fill, words.fill, "FILL"),
-            Written(Edit | Sequence[Edit | None], words.edits, "EDIT,...", "Written own, map=3, map=0-4 or reallocate=0.", default="own"),
+            Written(Edit | Sequence[Edit | None], words.edits, "EDIT,...", _EDITS, default="own"),
             Written(Prior | tuple[Prior, float] | Objective, words.prior, "PRIOR", "Written as a name, or with a weight: cvpr2015*0.1."),
+            Written(Statistic | Sequence[Statistic], words.names, "NAME,..."),
             Written(ObjectiveLike, objectives.objective, "OBJECTIVE", objectives.HELP),
             Written(Objective, objectives.penalty, "NAME*WEIGHT", objectives.PENALTY_HELP),
         ]

@@ -68,15 +68,18 @@ def fill(text: str) -> Any:
 
 
 def edits(text: str) -> list[Any]:
-    """Edits of a code: "own" (None), "map=3", "map=0-4", "reallocate=0" (a seed), with commas in between."""
-    from convscope.ops.codes import FeatureMap, Reallocate
+    """Edits of a code: "own" (None), "map=3", "map=0-4", "reallocate=0" (a seed), "purposeful=FILE", with commas in between."""
+    from convscope.ops.codes import FeatureMap, Purposeful, Reallocate
 
     kinds: dict[str, Callable[[int], Any]] = {"map": FeatureMap, "reallocate": Reallocate}
     found: list[Any] = []
     for part in _parts(text):
         kind, _, numbers = part.partition("=")
+        if kind == "purposeful" and numbers:
+            found.append(Purposeful(images([numbers])))
+            continue
         if part != "own" and (kind not in kinds or not _range(numbers)):
-            raise BadInput(f"{part!r} is no edit: expected own, map=3, map=0-4 or reallocate=0")
+            raise BadInput(f"{part!r} is no edit: expected own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg")
         found += [None] if part == "own" else map(kinds[kind], _range(numbers))
     return found
 

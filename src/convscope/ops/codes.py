@@ -6,8 +6,10 @@ are the paper's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -91,15 +93,18 @@ class Purposeful:
     """Purposeful modification: the content's i-th smallest map by sum replaces the style's i-th smallest, shifted to that map's mean.
 
     Attributes:
-        style: The style's code, (c h w), of any height and width: ``scope.activations(image, layer)[layer][0]``.
+        style: The style image (path, PIL image, HWC uint8 array), whose code inversion takes at its layer; or that code itself, (c h w),
+            of any height and width: ``scope.activations(image, layer)[layer][0]``.
 
     Source:
         Xia et al. 2016: the variant without optimization, which is in their code only. Targets can be negative.
     """
 
-    style: Tensor
+    style: Any
 
     def __call__(self, code: Tensor) -> Tensor:
+        if not isinstance(self.style, Tensor):
+            raise BadInput("Purposeful: a style image has a code at a layer only: call inversion with it, or pass its code (c h w)")
         if code.ndim != 3 or self.style.ndim != 3 or len(code) != len(self.style):
             raise BadInput(f"Purposeful: the style's code is {tuple(self.style.shape)}, but the layer's is {tuple(code.shape)}")
         style_means = self.style.to(code).mean((1, 2))
@@ -108,7 +113,7 @@ class Purposeful:
         return target + (style_means - target.mean((1, 2)))[:, None, None]
 
     def __str__(self) -> str:
-        return "in the style's order"
+        return f"in the order of {Path(self.style).stem}" if isinstance(self.style, (str, os.PathLike)) else "in the style's order"
 
 
 def find_edits(asked: Edit | Sequence[Edit | None] | None) -> list[Edit | None]:

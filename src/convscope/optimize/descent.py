@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from convscope.errors import BadInput
 from convscope.fast.memory import reusing_memory, trimming_heap
+from convscope.ops.denoise import tv_denoised
 from convscope.optimize.minimizers import Minimizer, find_minimizer
 from convscope.optimize.parameterizations import PARAMETERIZATIONS, Fourier, MeanSubtracted, NormalizedPixels, Parameterization, started
 from convscope.optimize.recipes import DescentRecipe
@@ -39,7 +40,7 @@ class Minimized:
     """What came of a minimization.
 
     Attributes:
-        images: The last images (n 3 h w), not clipped, on the network's device.
+        images: The last images (n 3 h w), not clipped unless they are denoised, on the network's device.
         history: See :data:`History`.
     """
 
@@ -98,8 +99,11 @@ def minimize(
             batches = list(trimming_heap(scope.in_parts(count, scope.fitting(canvas[0] * canvas[1]), work), scope.fast))
     with torch.no_grad():
         images = torch.cat([form.image(one[None], *canvas) for parameters, _ in batches for one in parameters])
-    edge = more // 2
-    return Minimized(images[..., edge : edge + size[0], edge : edge + size[1]], [steps for _, history in batches for steps in history])
+        edge = more // 2
+        images = images[..., edge : edge + size[0], edge : edge + size[1]]
+        if recipe.denoise:
+            images = tv_denoised(images.float().clamp(0, 1), recipe.denoise)
+    return Minimized(images, [steps for _, history in batches for steps in history])
 
 
 def in_float32(scope: Scope, images: Tensor, work: Callable[[Tensor, Sequence[int]], _T]) -> list[_T]:

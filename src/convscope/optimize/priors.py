@@ -13,10 +13,14 @@ from convscope.errors import BadInput
 from convscope.optimize.objective import Objective, Values, named
 from convscope.optimize.parameterizations.mean_subtracted import mean_subtracted
 
-Prior: TypeAlias = Literal["none", "ijcv2016", "cvpr2015"]
-"""The priors of the inversion papers, by name."""
+Prior: TypeAlias = Literal["none", "ijcv2016", "cvpr2015", "contrast"]
+"""The priors of the inversion papers, and one for the contrast alone, by name."""
 
-PRIORS: tuple[Prior, ...] = ("none", "ijcv2016", "cvpr2015")
+PRIORS: tuple[Prior, ...] = ("none", "ijcv2016", "cvpr2015", "contrast")
+
+_CONTRAST = 0.003
+"""Weight of "contrast" beside a normalized error: hardly any value is at the ends of the range, and the error rises by 0.01 to 0.04 (maps
+of SqueezeNet's features.3 and features.7)."""
 
 _VARIANCE = 9961.0
 """Variance of ImageNet's pixels, summed over colours, in 0..255: per position, what Mahendran and Vedaldi 2015 divide their priors by."""
@@ -88,11 +92,12 @@ def find_prior(prior: Prior | tuple[Prior, float] | Objective, depth: float) -> 
     """A prior by name, as the penalty to add to a loss.
 
     "ijcv2016" is :func:`natural_norm` + :func:`natural_variation`. "cvpr2015" is 4e-10 sum |x|^6 + lambda / 2 sum (dx^2 + dy^2), over
-    sigma^2, with lambda = 1, 10 or 100 for layers in the first quarter, the second quarter and the second half of the network.
+    sigma^2, with lambda = 1, 10 or 100 for layers in the first quarter, the second quarter and the second half of the network. "contrast"
+    is 0.003 times :func:`natural_norm`.
 
     Args:
-        prior: "none", "ijcv2016", "cvpr2015", a name with a weight such as ("cvpr2015", 0.1), or an objective that is small for natural
-            images.
+        prior: "none", "ijcv2016", "cvpr2015", "contrast", a name with a weight such as ("cvpr2015", 0.1), or an objective that is small for
+            natural images.
         depth: Depth of the layer in the network, 0 to 1.
 
     Raises:
@@ -107,6 +112,8 @@ def find_prior(prior: Prior | tuple[Prior, float] | Objective, depth: float) -> 
         raise BadInput(f"prior must be {', '.join(PRIORS)}, one with a weight such as ('cvpr2015', 0.1), or an objective, got {prior!r}")
     if name == "none" or not weight:
         return None
+    if name == "contrast":
+        return _CONTRAST * float(weight) * natural_norm()
     if name == "ijcv2016":
         return float(weight) * (natural_norm() + natural_variation())
     variation = (1.0 if depth <= 0.25 else 10.0 if depth <= 0.5 else 100.0) / 2 / _VARIANCE

@@ -101,6 +101,14 @@ def provenance(result: Result) -> str:
     return " · ".join(parts)
 
 
+def optimized(result: Result, images: np.ndarray) -> tuple[str, str, str]:
+    """How images were optimized, as far as the manifest says: pooling, size and optimizer."""
+    manifest: Mapping[str, Any] = result.manifest
+    pooling, recipe = manifest.get("parameters", {}).get("pooling"), manifest.get("recipe", {})
+    pools = {"average": "average pooling", "own": "the network's own pooling"}.get(str(pooling), "")
+    return pools, f"{images.shape[-2]}x{images.shape[-1]} px", " ".join(map(str, filter(None, [recipe.get("optimizer")])))
+
+
 def plain(value: Any, limit: int = 90) -> str:
     """A value as text in one line of at most `limit` characters."""
     if isinstance(value, float):
