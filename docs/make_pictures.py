@@ -92,6 +92,8 @@ def surveys(scope: cs.Scope) -> None:
     train, val, scanner = (cs.scan(scope, str(path), out / "surveys" / name, layers=["features.12"]) for name, path in sources.items())
     maps = cs.class_maps(train, "features.12")
     small(render.png(maps.view()), "class_maps.png")
+    bee = sorted((insects / "val" / "bees").iterdir())[1]
+    small(render.png(cs.map_overlay(scope, "features.12", bee, top=30, maps=maps).view()), "map_overlay_classes.png")
     small(render.png(cs.activation_sums(train, "features.12", maps, others=[scanner]).view()), "activation_sums.png")
     small(render.png(cs.class_profile(train, "features.12", [46, 499]).view()), "class_profile.png")
     alarms = cs.detector(train, "features.12", rule="youden")

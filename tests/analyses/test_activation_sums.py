@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import convscope as cs
+from convscope.cli import main
 from convscope.errors import BadInput
 from convscope.render.panels import Curves
 from made import drawn, made
@@ -72,13 +73,47 @@ def test_networks_side_by_side(photos: cs.Survey, xrays: cs.Survey, tmp_path: Pa
         first.beside(cs.activation_sums(xrays, "layer", {"gun": [0]}))
 
 
+def test_three_models_in_one_question(photos: cs.Survey, tmp_path: Path) -> None:
+    labels = ["gun", "knife", "benign"] * 4
+    second = made(tmp_path / "second", {"layer": XRAYS[:9], "deep": XRAYS[:9] * 2}, labels[:9], weights="xyz")
+    third = made(tmp_path / "third", {"deep": PHOTOS * 3}, labels, weights="uvw")
+    found = cs.activation_sums(photos, "layer", classes=["knife", "gun"], beside=[second, third])
+    alone = [cs.activation_sums(survey, layer) for survey, layer in ((photos, "layer"), (second, "layer"), (third, "deep"))]
+    assert (
+        found.surveys == ("photos", "second", "third") and found.layers == ("layer", "layer", "deep") and found.classes == ("knife", "gun")
+    )
+    for group, own in enumerate(alone):
+        np.testing.assert_array_equal(found.sums[found.group == group], own.sums[:, [own.classes.index(name) for name in found.classes]])
+    assert cs.activation_sums(third).layers == ("deep",), "the last layer that has maps"
+    with pytest.raises(BadInput, match="maps have none for class 'wasp'"):
+        cs.activation_sums(photos, "layer", classes=["wasp"])
+
+
+def test_words_of_the_command(
+    photos: cs.Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        made(tmp_path / name, {"layer": PHOTOS}, ["gun", "knife", "benign"] * 4, weights=name)
+    for given in ("a b c", "a layer b c", "a b layer c", "a layer --class gun,knife"):
+        assert main(f"activation-sums {given}".split()) == 0
+    figures = sorted(tmp_path.glob("out/activation-sums/*"))
+    loaded = [cs.load(figure) for figure in figures]
+    assert sorted(len(each.surveys) for each in loaded) == [1, 3, 3, 3] and {each.layers[0] for each in loaded} == {"layer"}
+    assert main("activation-sums a layer other".split()) == 2
+    assert "layer and other are no folders of surveys" in capsys.readouterr().err
+
+
 def test_the_figure_has_a_plot_for_each_survey_and_class(photos: cs.Survey, xrays: cs.Survey) -> None:
     result = cs.activation_sums(photos, "layer", {"gun": [0, 2], "knife": [5]}, others=[xrays])
     plots = [panel for panel in result.view().flat() if isinstance(panel, Curves)]
     titles = ["photos: 2 maps of gun", "photos: 1 map of knife", "xrays: 2 maps of gun", "xrays: 1 map of knife"]
     assert [plot.title for plot in plots] == titles
-    lines = {line.name: line for line in plots[3].lines if not line.dashed}
+    lines = {line.name.split(":")[0]: line for line in plots[3].lines if line.name}
     assert set(lines) == {"box (3)", "gun (3)", "knife (3)"}
+    strokes = [line for line in plots[3].lines if not line.name]
+    assert all(line.x.min() > 3 and not line.dashed for line in strokes), "medians stand beyond the last image, and are no thresholds"
+    assert {line.y[0] for line in strokes} == {float(np.median(line.y)) for line in lines.values()}
     np.testing.assert_array_equal(lines["knife (3)"].y, result.sums[12:][[0, 3, 6], 1])
     assert {line.color for line in plots[0].lines if "gun" in line.name} == {lines["gun (3)"].color}, "a label has one colour everywhere"
 

@@ -343,6 +343,7 @@ def test_every_class_has_a_style_and_every_style_a_class() -> None:
         Bars(np.ones(900)),
         Curves((Line("", np.ones(1), np.ones(1)),), level=(1, "l")),
         Intervals(("a row",) * 30, (Interval("s", np.ones((30, 3))),)),
+        Image(pattern(3), "framed", frame=9),
     )
     views.append(View("", more))
     used = {name for view in views for _, given in Page(html(view, {"a": 1})).found for name in given.get("class", "").split()}

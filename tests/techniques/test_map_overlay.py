@@ -145,3 +145,38 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
     with pytest.raises(error, match=words) as caught:
         convscope.map_overlay(scope, **asked)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_class_maps_are_framed_and_ranked(dying: Scope) -> None:
+    images = draws(2, 3, 16, 24)
+    maps = {"ants": [1, 6], "bees": [4], "none": []}
+    made = convscope.map_overlay(dying, "5", images, top=5, maps=maps)
+    means = dying.activations(images, "5")["5"].double().mean((2, 3)).numpy()
+    for image in range(2):
+        order = sorted(range(8), key=lambda unit: (-means[image, unit], unit))
+        assert made.units[image].tolist() == order[:5] and made.ranks[image].tolist() == [1, 2, 3, 4, 5]
+        assert made.owners[image].tolist() == [0 if unit in (1, 6) else 1 if unit == 4 else -1 for unit in order[:5]]
+        shown = convscope.map_overlay(dying, "5", images, maps=maps, classes=["bees", "ants"])
+        assert shown.units[image].tolist() == [4, 1, 6] and shown.chosen
+        assert shown.ranks[image].tolist() == [1 + order.index(unit) for unit in (4, 1, 6)]
+    tiles = {panel.title: panel for panel in made.view().flat() if isinstance(panel, Image) and panel.title.startswith("unit")}
+    framed = {title: tile.frame for title, tile in tiles.items() if tile.frame is not None}
+    assert framed and all(title.endswith(("ants", "bees")[frame]) for title, frame in framed.items())
+    assert "Coloured frames: maps of ants, bees" in made.view().note
+    assert any("1 map of bees shown: 4 (no." in line or "0 maps of bees" in line for line in made.summary().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"maps": {"a": [1], "b": [1, 2]}}, "unit 1 belongs to two classes, a and b"),
+        ({"maps": {"a": [1]}, "classes": ["b"]}, "maps have none for class 'b'; they are for a"),
+        ({"maps": {"a": []}, "classes": ["a"]}, "class a has no map of its own"),
+        ({"classes": ["a"]}, "it takes maps and no units"),
+        ({"maps": {"a": [1]}, "classes": ["a"], "units": [2]}, "it takes maps and no units"),
+        ({"maps": {"a": [99]}}, "units 0 to 7, got 99"),
+    ],
+)
+def test_wrong_class_maps(dying: Scope, asked: dict[str, object], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        convscope.map_overlay(dying, "5", draws(3, 16, 24), **asked)

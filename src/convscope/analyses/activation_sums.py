@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from convscope.analyses.class_maps import ClassMaps, maps_of
 from convscope.errors import BadInput
+from convscope.names import OUTPUT
 from convscope.results.activation_sums import ActivationSums
+from convscope.results.class_maps import of_classes
 from convscope.results.provenance import technique
 from convscope.survey.survey import Survey
 
@@ -17,11 +20,13 @@ from convscope.survey.survey import Survey
 @technique
 def activation_sums(
     survey: Survey,
-    layer: str,
+    layer: str | None = None,
     maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
     *,
+    classes: Sequence[str] | None = None,
     mode: Literal["mean", "sum", "standardized"] = "mean",
     others: Sequence[Survey] = (),
+    beside: Sequence[Survey] = (),
 ) -> ActivationSums:
     """How strongly each image activates the class maps of each class.
 
@@ -31,13 +36,15 @@ def activation_sums(
 
     Args:
         survey: The survey.
-        layer: Layer name.
+        layer: Layer name; None: the last one scanned that has maps.
         maps: Class maps, or {label: units}. None: those of this survey, with the article's numbers.
+        classes: The classes whose maps are summed; None: all.
         mode: "mean", "sum" (the article's) or "standardized".
         others: Further surveys by the same network (of another domain, say); maps, mu and sd are those of `survey`.
+        beside: Surveys by other networks, in the same figure: each with its own maps, on its layer of that name or else its last.
 
     Returns:
-        A sum for each image and class. `.beside` adds sums of other networks to the same figure.
+        A sum for each image and class. `.beside` adds sums over given maps of other networks to the same figure.
 
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
@@ -54,8 +61,10 @@ def activation_sums(
     Command line:
         convscope activation-sums survey features.27 --maps out/class-maps/survey-features.27 --others drawings
         convscope activation-sums survey features.27 --maps chains=3,17 --maps dots=40 --mode sum
+        convscope activation-sums survey drawings --class chains
     """
-    chosen = maps_of(maps, survey, layer)
+    layer = _last_layer(survey) if layer is None else layer
+    chosen = of_classes(maps_of(maps, survey, layer), classes)
     surveys = (survey, *others)
     for other in others:
         same_weights(other, survey.manifest["network"]["weights_hash"], survey.path)
@@ -64,7 +73,7 @@ def activation_sums(
     sums = [each.astype(np.float64) @ weights.T + offset for each in means]
     labels = tuple(sorted({label for each in surveys for label in each.labels}))
     places = [np.array([*(labels.index(label) for label in each.labels), -1], np.int64) for each in surveys]
-    return ActivationSums(
+    found = ActivationSums(
         sums=np.concatenate(sums),
         truth=np.concatenate([place[each.truth] for each, place in zip(surveys, places, strict=True)]),
         group=np.repeat(np.arange(len(surveys)), [len(each) for each in means]),
@@ -73,9 +82,26 @@ def activation_sums(
         classes=tuple(chosen),
         labels=labels,
         surveys=survey_names(surveys),
+        networks=tuple(str(each.manifest["network"]["name"]) for each in surveys),
         names=tuple(name for each in surveys for name in each.names),
         mode=mode,
     )
+    more = [activation_sums(each, layer if layer in each.layers else None, classes=tuple(chosen), mode=mode) for each in beside]
+    if not more:
+        return found
+    return dataclasses.replace(found.beside(*more), surveys=survey_names((*surveys, *beside)))
+
+
+def _last_layer(survey: Survey) -> str:
+    """The last layer scanned that has maps.
+
+    Raises:
+        BadInput: None has.
+    """
+    mapped = [layer.name for layer in survey.layers.values() if layer.height * layer.width > 1 and layer.name != OUTPUT]
+    if not mapped:
+        raise BadInput(f"survey {survey.path}: none of its layers has maps: {', '.join(survey.layers)}")
+    return mapped[-1]
 
 
 def weights_of(maps: Mapping[str, Sequence[int]], means: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray]:

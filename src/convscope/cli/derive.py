@@ -112,6 +112,8 @@ def __getattr__(name: str) -> Callable[..., Any]:
     asked = [item for item in signature.parameters.values() if item.name not in (*subjects, "out")]
     named, *opening = _parameters(SUBJECTS[subjects])
     own = _parameters(function, asked, network="scope" in subjects)
+    if "beside" in signature.parameters:
+        own = [_words(item) if item.name == "layer" else item for item in own if item.name != "beside"]
     if chooses_units(signature):
         own += _parameters(units_of, list(inspect.signature(units_of, eval_str=True).parameters.values())[2:])
     out = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, Parameter(help=OUT)])
@@ -207,6 +209,13 @@ def _parameter(item: inspect.Parameter, way: Written, text: str, *, positional: 
         annotation=Annotated[kind if default is not None else kind | None, Parameter(help=text, **more)],
         default=inspect.Parameter.empty if item.kind is item.VAR_POSITIONAL else default,
     )
+
+
+def _words(layer: inspect.Parameter) -> inspect.Parameter:
+    """In place of a layer: it and further surveys, in any order; :func:`convscope.cli.words.layer_and_surveys` tells them apart."""
+    text = "The layer (default: the last one scanned that has maps), and surveys by other networks to show beside."
+    kind = Annotated[list[str] | None, Parameter(help=text, negative=())]
+    return layer.replace(name="words", kind=inspect.Parameter.POSITIONAL_ONLY, annotation=kind, default=None)
 
 
 def _converter(way: Written) -> Callable[[Any, Sequence[Token]], Any]:

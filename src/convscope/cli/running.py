@@ -133,6 +133,9 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         if key in signature.parameters:
             raise BadInput(f"--set {key}: it has an option of its own, --{key.replace('_', '-')}")
         values[key] = value
+    if "beside" in signature.parameters:
+        layer, beside = words.layer_and_surveys(values.pop("words", None) or ())
+        values |= {"layer": layer, "beside": beside}
     if chooses_units(signature):
         _choose_units(signature, values)
     for key, value in values.items():
@@ -140,7 +143,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
             values[key] = value.make(values["layer"])
     save = SAVERS.get(name, _save)
     layer, resumes = values.get("layer", ""), save is not _save
-    folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer), resumes=resumes)
+    folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer or ()), resumes=resumes)
     with progress(), _place(folder, name, resumes=resumes):
         opened = opener(**opening)
         subjects = opened if isinstance(opened, tuple) else (opened,)

@@ -141,6 +141,19 @@ def surveys(given: Sequence[str]) -> list[Any]:
     return [read_survey(path) for path in given]
 
 
+def layer_and_surveys(given: Sequence[str]) -> tuple[str | None, list[Any]]:
+    """A layer and further surveys in any order: what is a folder or a URL is a survey.
+
+    Raises:
+        BadInput: Several words are neither.
+    """
+    places = [text for text in given if "://" in text or Path(text).is_dir()]
+    layers = [text for text in given if text not in places]
+    if len(layers) > 1:
+        raise BadInput(f"{layers[0]} and {layers[1]} are no folders of surveys, and there can be one layer only")
+    return (layers[0] if layers else None), surveys(places)
+
+
 def images(given: Sequence[str]) -> Any:
     """Image files, folders, lists, tar shards or URLs; one alone as it is."""
     paths = [text if "://" in text else Path(text) for text in given]

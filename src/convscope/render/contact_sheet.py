@@ -179,8 +179,10 @@ def enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _frames(draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], tile: Image) -> None:
-    """The tile's boxes, dark on light, so that they are seen on any image."""
+    """The tile's own frame, and its boxes, dark on light, so that they are seen on any image."""
     x0, y0, x1, y1 = place
+    if tile.frame is not None:
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colors.CLASSES[tile.frame % len(colors.CLASSES)], width=4)
     height, width = tile.pixels.shape[1:]
     for top, left, bottom, right in tile.boxes:
         zoom_y, zoom_x = (y1 - y0) / height, (x1 - x0) / width

@@ -158,7 +158,9 @@ def _tile(tile: Image, size: tuple[int, int], images: Images, within: str, sharp
     kind = "p" if tile.title or tile.legend else "figcaption"
     below = element(kind, tile.caption, class_="cs-caption") if tile.caption else ""
     below = element("div", below, _legend(tile), class_="cs-below") if tile.legend else below
-    framed = element("div", *parts, class_="cs-image cs-marked" if tile.marked is not None else "cs-image")
+    kind = "cs-image cs-marked" if tile.marked is not None else "cs-image"
+    kind += f" cs-framed cs-{tile.frame % len(colors.CLASSES)}" if tile.frame is not None else ""
+    framed = element("div", *parts, class_=kind)
     return element("figure", above, framed, below, class_="cs-tile")
 
 

@@ -34,6 +34,7 @@ class Image:
             :class:`Signed` map, near zero).
         boxes: Frames drawn on the image: y0 x0 y1 x1 in its pixels, end exclusive; what lies outside is cut.
         legend: What colours of the image stand for, (``"#rrggbb"``, name), listed below it.
+        frame: Number of the colour of a frame around the image, for images of one group; None draws nothing.
     """
 
     pixels: np.ndarray
@@ -43,6 +44,7 @@ class Image:
     heat: Heat | None = None
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
+    frame: int | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[0] != 3:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.render.panels import Curves, Group, Line, View
+from convscope.render.panels import Curves, Group, Line, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
 
@@ -37,6 +37,7 @@ class ActivationSums(Result):
         classes: The classes whose maps were summed.
         labels: The labels found.
         surveys: The surveys' names.
+        networks: The networks' names, one for each survey.
         names: The images' names.
         mode: "mean", "sum" or "standardized".
     """
@@ -49,6 +50,7 @@ class ActivationSums(Result):
     classes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     surveys: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     mode: str = "mean"
 
@@ -76,6 +78,7 @@ class ActivationSums(Result):
             layers=tuple(layer for each in every for layer in each.layers),
             labels=labels,
             surveys=tuple(name for each in every for name in each.surveys),
+            networks=tuple(name for each in every for name in each.networks),
             names=tuple(name for each in every for name in each.names),
         )
 
@@ -95,11 +98,17 @@ class ActivationSums(Result):
         columns = range(min(len(self.classes), _MOST_CLASSES))
         plots = [_plot(self, survey, column) for survey in range(len(self.surveys)) for column in columns]
         note = words.note(
-            "Each line runs over the images of one label in the order of the data set; the dashed line is their median.",
+            "Each line runs over the images of one label in the order of the data set; the stroke at its right end is their median.",
             f"The higher a label's own line above the others, the better these maps tell it. {_VALUES[self.mode]}",
             f"Shown are the first {len(columns)} of {len(self.classes)} classes." if len(self.classes) > len(columns) else "",
         )
-        subtitle = words.subtitle(self, f"layer {' / '.join(dict.fromkeys(self.layers))}", self.mode)
+        networks, layers = dict.fromkeys(self.networks), dict.fromkeys(self.layers)
+        asked = self.manifest.get("parameters", {}).get("layer")
+        where = "" if [*layers] == [asked] else f"layer {' / '.join(layers)}"
+        several = len(networks) > 1
+        subtitle = (
+            " · ".join([" / ".join(networks), where or f"layer {asked}", self.mode]) if several else words.subtitle(self, where, self.mode)
+        )
         return View("Activation sums", (Group(tuple(plots), len(columns)),), subtitle=subtitle, note=note)
 
 
@@ -107,10 +116,14 @@ def _plot(result: ActivationSums, survey: int, column: int) -> Curves:
     label = result.classes[column]
     title = f"{result.surveys[survey]}: {words.plural(int(result.sizes[survey, column]), 'map')} of {label}"
     values = [(name, color, result.sums[rows, column]) for name, color, rows in _groups(result, survey, label)]
-    lines = tuple(Line(f"{name} ({len(each)})", np.arange(1, len(each) + 1), each, color) for name, color, each in values)
-    medians = tuple(Line("", np.array([1, len(each)]), np.full(2, np.median(each)), color, dashed=True) for _, color, each in values)
+    lines = [
+        Line(f"{name} ({len(each)}): median {number(np.median(each))}", np.arange(1, len(each) + 1), each, c) for name, c, each in values
+    ]
+    longest = max((len(each) for _, _, each in values), default=0)
+    at_the_end = longest * np.array([1.02, 1.06])
+    lines += [Line("", at_the_end, np.full(2, np.median(each)), color) for _, color, each in values]
     y_label = "sum of activations" if result.mode == "sum" else f"{result.mode} activation"
-    return Curves((*lines, *medians), title, "image of its label", y_label, width=_WIDTH)
+    return Curves(tuple(lines), title, "image of its label", y_label, width=_WIDTH)
 
 
 def _groups(result: ActivationSums, survey: int, label: str) -> list[tuple[str, int, np.ndarray]]:

@@ -31,6 +31,9 @@ class MapOverlay(ImageResult):
         maps: Their maps at the layer's own size, (n map y x).
         values: Mean, sum or maximum of each map, (n map).
         full: The value at which a mask is 1, (n map).
+        ranks: The rank of each unit among all of the layer on that image by `values`, 1 = strongest, (n map).
+        owners: The class that each unit belongs to, an index into `classes`, -1 for none, (n map).
+        classes: The classes whose maps are framed.
         layer: The layer's name.
         names: Names of the images.
         reduce: What `values` holds: "mean", "sum" or "max".
@@ -44,6 +47,9 @@ class MapOverlay(ImageResult):
     maps: Array = axes("n map y x", "heat", unit="activation")
     values: Array = axes("n map", unit="activation")
     full: Array = axes("n map", unit="activation")
+    ranks: Array = axes("n map")
+    owners: Array = axes("n map")
+    classes: tuple[str, ...] = ()
     layer: str = ""
     names: tuple[str, ...] = ()
     reduce: str = "mean"
@@ -63,11 +69,15 @@ class MapOverlay(ImageResult):
         return np.clip(self.images[image][None] * self.masks(image)[:, None], 0, 1)
 
     def summary(self) -> str:
-        """The ten strongest maps shown of each image."""
+        """The ten strongest maps shown of each image, and those of each class with their rank among all of the layer."""
         lines: list[str] = []
-        for name, units, values in zip(self.names, self.units, self.values, strict=True):
+        for image, (name, units, values) in enumerate(zip(self.names, self.units, self.values, strict=True)):
             order = np.argsort(-values, kind="stable")[:_IN_SUMMARY]
             lines.append(f"{name}: {', '.join(f'{units[index]} ({values[index]:.3g})' for index in order)}")
+            for place, label in enumerate(self.classes):
+                own = np.flatnonzero(self.owners[image] == place)
+                ranked = [f"{units[index]} (no. {self.ranks[image, index]})" for index in own]
+                lines.append(f"  {words.plural(len(own), 'map')} of {label} shown: {words.listed(ranked, _IN_SUMMARY) or 'none'}")
         return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
@@ -75,11 +85,15 @@ class MapOverlay(ImageResult):
         count, maps = self.units.shape
         shown = min(count, max(_MOST_TILES // (maps + 1), 1))
         panels = (_side_by_side(self, shown),) if self.chosen and maps < _ROW else _one_by_one(self, shown)
+        rank = "No.: rank among all units of the layer on this image." if self.chosen or self.classes else ""
+        frames = f"Coloured frames: maps of {words.listed(self.classes, 8)}." if self.classes else ""
         order = "Units as asked for" if self.chosen else f"Strongest first, by {self.reduce} activation (the number below a tile)"
         heat = self.style == "heat"
         style = "the map's colour over the grey image" if heat else "the image times its map, so black is where it is low"
         note = words.note(
-            f"{order}. Tiles: {style}; full at {_FULL[self.scale]}. Maps are enlarged bilinearly. Red frame: dead on this image.",
+            f"{order}. Tiles: {style}; full at {_FULL[self.scale]}. Maps are enlarged bilinearly. Red band: dead on this image.",
+            rank,
+            frames,
             f"Shown: the first {shown} of {count} images." if shown < count else "",
         )
         height, width = self.maps.shape[2:]
@@ -135,8 +149,11 @@ def _tiles(result: MapOverlay, image: int) -> tuple[Image, ...]:
     tiles: list[Image] = []
     for index, (unit, values) in enumerate(zip(result.units[image], result.maps[image], strict=True)):
         title, caption = f"unit {unit}", f"{result.reduce} {number(result.values[image, index])}"
+        owner = int(result.owners[image, index])
+        title += f", {result.classes[owner]}" if owner >= 0 else ""
+        caption += f", no. {result.ranks[image, index]}" if result.chosen or owner >= 0 else ""
         marked = "dead" if values.max(initial=0) <= 0 else None
         full = float(result.full[image, index])
         heat = Heat(values, unit="activation", limits=(0.0, full if full > 0 else 1.0)) if masked is None else None
-        tiles.append(Image(pixels if masked is None else masked[index], title, caption, marked, heat))
+        tiles.append(Image(pixels if masked is None else masked[index], title, caption, marked, heat, frame=owner if owner >= 0 else None))
     return tuple(tiles)
