@@ -1,73 +1,126 @@
-"""The main job from start to end on the bundled network and its generated images, for a first look and for `make demo`."""
+"""The main job from start to end, for a first look and for `make demo`: on a network of today, or on the bundled one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from convscope import render
 from convscope.cli.derive import command
-from convscope.cli.show import print_written, progress
+from convscope.cli.show import print_written, progress, say
+from convscope.errors import NotInstalled
 from convscope.galleries.gallery import gallery
-from convscope.progress import task
 from convscope.receipts import atomic_write
+from convscope.results.base import Result
 from convscope.results.gallery import write_sheet
+from convscope.scope import Scope
 from convscope.techniques.hypothesis import hypothesis
+from convscope.techniques.occlusion import occlusion
 from convscope.techniques.spectrum import spectrum
 from convscope.zoo import open as open_network
 from convscope.zoo.textures.generator import CLASSES, write_folder
 
-MIDDLE = "features.20"
+Network: TypeAlias = Literal["efficientnet_lite0", "textures"]
+"""The networks that the demo is made for."""
+
+Files: TypeAlias = list[tuple[Path, str]]
+"""Files with what each is."""
+
+SHOWN = (
+    "goldfish, flamingo, macaw, African elephant, tiger, zebra, golden retriever, monarch, "
+    "daisy, strawberry, pineapple, pizza, castle, school bus, sports car, grand piano"
+).split(", ")
+"""Classes of ImageNet that everybody knows."""
+
+MIDDLE = {"efficientnet_lite0": "blocks.3.1.bn1", "textures": "features.20"}
+"""A layer in the middle, after its ReLU."""
+
+UNITS = 16
+"""Units of it that are shown."""
 
 
 @command
-def demo(*, out: Path = Path("out/demo"), seed: int = 0) -> None:
-    """The main job on the bundled network: offline, in under three minutes.
+def demo(*, network: Network | None = None, out: Path = Path("out/demo"), seed: int = 0) -> None:
+    """The main job on a network trained on photographs, in under four minutes, offline.
 
-    Feature visualizations of its classes and of units in the middle, the spectrum of an image, and a hypothesis about a unit put to the
-    test. Can be run again: finished images stay, the rest is written anew.
+    Feature visualizations of sixteen classes; the units that a photograph excites, with theirs; and where the photograph shows its class.
+    The network is efficientnet_lite0, which the extra `pretrained` installs. With textures, the bundled one: its classes, units in the
+    middle, the spectrum of an image, and a hypothesis about a unit put to the test, on generated images.
+
+    Can be run again: finished images stay, the rest is written anew.
 
     Args:
-        out: Folder for what is written.
+        network: Which network; None: efficientnet_lite0 if it is installed, else textures.
+        out: Folder; the network's name is the folder in it for what is written.
         seed: Seed of all draws.
 
     Command line:
-        convscope demo --out out/demo
+        convscope demo
+        convscope demo --network textures --out out/demo
     """
+    scope = _opened(network)
     with progress():
-        written = _demo(out, seed)
+        written = (_on_generated_images if scope.name == "textures" else _on_a_photograph)(scope, out / scope.name, seed)
     print_written(written)
 
 
-def _demo(folder: Path, seed: int) -> list[tuple[Path, str]]:
-    """Makes everything and says what was written: (path, what it is)."""
-    scope = open_network("textures")
-    written: list[tuple[Path, str]] = []
-    with task("demo", 4) as advance:
-        data = folder / "data"
-        if not data.exists():
-            write_folder(data, 12, seed)
-        written.append((data / "images", f"labelled images of {len(CLASSES)} classes, made by the generator"))
-        advance(1)
-        for layer, units, what in (
-            ("output", None, "what each class looks for"),
-            (MIDDLE, slice(0, 16), f"what 16 units of {MIDDLE} look for"),
-        ):
-            made = gallery(scope, layer, units, folder / layer, seed=seed, size=128, steps=96, crop_size=96)
-            written.append((write_sheet(made, f"textures: {what}"), what))
-            advance(1)
-        chains = sorted((data / "images" / "chains").glob("*.png"))
-        others = [file for name in CLASSES if name != "chains" for file in sorted((data / "images" / name).glob("*.png"))[:2]]
-        seen = spectrum(scope, "output", chains[:1], pictures=folder / "output")
-        unit = int(np.argmax(seen.mean))
-        tested = hypothesis(scope, "output", unit, chains, others, seed=seed)
-        for name, result, what in (
-            ("spectrum", seen, "which classes an image of chains excites, with their feature visualizations"),
-            ("hypothesis", tested, f"a hypothesis tested: {tested.verdict}"),
-        ):
-            path = folder / f"{name}.png"
-            atomic_write(path, render.png(result.view()))
-            written.append((path, what))
-        advance(1)
-    return written
+def _opened(network: Network | None) -> Scope:
+    """The network asked for; the bundled one where none is and the other is not installed."""
+    try:
+        return open_network(network or "efficientnet_lite0")
+    except NotInstalled as error:
+        if network is not None:
+            raise
+        say(f"{error}; until then the demo shows the bundled network, textures", error=True)
+        return open_network("textures")
+
+
+def _on_a_photograph(scope: Scope, folder: Path, seed: int) -> Files:
+    """Classes, a photograph's spectrum with its highest units, and occlusion."""
+    from sklearn.datasets import load_sample_images
+
+    photograph = str(load_sample_images().filenames[0])
+    middle = MIDDLE[scope.name]
+    classes = gallery(scope, "output", SHOWN, folder / "output", seed=seed)
+    highest = sorted(unit for unit, _ in spectrum(scope, middle, photograph).spikes(UNITS))
+    units = gallery(scope, middle, highest, folder / middle, seed=seed)
+    seen = spectrum(scope, middle, photograph, pictures=units.folder)
+    hidden = occlusion(scope, photograph, patch=32, seed=seed)
+    what = "the units that the photograph excites most"
+    return [
+        (write_sheet(classes, f"{scope.name}: classes, optimized from noise"), "what 16 classes look for"),
+        (write_sheet(units, f"{scope.name}, {middle}: {what}"), f"what {what} look for"),
+        _figure(folder / "spectrum.png", seen, f"how much a photograph excites each unit of {middle}"),
+        _figure(folder / "occlusion.png", hidden, f"where in the photograph the network sees its class, {hidden.target_names[0]}"),
+    ]
+
+
+def _on_generated_images(scope: Scope, folder: Path, seed: int) -> Files:
+    """Classes and units, the spectrum of an image, and a hypothesis that is tested."""
+    data, middle = folder / "data", MIDDLE[scope.name]
+    if not data.exists():
+        write_folder(data, 12, seed)
+    written: Files = [(data / "images", f"labelled images of {len(CLASSES)} classes, made by the generator")]
+    for layer, units, what in (
+        ("output", None, "what each class looks for"),
+        (middle, slice(0, UNITS), f"what {UNITS} units of {middle} look for"),
+    ):
+        made = gallery(scope, layer, units, folder / layer, seed=seed, size=128, steps=96, crop_size=96)
+        written.append((write_sheet(made, f"{scope.name}: {what}"), what))
+    chains = sorted((data / "images" / "chains").glob("*.png"))
+    others = [file for name in CLASSES if name != "chains" for file in sorted((data / "images" / name).glob("*.png"))[:2]]
+    seen = spectrum(scope, "output", chains[:1], pictures=folder / "output")
+    tested = hypothesis(scope, "output", int(np.argmax(seen.mean)), chains, others, seed=seed)
+    return [
+        *written,
+        _figure(folder / "spectrum.png", seen, "which classes an image of chains excites, with their feature visualizations"),
+        _figure(folder / "hypothesis.png", tested, f"a hypothesis tested: {tested.verdict}"),
+    ]
+
+
+def _figure(path: Path, result: Result, what: str) -> tuple[Path, str]:
+    """Writes a result's figure."""
+    atomic_write(path, render.png(result.view()))
+    return path, what
