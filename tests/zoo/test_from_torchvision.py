@@ -18,7 +18,7 @@ from torchvision.models import regnet
 from convscope.errors import BadInput, BadWeights
 from convscope.scope.inputs import Inputs
 from convscope.scope.network import weights_hash
-from convscope.zoo.by_name import load_network
+from convscope.zoo.by_name import FORMS, load_network
 from convscope.zoo.from_torchvision import _OLD_DENSENET, build, names, preset
 
 CONVOLUTIONAL = [name for name in names() if not name.startswith(("vit_", "swin_"))]
@@ -185,7 +185,7 @@ def test_unknown_names_list_near_ones(tmp_path: Path) -> None:
         "squeezenet": "squeezenet1_0",
         "ResNet50": "near names: resnet50, ",
         "model.safetensors": "names a file of weights; say which network",
-        "": "a name is a torchvision classifier (vgg16_bn), efficientnet_lite0 to 2, timm:NAME, path/to/file.py:function, or textures",
+        "": f"; a name is {FORMS}",
         "fasterrcnn_resnet50_fpn": "unknown network",
     }.items():
         with pytest.raises(BadInput) as caught:

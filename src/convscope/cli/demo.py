@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -30,9 +30,15 @@ Files: TypeAlias = list[tuple[Path, str]]
 
 SHOWN = (
     "goldfish, flamingo, macaw, African elephant, tiger, zebra, golden retriever, monarch, "
-    "daisy, strawberry, pineapple, pizza, castle, school bus, sports car, grand piano"
+    "daisy, strawberry, pineapple, pizza, castle, school bus, peacock, grand piano"
 ).split(", ")
 """Classes of ImageNet that everybody knows."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "efficientnet_lite0": {"size": 160, "crop_size": 128, "crop_end": (0.4, 0.8), "steps": 256},
+    "textures": {"size": 128, "crop_size": 96, "steps": 96},
+}
+"""Images of a size for sheets. EfficientNet-Lite's objects fill more of them, and are named more easily, if the last crops are larger."""
 
 MIDDLE = {"efficientnet_lite0": "blocks.3.1.bn1", "textures": "features.20"}
 """A layer in the middle, after its ReLU."""
@@ -83,9 +89,9 @@ def _on_a_photograph(scope: Scope, folder: Path, seed: int) -> Files:
 
     photograph = str(load_sample_images().filenames[0])
     middle = MIDDLE[scope.name]
-    classes = gallery(scope, "output", SHOWN, folder / "output", seed=seed)
+    classes = gallery(scope, "output", SHOWN, folder / "output", seed=seed, **SETTINGS[scope.name])
     highest = sorted(unit for unit, _ in spectrum(scope, middle, photograph).spikes(UNITS))
-    units = gallery(scope, middle, highest, folder / middle, seed=seed)
+    units = gallery(scope, middle, highest, folder / middle, seed=seed, **SETTINGS[scope.name])
     seen = spectrum(scope, middle, photograph, pictures=units.folder)
     hidden = occlusion(scope, photograph, patch=32, seed=seed)
     what = "the units that the photograph excites most"
@@ -107,7 +113,7 @@ def _on_generated_images(scope: Scope, folder: Path, seed: int) -> Files:
         ("output", None, "what each class looks for"),
         (middle, slice(0, UNITS), f"what {UNITS} units of {middle} look for"),
     ):
-        made = gallery(scope, layer, units, folder / layer, seed=seed, size=128, steps=96, crop_size=96)
+        made = gallery(scope, layer, units, folder / layer, seed=seed, **SETTINGS[scope.name])
         written.append((write_sheet(made, f"{scope.name}: {what}"), what))
     chains = sorted((data / "images" / "chains").glob("*.png"))
     others = [file for name in CLASSES if name != "chains" for file in sorted((data / "images" / name).glob("*.png"))[:2]]

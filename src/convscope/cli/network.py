@@ -15,7 +15,7 @@ def layers(network: str, *, kind: str | None = None, weights: str = "random") ->
     Every name in it can be given to the other commands. A module that runs several times has a row for each call.
 
     Args:
-        network: A torchvision name, efficientnet_lite0 to 2, timm:NAME, file.py:function, or textures.
+        network: A torchvision name, efficientnet_lite0 to 2, timm:NAME, hf:FOLDER, file.py:function, or textures.
         kind: Only layers of this kind, e.g. Conv2d.
         weights: A file (.safetensors, .pth), "pretrained", or "random": the table is the same.
 

@@ -38,7 +38,7 @@ def open_network(
     """Opens a network.
 
     Args:
-        network: A torchvision name, efficientnet_lite0 to 2, timm:NAME, file.py:function, or textures.
+        network: A torchvision name, efficientnet_lite0 to 2, timm:NAME, hf:FOLDER, file.py:function, or textures.
         weights: A file (.safetensors, .pth), "pretrained" or "random".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.

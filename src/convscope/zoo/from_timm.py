@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from convscope.scope.inputs import Inputs
 from convscope.zoo import from_torchvision
 from convscope.zoo.loaded import PRETRAINED, Loaded, load_from_file, optional
 from convscope.zoo.weights_file import read_weights
+
+EXPECTED = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "fixed_input_size")
+"""What timm's description of weights says of preprocessing."""
 
 _log = logging.getLogger("convscope")
 
@@ -66,8 +70,18 @@ def _pretrained(timm: Any, short: str, name: str) -> nn.Module:
 
 
 def _inputs(model: nn.Module, name: str) -> Inputs:
-    data = importlib.import_module("timm.data")
-    expects: dict[str, Any] = data.resolve_model_data_config(model)
+    configuration: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    count = getattr(model, "num_classes", 0)
+    expects = importlib.import_module("timm.data").resolve_model_data_config(model)
+    return inputs_of(expects, class_names(configuration.get("label_names"), str(configuration.get("tag", "")), count), name)
+
+
+def inputs_of(expects: Mapping[str, Any], classes: tuple[str, ...] | None, name: str) -> Inputs:
+    """What a network of timm expects of its input, from timm's data configuration.
+
+    Raises:
+        BadInput: It takes no RGB images.
+    """
     channels, height, width = expects["input_size"]
     if channels != 3:
         raise BadInput(f"{name} takes {channels} channels; only RGB networks can be opened")
@@ -78,15 +92,14 @@ def _inputs(model: nn.Module, name: str) -> Inputs:
         size=height if height == width else (height, width),
         mean=tuple(expects["mean"]),
         std=tuple(expects["std"]),
-        classes=_classes(model),
+        classes=classes,
         interpolation=expects["interpolation"],
         crop=height / math.floor(height / share) if mode == "center" else None,
     )
 
 
-def _classes(model: nn.Module) -> tuple[str, ...] | None:
-    configuration: dict[str, Any] = getattr(model, "pretrained_cfg", {})
-    if configuration.get("label_names"):
-        return tuple(configuration["label_names"])
-    known = str(configuration.get("tag", "")).endswith("in1k") and getattr(model, "num_classes", None) == 1000
-    return from_torchvision.imagenet_classes() if known else None
+def class_names(labels: Sequence[str] | None, tag: str, count: int) -> tuple[str, ...] | None:
+    """The names of `count` classes: as given, or ImageNet's where the weights' tag says so."""
+    if labels:
+        return tuple(labels)
+    return from_torchvision.imagenet_classes() if tag.endswith("in1k") and count == 1000 else None
