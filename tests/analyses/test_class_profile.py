@@ -70,6 +70,7 @@ def test_figures_for_few_and_for_many(survey: cs.Survey) -> None:
     few = cs.class_profile(survey, "layer", [2, 0]).view().flat()
     bars, tables = ([panel for panel in few if isinstance(panel, kind)] for kind in (Bars, Table))
     assert bars[0].spikes == ((1, "bee"),) and bars[1].spikes == () and bars[0].baseline == 0.5
+    assert bars[0].limits == bars[1].limits == (0, 1), "one axis for all units"
     assert tables[0].rows[0][:2] == ("bee", "1")
     profile = cs.class_profile(survey, "layer")
     many = profile.view().flat()

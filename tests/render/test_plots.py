@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 
 from convscope.render import fonts
+from convscope.render.draw import draw
+from convscope.render.html import html
+from convscope.render.panels import Bars, View
 from convscope.render.plots import fit_labels, place_labels, spread
 
 
@@ -41,3 +44,13 @@ def test_equal_values_are_spread_and_lonely_ones_stay_in_the_middle():
     assert len(set(offsets[:3])) == 3
     assert offsets[3] == 0
     assert np.abs(offsets).max() <= 0.35
+
+
+def test_an_axis_with_limits_ends_there_and_labels_stand_above():
+    figure = draw(View("", (Bars(np.array([0.9, 0.2]), y_label="AUC", spikes=((0, "best"),), baseline=0.5, limits=(0.0, 1.0)),)))
+    (axes,) = figure.axes
+    assert axes.get_yticks().tolist() == [0, 0.25, 0.5, 0.75, 1] and axes.spines["left"].get_bounds() == (0, 1)
+    low, high = axes.get_ylim()
+    assert low == 0 and 1 < high < 1.5
+    source = html(View("", (Bars(np.array([0.9, 0.2]), baseline=0.5, limits=(0.0, 1.0)),)), {})
+    assert ">1<" in source and ">0<" in source and ">1.2<" not in source

@@ -83,7 +83,7 @@ def test_a_hypothesis_shows_both_groups_ranking_and_contrary_images():
     (bars,) = [panel for panel in flat if isinstance(panel, Bars)]
     assert (np.diff(bars.values) <= 0).all()
     assert dict(bars.spikes)[result.rank - 1] == "50 (asked about)"
-    assert bars.values[result.rank - 1] == result.auc[50]
+    assert bars.values[result.rank - 1] == result.auc[50] and bars.limits == (0, 1)
     numbers, better, against = (panel for panel in flat if isinstance(panel, Table))
     assert numbers.rows[0] == ("AUC", f"{result.auc[50]:.3g}")
     assert numbers.rows[1] == ("rank by AUC", f"{result.rank} of 256")

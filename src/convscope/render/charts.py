@@ -67,7 +67,7 @@ def bars(panel: Bars) -> Markup:
     values = np.asarray(panel.values, dtype=np.float64)
     second = np.zeros(0) if panel.second is None else np.asarray(panel.second, dtype=np.float64)
     low, high = finite_range(np.concatenate([values, second, [panel.baseline]]))
-    bottom, top = _widened(low, high, below=low < panel.baseline)
+    bottom, top = panel.limits or _widened(low, high, below=low < panel.baseline)
     count = max(len(values), 1)
     step = -(-count // (_MOST // 2)) if count > _MOST else 1
     spikes = [(index, label) for index, label in panel.spikes if np.isfinite(values[index])]

@@ -172,7 +172,7 @@ def _legend(tile: Image) -> Markup:
             "svg", element("rect", width=11, height=11, fill=paint), viewBox="0 0 11 11", width=11, height=11, aria_hidden="true"
         )
         names.append(element("li", square, " ", name))
-    return element("ul", *names, class_="cs-legend")
+    return element("ul", *names, class_="cs-swatches")
 
 
 def _pixels(tile: Image, width: int, height: int, most: int) -> np.ndarray:

@@ -153,6 +153,7 @@ class Bars:
         legend: Names of the bars and of the second series.
         baseline: The value bars start from.
         first: The number of the first bar.
+        limits: The values at both ends of the vertical axis; None takes them from the values.
     """
 
     values: np.ndarray
@@ -165,6 +166,7 @@ class Bars:
     legend: tuple[str, ...] = ()
     baseline: float = 0.0
     first: int = 0
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1:

@@ -37,6 +37,9 @@ def bars(axes: Axes, panel: Bars, width: float, height: float) -> None:
     _limits(axes, panel, values, height, labelled=bool(spikes))
     axes.axhline(panel.baseline, color=colors.RULE, linewidth=0.8, zorder=0)
     _number_axes(axes, panel.x_label, panel.y_label)
+    if panel.limits:  # the axis ends there; what is above is room for labels
+        axes.set_yticks(np.linspace(*panel.limits, 5))
+        axes.spines["left"].set_bounds(*panel.limits)
     _name_bars(axes, panel, room)
     _labels(axes, values, spikes, width, height)
 
@@ -241,11 +244,11 @@ def _labels(axes: Axes, values: np.ndarray, spikes: list[tuple[int, str]], width
 
 def _limits(axes: Axes, panel: Bars, values: np.ndarray, height: float, *, labelled: bool) -> None:
     shown = values if panel.second is None else np.concatenate([values, np.asarray(panel.second, dtype=np.float64)])
-    low, high = finite_range(np.append(shown, panel.baseline))
+    low, high = panel.limits or finite_range(np.append(shown, panel.baseline))
     if high <= low:
         high = low + 1.0
-    share = 1 - ((_TIER + _LEADER) if labelled else 12) / height
-    bottom = low if low == panel.baseline else low - 0.04 * (high - low)
+    share = 1 - ((_TIER + _LEADER) if labelled else 0 if panel.limits else 12) / height
+    bottom = low if low == panel.baseline or panel.limits else low - 0.04 * (high - low)
     axes.set_ylim(bottom, bottom + (high - bottom) / share)
     axes.set_xlim(panel.first - 0.5, panel.first + max(len(values), 1) - 0.5)
 

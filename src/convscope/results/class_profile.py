@@ -122,7 +122,7 @@ def _name(result: ClassProfile, row: int) -> str:
 def _bars(result: ClassProfile, row: int) -> Bars:
     significant = tuple((column, str(result.labels[column])) for column in _responses(result, row)[:_NAMED])
     names = tuple(map(str, result.labels)) if len(result.labels) <= _NAMED_BARS else ()
-    return Bars(result.auc[row], f"unit {_name(result, row)}", "label", "AUC", significant, names, baseline=0.5)
+    return Bars(result.auc[row], f"unit {_name(result, row)}", "label", "AUC", significant, names, baseline=0.5, limits=(0.0, 1.0))
 
 
 def _table(result: ClassProfile, row: int) -> Table:

@@ -11,6 +11,8 @@ from convscope.results import words
 from convscope.results.base import Array, Result, axes
 
 _MOST, _SIDE, _ACROSS, _IN_SUMMARY = 24, 148, 9, 4
+_BEYOND = 0.5
+"""What is shown beyond the border of an image: grey."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class Exemplars(Result):
         middle = "" if self.middle == 1 else f"the middle {self.middle:.0%} of the sides of "
         note = words.note(
             f"Each tile: {middle}the unit's receptive field where its activation is highest",
-            f"({size} of {self.height} x {self.width} pixels; white is beyond the border).",
+            f"({size} of {self.height} x {self.width} pixels; grey is beyond the border).",
             "Below: activation, and the image's label or name.",
             f"Shown are the first {shown} of {len(self.units)} units." if len(self.units) > shown else "",
             f"{_missing(self)}." if self.missing else "",
@@ -99,8 +101,23 @@ def _row(result: Exemplars, row: int) -> Group:
         value = result.values[row, column]
         marked = "file not found" if name in result.missing else "not active" if value <= 0 else None
         caption = f"{number(value)} · {label if label and not result.label else words.stem(name)}"
-        tiles.append(Image(result.crops[row, column], caption=caption, marked=marked))
+        tiles.append(Image(_filled(result, row, column), caption=caption, marked=marked))
     return Group(tuple(tiles), min(_ACROSS, max(len(tiles), 1)), _title(result, row), side=_SIDE)
+
+
+def _filled(result: Exemplars, row: int, column: int) -> np.ndarray:
+    """A crop, grey beyond the border of the image: white would look like the page, or like a part of the image.
+
+    A box that the upper or left border cuts lies at the end of its tile, any other at its beginning.
+    """
+    crop = np.full_like(result.crops[row, column], _BEYOND)
+    y0, x0, y1, x1 = (int(edge) for edge in result.boxes[row, column])
+    rows, columns = (
+        slice(length - (end - first), length) if first == 0 else slice(0, end - first)
+        for first, end, length in ((y0, y1, crop.shape[1]), (x0, x1, crop.shape[2]))
+    )
+    crop[:, rows, columns] = result.crops[row, column][:, rows, columns]
+    return crop
 
 
 def _table(result: Exemplars, row: int) -> Table:

@@ -123,7 +123,7 @@ def _ranking(result: Hypothesis) -> Bars:
     named = (position[result.unit], f"{words.unit_name(result.unit, result.unit_names)} (asked about)")
     better = ((position[unit], words.unit_name(unit, result.unit_names)) for unit in result.better[:_NAMED])
     title = f"AUC of all {len(order)} units, best first: unit {result.unit} is number {standing(result.auc, result.unit)}"
-    return Bars(result.auc[order], title, "units in order of AUC", "AUC", (named, *better), baseline=0.5, first=1)
+    return Bars(result.auc[order], title, "units in order of AUC", "AUC", (named, *better), baseline=0.5, first=1, limits=(0.0, 1.0))
 
 
 def _better(result: Hypothesis) -> Text | Table:

@@ -10,7 +10,7 @@ from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
 
-_MOST, _ACROSS, _SIDE, _MOST_ROWS = 120, 9, 176, 30
+_MOST, _ACROSS, _SIDE, _MOST_ROWS = 120, 9, 176, 24
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,7 @@ class MapOverlay(ImageResult):
         frames = f"Coloured frames: maps of {words.listed(self.classes, 8)}." if self.classes else ""
         order = "Units as asked for" if self.chosen else f"Strongest first, by {self.reduce} activation (the number below a tile)"
         heat = self.style == "heat"
-        style = "the map's colour over the grey image" if heat else "the image times its map, so black is where it is low"
+        style = "the map's colour over the grey image" if heat else "the image times the square root of its map: black is where it is low"
         note = words.note(
             f"{order}. Tiles: {style}; full at {_FULL[self.scale]}. Maps are enlarged bilinearly. Red band: dead on this image.",
             rank,
@@ -145,7 +145,7 @@ def _columns(tiles: int) -> int:
 
 def _tiles(result: MapOverlay, image: int) -> tuple[Image, ...]:
     pixels = result.images[image]
-    masked = result.masked(image) if result.style == "mask" else None
+    masked = np.clip(pixels * np.sqrt(result.masks(image))[:, None], 0, 1) if result.style == "mask" else None  # else nearly black
     tiles: list[Image] = []
     for index, (unit, values) in enumerate(zip(result.units[image], result.maps[image], strict=True)):
         title, caption = f"unit {unit}", f"{result.reduce} {number(result.values[image, index])}"
