@@ -111,6 +111,24 @@ class Raises(nn.Module):
         return values
 
 
+class Forward(nn.Module):
+    """A network whose forward is a function of itself and the images."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Any], **modules: nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self.function = function
+
+    def forward(self, images: Tensor) -> Any:
+        return self.function(self, images)
+
+
+def built(function: Callable[[Any, Tensor], Any], **modules: Callable[[], nn.Module]) -> nn.Module:
+    """A network with seeded weights."""
+    return seeded(lambda: Forward(function, **{name: make() for name, make in modules.items()})).eval()
+
+
 def linear_conv(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """A single convolution without padding: 3 to 4 channels, kernel 3, with bias."""
     return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3))).to(dtype)

@@ -20,27 +20,9 @@ import hand_built
 import networks
 from convscope.errors import BadInput
 from convscope.scope import Inputs, Scope
-from hand_built import draws
+from hand_built import built, draws
 
 SIDE = 24
-
-
-class Forward(nn.Module):
-    """A network whose forward is a function of itself and the images."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Any], **modules: nn.Module) -> None:
-        super().__init__()
-        for name, module in modules.items():
-            setattr(self, name, module)
-        self.function = function
-
-    def forward(self, images: Tensor) -> Any:
-        return self.function(self, images)
-
-
-def built(function: Callable[[Any, Tensor], Any], **modules: Callable[[], nn.Module]) -> nn.Module:
-    """A network with seeded weights."""
-    return hand_built.seeded(lambda: Forward(function, **{name: make() for name, make in modules.items()})).eval()
 
 
 def conv(stride: int = 1) -> Callable[[], nn.Module]:

@@ -9,7 +9,7 @@ from convscope.zoo import open as open_network
 
 
 @command
-def layers(network: str, *, kind: str | None = None, weights: str = "random") -> None:
+def layers(network: str, *, kind: str | None = None, weights: str = "random", output_part: str | None = None) -> None:
     """The layers of a network, in call order, as a table.
 
     Every name in it can be given to the other commands. A module that runs several times has a row for each call.
@@ -18,13 +18,14 @@ def layers(network: str, *, kind: str | None = None, weights: str = "random") ->
         network: A torchvision name, efficientnet_lite0 to 2, timm:NAME, hf:FOLDER, file.py:function, or textures.
         kind: Only layers of this kind, e.g. Conv2d.
         weights: A file (.safetensors, .pth), "pretrained", or "random": the table is the same.
+        output_part: Which part of what the network returns is the layer "output": a key, attribute or number, e.g. logits.
 
     Command line:
         convscope layers textures
         convscope layers squeezenet1_0 --kind Conv2d
         convscope layers my_model.py:build
     """
-    scope = open_network(network, weights=weights)
+    scope = open_network(network, weights=weights, output=output_part)
     table = scope.layers.of_kind(kind) if kind else scope.layers
     rows = table.rows()
     if not rows:

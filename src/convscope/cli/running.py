@@ -33,7 +33,12 @@ class Written(NamedTuple):
 
 
 def open_network(
-    network: str, *, weights: str = "pretrained", device: str = "auto", precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    network: str,
+    *,
+    weights: str = "pretrained",
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    output_part: str | None = None,
 ) -> Any:
     """Opens a network.
 
@@ -42,10 +47,11 @@ def open_network(
         weights: A file (.safetensors, .pth), "pretrained" or "random".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.
+        output_part: Which part of what the network returns is the layer "output": a key, attribute or number, e.g. logits.
     """
     from convscope.zoo import open as open_by_name
 
-    return open_by_name(network, weights=weights, device=device, precision=precision)
+    return open_by_name(network, weights=weights, device=device, precision=precision, output=output_part)
 
 
 def open_survey(survey: str) -> Any:

@@ -119,7 +119,7 @@ def _scope(path: Path, network: Mapping[str, Any], made_with: Mapping[str, Any],
     """The network that made the image, in the precision that it was made in."""
     if given is not None:
         settings = {key: made_with[key] for key in ("precision", "fast")}
-        return Scope(given.model, given.inputs, **settings, name=given.name, weights=given.weights)
+        return Scope(given.model, given.inputs, **settings, name=given.name, weights=given.weights, output=given.output)
     return open_recorded(network, path, weights=weights, **made_with)
 
 

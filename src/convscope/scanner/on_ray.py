@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,9 +29,9 @@ _TRIES = 3
 class Actor:
     """A process of the cluster that holds the network and does shards."""
 
-    def __init__(self, model: nn.Module, inputs: Inputs, name: str, weights: str | None, plan: Plan, path: str, processes: int) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, named: Mapping[str, str | None], plan: Plan, path: str, processes: int) -> None:
         device = "cuda" if plan.device == "cuda" else "cpu"
-        scope = Scope(model, inputs, device=device, precision=plan.precision, fast=plan.fast, name=name, weights=weights)
+        scope = Scope(model, inputs, device=device, precision=plan.precision, fast=plan.fast, **named)
         self._stack = ExitStack()
         self._worker = self._stack.enter_context(worker(scope, plan, OutputFolder(path), processes))
 
@@ -62,11 +62,11 @@ def on_ray(scope: Scope, plan: Plan, folder: OutputFolder, listing: Listing, pro
         gpus, cores = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
         wanted = actors or (gpus if plan.device == "cuda" else max(1, cores // plan.threads)) or 1
         share = {"num_gpus": 1, "num_cpus": 1} if plan.device == "cuda" else {"num_cpus": min(plan.threads, max(1, cores // wanted))}
-        network = ray.put(scope.model)
+        network, named = ray.put(scope.model), {"name": scope.name, "weights": scope.weights, "output": scope.output}
         factory = ray.remote(Actor).options(**share, max_restarts=0)
 
         def new_actor() -> Any:
-            return factory.remote(network, scope.inputs, scope.name, scope.weights, plan, folder.path, processes)
+            return factory.remote(network, scope.inputs, named, plan, folder.path, processes)
 
         _distribute(ray, plan, listing, missing, [new_actor() for _ in range(min(wanted, len(missing)))], new_actor)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch.utils.checkpoint
@@ -21,8 +22,11 @@ class _Depth(threading.local):
 
 _depth = _Depth()
 _lock = threading.Lock()
-_replaced: dict[str, Any] = {}
+_theirs: dict[str, Any] = {}
 _users = 0
+_GENERATORS = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
+_FUNCTION = "CheckpointFunction"
+"""What torch.utils.checkpoint.checkpoint calls, under whatever name a network has imported that."""
 
 
 def keep_activations() -> Callable[[], None]:
@@ -30,9 +34,10 @@ def keep_activations() -> Callable[[], None]:
     global _users
     with _lock:
         if not _users:
-            for name, ours in (("_checkpoint_without_reentrant_generator", _plainly), ("CheckpointFunction", _Plain)):
-                _replaced[name] = getattr(torch.utils.checkpoint, name)
-                setattr(torch.utils.checkpoint, name, ours)
+            for name in (*_GENERATORS, _FUNCTION):
+                if hasattr(torch.utils.checkpoint, name):  # the first is called otherwise in older versions
+                    _theirs[name] = theirs = getattr(torch.utils.checkpoint, name)
+                    setattr(torch.utils.checkpoint, name, _Plain if name == _FUNCTION else partial(_around, theirs))
         _users += 1
     _depth.value += 1
 
@@ -42,15 +47,19 @@ def keep_activations() -> Callable[[], None]:
         with _lock:
             _users -= 1
             if not _users:
-                for name, theirs in _replaced.items():
+                for name, theirs in _theirs.items():
                     setattr(torch.utils.checkpoint, name, theirs)
 
     return end
 
 
-def _plainly(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """What torch does before and after the function of a checkpoint without reentrance."""
-    return iter([None]) if _depth.value else _replaced["_checkpoint_without_reentrant_generator"](*args, **kwargs)
+def _around(theirs: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
+    """What torch does before and after a checkpointed function, if it is not the reentrant kind."""
+    return _nothing() if _depth.value else theirs(*args, **kwargs)
+
+
+def _nothing() -> Iterator[None]:
+    yield
 
 
 class _Plain:
@@ -58,4 +67,4 @@ class _Plain:
 
     @staticmethod
     def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-        return function(*args) if _depth.value else _replaced["CheckpointFunction"].apply(function, preserve, *args)
+        return function(*args) if _depth.value else _theirs[_FUNCTION].apply(function, preserve, *args)

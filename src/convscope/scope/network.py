@@ -85,6 +85,17 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
 
 
+def no_derivative(layer: str) -> BadInput:
+    """The error where a derivative is wanted of a layer that has none."""
+    why = "something before it runs in integers, in NumPy, or without gradients"
+    return BadInput(f"layer {layer}: its value does not depend differentiably on the image: {why}")
+
+
+def lacks_derivative(error: RuntimeError) -> bool:
+    """Whether an exception of torch means that a network leaves what torch can differentiate."""
+    return any(words in str(error) for words in ("numpy() on Tensor that requires grad", "Inference tensors cannot be saved for backward"))
+
+
 def frozen_copy(model: M) -> M:
     """A copy of a network for export: on the CPU, in evaluation mode, without gradients. The network itself is not changed."""
     return copy.deepcopy(model).cpu().eval().requires_grad_(False)

@@ -23,6 +23,7 @@ from convscope.scope.generators import Generators, States
 from convscope.scope.layers import Layer, Layers
 from convscope.scope.outputs import described, floating, is_value, prediction_in, tensor_in, version_of
 from convscope.scope.precision import wide
+from convscope.text import one_line
 
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4}
 _COARSE = 0.05
@@ -191,15 +192,14 @@ def _told(names: Mapping[int, str], inside: Sequence[nn.Module], image: Tensor) 
         where = ""
         if inside and names[id(inside[-1])]:
             where = f" in layer {names[id(inside[-1])]} ({type(inside[-1]).__name__})"
-        reason = error.message if isinstance(error, ConvscopeError) else one_line(error)
+        reason = error.message if isinstance(error, ConvscopeError) else _named(error)
         tried = f"the network does not run on one image {tuple(image.shape)}, the size of its Inputs: it fails{where}"
         raise BadInput(f"{tried}: {reason}") from error
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
+def _named(error: BaseException) -> str:
     """Type and message of an exception on one line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return f"{type(error).__name__}: {one_line(error, 200)}" if str(error) else type(error).__name__
 
 
 def _laid_out(layer: Layer, value: Tensor, axis: int | None, graph: Graph) -> Layer:
@@ -238,7 +238,7 @@ def _batching(
     try:
         axes, gaps = _compared(model, modules, images.flip(0), alone)
     except (Exception, SystemExit) as error:
-        return one_at_a_time(f"it fails on two images at once ({one_line(error)})")
+        return one_at_a_time(f"it fails on two images at once ({_named(error)})")
     if generators.moved(before):
         return one_at_a_time("it draws at random in evaluation mode")
     if axes.keys() != alone.keys():

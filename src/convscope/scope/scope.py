@@ -24,7 +24,7 @@ from convscope.scope.generators import Generators
 from convscope.scope.guard import Parts, Session, guard_of, parts_of_network
 from convscope.scope.inputs import Images, Inputs
 from convscope.scope.layers import Layer, Layers
-from convscope.scope.network import check_tensors, out_of_memory, unwrapped, usable_device, weights_hash
+from convscope.scope.network import check_tensors, lacks_derivative, no_derivative, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, resolve_precision, wide
 from convscope.scope.recording import Recording, record
 from convscope.scope.truncated_forward import forward_until
@@ -304,8 +304,15 @@ class Scope:
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():  # edits see the network's own calls
-                values = self._pass(session, normalized, wanted, take)
+                try:
+                    values = self._pass(session, normalized, wanted, take)
+                except RuntimeError as error:
+                    if lacks_derivative(error):
+                        raise no_derivative(max(wanted, key=lambda layer: layer.position).name) from error
+                    raise
         for layer in wanted:
+            if take is None and images.requires_grad and torch.is_grad_enabled() and not values[layer.name].requires_grad:
+                raise no_derivative(layer.name)
             if layer.name in units:
                 asked = units[layer.name]
                 index = range(len(asked)) if lean and layer.node in lean.narrow else asked
@@ -453,8 +460,6 @@ class Scope:
         with self.session(), asking(network=self.name, input=tuple(images.shape)), torch.enable_grad():
             leaf = images.detach().to(self.device, self.dtype).requires_grad_()
             value = wide(self._forward(leaf, [layer], edit=edit)[layer])
-            if not value.requires_grad:
-                raise BadInput(f"layer {layer}: its value does not depend differentiably on the image")
 
         def pull(cotangents: Tensor) -> Tensor:
             with self.session():
@@ -513,11 +518,14 @@ class Scope:
 
     def provenance(self) -> Mapping[str, Any]:
         """What a manifest holds about the network and how it is run."""
+        alone = "" if self._recording is None else self._recording[1].batching.alone
         return {
             "libraries": ("torch", "torchvision"),
             "precision": self.precision,
             "fast": self.fast,
-            "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()},
+            "network": {"name": self.name, "weights": self.weights, "weights_hash": self.weights_hash, "inputs": self.inputs.manifest()}
+            | ({"output": self.output} if self.output else {})
+            | ({"one_at_a_time": alone} if alone else {}),
             "device": str(self.device),
         }
 

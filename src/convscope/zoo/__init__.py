@@ -20,6 +20,7 @@ def open(
     device: str | torch.device = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     fast: bool | Literal["auto"] = "auto",
+    output: str | None = None,
 ) -> Scope:
     """Opens a network by its name.
 
@@ -40,6 +41,7 @@ def open(
         device: "auto" (the GPU if there is one), "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
         fast: Whether :mod:`convscope.fast` may be used, see :class:`~convscope.Scope`.
+        output: Which part of what the network returns is the layer "output", e.g. "logits", see :class:`~convscope.Scope`.
 
     Returns:
         A Scope; results made with it record `name` and `weights` in their manifest.
@@ -69,4 +71,5 @@ def open(
         fast=loaded.fast if fast == "auto" else fast,
         name=loaded.name,
         weights=loaded.weights,
+        output=output or loaded.output,
     )

@@ -136,7 +136,7 @@ def _listed(defined: list[str]) -> str:
 
 def _checked(made: Any, origin: str) -> Loaded:
     if isinstance(made, Scope):
-        return Loaded(made.model, made.inputs, precision=made.precision, fast=made.fast)
+        return Loaded(made.model, made.inputs, precision=made.precision, fast=made.fast, output=made.output)
     if isinstance(made, nn.Module):
         _log.warning("%s: assuming RGB in [0,1], 224 px, no normalization: return (model, convscope.Inputs(...)) to say otherwise", origin)
         return Loaded(made, Inputs())

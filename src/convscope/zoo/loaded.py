@@ -41,7 +41,7 @@ class Loaded:
         inputs: What it expects of its input.
         name: The name it was asked for.
         weights: As asked for: "pretrained", a path, or None for random ones.
-        precision, fast: "auto" unless a user's function returned a Scope that says otherwise.
+        precision, fast, output: "auto", and None, unless a user's function returned a Scope that says otherwise.
     """
 
     model: nn.Module
@@ -50,6 +50,7 @@ class Loaded:
     weights: str | None = PRETRAINED
     precision: str = "auto"
     fast: bool | Literal["auto"] = "auto"
+    output: str | None = None
 
 
 def load_from_file(build: Callable[[int | None], nn.Module], inputs: Inputs, file: WeightsFile, name: str) -> Loaded:

@@ -23,7 +23,7 @@ def open_recorded(network: Mapping[str, Any], source: str | Path, *, weights: st
     """The network of a record.
 
     Args:
-        network: What the record says of it: "name" and "weights" (a manifest's entry "network").
+        network: What the record says of it: "name", "weights" and "output" (a manifest's entry "network").
         source: The file or folder that holds the record, for messages.
         weights: Its weights, if they are a file.
         settings: Device, precision, and fast, as of :func:`convscope.open`.
@@ -36,7 +36,8 @@ def open_recorded(network: Mapping[str, Any], source: str | Path, *, weights: st
         raise BadInput(f"{source}: made with the network {name}, which a receipt cannot open; give it as `scope` (--network)")
     if weights is None and published not in (None, "pretrained"):
         raise BadInput(f"{source}: made with the weights {published}, which a receipt cannot read; give the file as `weights` (--weights)")
-    return open_network(name, weights=weights or published, **settings)
+    output = network.get("output")
+    return open_network(name, weights=weights or published, output=output if isinstance(output, str) else None, **settings)
 
 
 def check_recorded(scope: Scope, network: Mapping[str, Any], source: str | Path) -> None:
