@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+import hand_built
 
 CONVOLUTIONAL = [n for n in torchvision.models.list_models(module=torchvision.models) if not n.startswith(("vit_", "swin_", "maxvit_"))]
 """The convolutional classifiers of torchvision."""
@@ -39,74 +42,48 @@ TIMM = """
 """Architectures of timm, one or two of every family that has convolutions."""
 
 
-class TokensFirst(nn.Module):
-    """A transformer whose tokens come before the images: (token n c)."""
+class Unusual(nn.Module):
+    """The layers of :func:`hand_built.small`, by the same names, in a forward of another kind.
 
-    def __init__(self) -> None:
+    Args:
+        run: (network, images) -> what it returns.
+        more: Further layers, or others in place of some.
+    """
+
+    def __init__(self, run: Callable[[Unusual, Tensor], Any], **more: nn.Module) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, stride=3)
-        self.encoder = nn.TransformerEncoderLayer(16, 2, 32)
-        self.relu = nn.ReLU()
-        self.head = nn.Linear(16, 5)
+        for name, module in hand_built.small().named_children():
+            self.add_module(name, more.pop(f"_{name}", module))
+        for name, module in more.items():
+            self.add_module(name, module)
+        self.run = run
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.relu(self.encoder(self.conv(images).flatten(2).permute(2, 0, 1))).mean(0))
+    def maps(self, values: Tensor) -> Tensor:
+        """The first six layers."""
+        for name in "012345":
+            values = self.get_submodule(name)(values)
+        return values
 
+    def head(self, values: Tensor) -> Tensor:
+        """The last three."""
+        for name in "678":
+            values = self.get_submodule(name)(values)
+        return values
 
-class Mixing(nn.Module):
-    """Normalizes by the statistics of the batch, also in evaluation mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.relu = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(inplace=True)
-        self.head = nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.relu(self.norm(self.conv(images))).mean((2, 3)))
-
-
-class Drawing(nn.Module):
-    """Drops values at random, also in evaluation mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.relu, self.head = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(F.dropout(self.relu(self.conv(images)), 0.5, training=True).mean((2, 3)))
+    def forward(self, images: Tensor) -> Any:
+        return self.run(self, images)
 
 
-class Checkpointed(nn.Module):
-    """Computes its middle again in the backward pass."""
-
-    def __init__(self, *, reentrant: bool = False) -> None:
-        super().__init__()
-        self.conv, self.norm, self.relu = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
-        self.head = nn.Linear(8, 5)
-        self.reentrant = reentrant
-
-    def forward(self, images: Tensor) -> Tensor:
-        middle = checkpoint(lambda values: self.relu(self.norm(self.conv(values))), images, use_reentrant=self.reentrant)
-        return self.head(middle.mean((2, 3)))
-
-
-class Named(nn.Module):
-    """Returns a dict, of which the prediction is not the first entry."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.relu, self.head = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps = self.relu(self.conv(images))
-        return {"features": maps, "logits": self.head(maps.mean((2, 3)))}
+def _by_tokens(net: Unusual, images: Tensor) -> Tensor:
+    return net.get_submodule("8")(net.get_submodule("encoder")(net.maps(images).flatten(2).permute(2, 0, 1)).mean(0))
 
 
 UNUSUAL: dict[str, Callable[[], nn.Module]] = {
-    "tokens first": TokensFirst,
-    "mixing": Mixing,
-    "drawing": Drawing,
-    "checkpointed": Checkpointed,
-    "dict output": Named,
+    "tokens_first": lambda: hand_built.seeded(lambda: Unusual(_by_tokens, encoder=nn.TransformerEncoderLayer(8, 2, 16))),
+    "mixing": lambda: Unusual(lambda net, images: net.head(net.maps(images)), _1=nn.BatchNorm2d(6, track_running_stats=False)),
+    "drawing": lambda: Unusual(lambda net, images: net.head(net.maps(F.dropout(images, 0.3, training=True)))),
+    "checkpointed": lambda: Unusual(lambda net, images: net.head(checkpoint(net.maps, images, use_reentrant=False))),
+    "dict_output": lambda: Unusual(lambda net, images: {"features": (maps := net.maps(images)), "logits": net.head(maps)}),
 }
-"""Networks that do what most do not; in each, "relu" is a layer behind the first convolution, "conv", and "output" has five classes."""
+"""Networks that do what most do not: tokens before images, images that influence each other, draws in evaluation mode, a middle that is
+computed again in the backward pass, a dict whose first entry is not the prediction. The last two compute what `hand_built.small` does."""

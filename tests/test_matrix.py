@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import nn
 import convscope as cs
 import fresh
 import hand_built
+import networks
 import scanned
 import torch_defaults
 from convscope.results.base import Result
@@ -82,12 +85,17 @@ def scope_on(model: nn.Module) -> Scope:
     return Scope(model, Inputs(size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), precision="float32", name="small")
 
 
+def random_states() -> tuple[object, ...]:
+    """The states of the global generators of torch, NumPy and Python."""
+    return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+
+
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-    return bool(one == other)
+    return bool(one == other or (one != one and other != other))  # NaN where nothing could be compared
 
 
 def equal(one: Result, other: Result) -> bool:
@@ -157,6 +165,22 @@ class TestTechnique:
             wide = CALLS[name][0](scope_on(model))
         for one, other in zip(plain.arrays(), wide.arrays(), strict=True):
             assert np.allclose(one.array, other.array, rtol=1e-2, atol=1e-3, equal_nan=True), one.name
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_gradients_may_be_off_around_it(self, name: str, mode: Callable[[], AbstractContextManager[Any]]) -> None:
+        plain, scope = CALLS[name][0](scope_on(hand_built.small())), scope_on(hand_built.small())
+        with mode():
+            assert equal(CALLS[name][0](scope), plain)
+
+    @pytest.mark.parametrize("kind", networks.UNUSUAL)
+    def test_unusual_networks(self, name: str, kind: str) -> None:
+        model = networks.UNUSUAL[kind]()
+        hand_built.unsettle(model)
+        before = hand_built.state_of(model), random_states()
+        made = CALLS[name][0](scope_on(model))
+        assert (hand_built.state_of(model), random_states()) == before
+        same_values = kind in ("checkpointed", "dict_output")
+        assert equal(made, CALLS[name][0](scope_on(hand_built.small() if same_values else networks.UNUSUAL[kind]())))
 
     def test_store_round_trip(self, name: str, tmp_path: Path) -> None:
         made = CALLS[name][0](scope_on(hand_built.small()))

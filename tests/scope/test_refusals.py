@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import convscope as cs
 import hand_built
-import networks
 from convscope.errors import BadInput, BadWeights, ConvscopeError, NotReached
 from convscope.scope import Inputs, Scope
 from hand_built import built, draws
@@ -174,13 +173,19 @@ def test_a_network_that_does_not_run(kind: str) -> None:
         (lambda: nn.Sequential(nn.LazyConv2d(4, 3)), "0.weight has no shape before the first forward"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, device="meta")), "0.weight is on the meta device"),
         (lambda: sparse(), r"0.weight is sparse \(sparse_coo\)"),
+        (lambda: in_inference_mode(), "0.weight was made in torch's inference mode"),
     ],
-    ids=["lazy", "meta", "sparse"],
+    ids=["lazy", "meta", "sparse", "inference"],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_weights_without_values(build: Callable[[], nn.Module], reason: str) -> None:
     with pytest.raises(BadWeights, match=reason):
         Scope(build())
+
+
+def in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return nn.Sequential(nn.Conv2d(3, 4, 3))
 
 
 def sparse() -> nn.Module:
@@ -305,21 +310,21 @@ def test_open_passes_the_part_on(tmp_path: Path) -> None:
 # --- gradient checkpointing
 
 
-def test_checkpointing_has_no_effect_inside() -> None:
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_has_no_effect_inside(reentrant: bool) -> None:
     """Also tried: a decorator, torchvision's memory_efficient, timm's set_grad_checkpointing."""
-    plain = hand_built.seeded(networks.Checkpointed)
-    for reentrant in (False, True):
-        model = copy.deepcopy(plain)
-        model.reentrant = reentrant
-        scope = opened(model)
-        made = cs.feature_visualization(scope, "relu", [0, 1], **QUICK)
-        assert made.images.shape == (2, 3, SIDE, SIDE)
-        twin = copy.deepcopy(model).eval()
-        leaf, other = IMAGES.clone().requires_grad_(), IMAGES.clone().requires_grad_()
-        scope.activations(leaf, "relu")["relu"].square().sum().backward()
-        twin.relu(twin.norm(twin.conv(other))).square().sum().backward()
-        assert leaf.grad is not None and other.grad is not None and torch.allclose(leaf.grad, other.grad, atol=1e-6)
-        assert cs.deconvnet(scope, "relu", [0], IMAGES).projection.any()
+
+    def forward(net: Any, images: Tensor) -> Tensor:
+        return net.head(checkpoint(lambda values: net.relu(net.norm(net.conv(values))), images, use_reentrant=reentrant).mean((2, 3)))
+
+    model = built(forward, conv=lambda: nn.Conv2d(3, 8, 3), norm=lambda: nn.BatchNorm2d(8), relu=nn.ReLU, head=lambda: nn.Linear(8, 5))
+    scope = opened(model)
+    assert cs.feature_visualization(scope, "relu", [0, 1], **QUICK).images.shape == (2, 3, SIDE, SIDE)
+    leaf, other = IMAGES.clone().requires_grad_(), IMAGES.clone().requires_grad_()
+    scope.activations(leaf, "relu")["relu"].square().sum().backward()
+    model.relu(model.norm(model.conv(other))).square().sum().backward()
+    assert leaf.grad is not None and other.grad is not None and torch.allclose(leaf.grad, other.grad, atol=1e-6)
+    assert cs.deconvnet(scope, "relu", [0], IMAGES).projection.any()
 
 
 def test_checkpointing_outside_is_as_before() -> None:

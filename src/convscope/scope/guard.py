@@ -96,8 +96,13 @@ if hasattr(os, "register_at_fork"):
 
 def parts_of_network(model: nn.Module) -> Parts:
     """What a network consists of: its modules and tensors, and the tensors' types and devices. Other values of a tensor do not count."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return *map(id, model.modules()), *((id(tensor), tensor.dtype, tensor.device, tensor.shape) for tensor in tensors)
+    found: list[Any] = []
+    for module in model.modules():
+        found.append(id(module))
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                found += id(tensor), tensor.dtype, tensor.device, tensor.shape
+    return tuple(found)
 
 
 def prepare(model: nn.Module) -> Callable[[], None]:
@@ -231,8 +236,12 @@ class Session:
         return True
 
     def _leave(self) -> None:
-        while self._close:
-            self._close.pop()()
+        try:
+            while self._close:
+                self._close.pop()()
+        except BaseException:
+            self._leave()  # what is left to undo
+            raise
         _release_signals()
 
 

@@ -19,10 +19,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def check_tensors(model: nn.Module, name: str) -> None:
-    """Raises BadWeights if a parameter or buffer has no values yet, is sparse, or holds NaN or infinity."""
+    """Raises BadWeights if a parameter or buffer has no values yet, belongs to inference mode, is sparse, or holds NaN or infinity."""
     for key, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         if is_lazy(tensor):
             raise BadWeights(f"network {name}: {key} has no shape before the first forward; run the network once on an image, then open it")
+        if tensor.is_inference():
+            raise BadWeights(f"network {name}: {key} was made in torch's inference mode; make the network outside of it")
         if tensor.is_meta:
             raise BadWeights(f"network {name}: {key} is on the meta device, without values; load its weights first")
         if tensor.layout is not torch.strided:

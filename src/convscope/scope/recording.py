@@ -306,7 +306,8 @@ def _counting_axis(one: Sequence[int], several: Sequence[int], count: int) -> in
 def _gap(one: Tensor, other: Tensor) -> Tensor:
     """Largest difference as a share of the largest value."""
     one, other = wide(floating(one)), wide(floating(other))
-    return ((one - other).abs().max() / one.abs().max().clamp(min=_TINY)).double()
+    gap, largest = (torch.stack(torch.aminmax(values)).abs().max() for values in (one - other, one))  # one pass over memory each
+    return (gap / largest.clamp(min=_TINY)).double()
 
 
 def _beyond(gaps: Mapping[str, float], allowed: Mapping[str, float]) -> str | None:

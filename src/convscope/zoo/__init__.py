@@ -62,7 +62,8 @@ def open(
     from convscope.scope import Scope
     from convscope.zoo.by_name import load_network
 
-    loaded = load_network(name, weights)
+    with torch.inference_mode(False):  # parameters made in that mode could never leave it
+        loaded = load_network(name, weights)
     return Scope(
         loaded.model,
         loaded.inputs,
