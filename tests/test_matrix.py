@@ -53,6 +53,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "weight_grid": (lambda s: cs.weight_grid(s, "0"), 0),
     "map_overlay": (lambda s: cs.map_overlay(s, "5", IMAGES[:2], top=3), 2),
     "occlusion": (lambda s: cs.occlusion(s, IMAGES[:2], patch=6, stride=6), 8),  # of each picture: itself, two checks, the record
+    "grad_cam": (lambda s: cs.grad_cam(s, IMAGES[:2], layer="5"), 2),
     "deconvnet": (lambda s: cs.deconvnet(s, "5", [0, 1], IMAGES[:2]), 2),
     "knockout": (lambda s: cs.knockout(s, "5", [0, 2], IMAGES, controls=2), 2),  # the check by a hook, and the record
     "top_patches": (lambda s: cs.top_patches(s, survey(s), "5", [0, 3], top=2), 1),
@@ -71,6 +72,7 @@ METHODS = {
     "weight_grid": "result.collated()",
     "map_overlay": "(result.masks(1), result.masked())",
     "occlusion": "result.view().subtitle",
+    "grad_cam": "(result.at_image_size(), result.view().note)",
     "deconvnet": "result.view().subtitle",
     "knockout": "(result.effect(), result.view().note)",
     "top_patches": "result.evidence_map(1, 1)",

@@ -35,6 +35,7 @@ from .results.filter_health import FilterHealth as FilterHealth
 from .results.folder import load as load
 from .results.gallery import Gallery as Gallery
 from .results.gallery import read_gallery as read_gallery
+from .results.grad_cam import GradCam as GradCam
 from .results.hypothesis import Hypothesis as Hypothesis
 from .results.inversion import Inversion as Inversion
 from .results.knockout import Knockout as Knockout
@@ -55,6 +56,7 @@ from .survey.survey import read_survey as read_survey
 from .techniques.activation_grid import activation_grid as activation_grid
 from .techniques.deconvnet import deconvnet as deconvnet
 from .techniques.feature_visualization import feature_visualization as feature_visualization
+from .techniques.grad_cam import grad_cam as grad_cam
 from .techniques.hypothesis import hypothesis as hypothesis
 from .techniques.inversion import inversion as inversion
 from .techniques.knockout import knockout as knockout

@@ -60,9 +60,9 @@ class MapOverlay(ImageResult):
     def masks(self, image: int = 0) -> np.ndarray:
         """The maps at the size of the image, bilinear, divided by `full`: (map h w), 0 for dead maps, >= 0, above 1 beyond `full`."""
         height, width = self.images.shape[2:]
-        enlarged = _enlarged(self.maps[image], height, width)
+        maps = enlarged(self.maps[image], height, width)
         full = self.full[image][:, None, None]
-        return np.maximum(np.divide(enlarged, full, out=np.zeros_like(enlarged), where=full > 0), 0)
+        return np.maximum(np.divide(maps, full, out=np.zeros_like(maps), where=full > 0), 0)
 
     def masked(self, image: int = 0) -> np.ndarray:
         """The image times each mask, clip(image * mask, 0, 1): (map rgb h w)."""
@@ -101,7 +101,7 @@ class MapOverlay(ImageResult):
         return View("Map overlay", panels, subtitle=subtitle, note=self.with_skipped(note))
 
 
-def _enlarged(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+def enlarged(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """(map y x) at (map height width), bilinear between the centres of cells, clamped at the border.
 
     The arithmetic of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` in float32; equal up to rounding.

@@ -339,7 +339,7 @@ class Scope:
                 generators.seed(derive_seed(session.seed, "network"))
             self.forwards += 1
             parts.append(forward_until(self.model, one, wanted))
-        values = {layer.name: torch.cat([part[layer.name] for part in parts]) for layer in wanted}
+        values = {layer.name: torch.cat(found) if len(found := [part[layer.name] for part in parts]) > 1 else found[0] for layer in wanted}
         return values if take is None else {layer.name: take(layer, values[layer.name]) for layer in wanted}
 
     def _lean_pass(self, session: Session, wanted: Sequence[Layer], units: Mapping[str, Sequence[int]]) -> lean_pass | None:
@@ -473,6 +473,39 @@ class Scope:
                 return torch.stack([torch.autograd.grad(value, leaf, one, retain_graph=True)[0] for one in cotangents])
 
         return value.detach(), pull
+
+    def layer_gradient(self, images: Tensor, layer: str, target: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer's activation, and the derivative of a class's logit with respect to it.
+
+        Args:
+            images: (n 3 h w) in pixel space.
+            layer: Layer name.
+            target: Class number; None for the class predicted for each image.
+
+        Returns:
+            The activation (n ...), the derivative of the same shape, and the logits (n class).
+
+        Raises:
+            LayerNotFound: The name is unknown.
+            BadInput: The output does not depend differentiably on the layer, or is not (n class).
+        """
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        with self.session(), asking(network=self.name, layer=layer), torch.enable_grad():
+            for part in images.detach().to(self.device, self.dtype).split(1 if self.one_at_a_time else len(images)):
+                values = self._forward(part.clone().requires_grad_(), [layer, OUTPUT])
+                logits = values[OUTPUT]
+                if logits.ndim != 2:
+                    raise BadInput(f"{self.name} returns {tuple(logits.shape)}, not a logit for each class")
+                chosen = logits.argmax(1) if target is None else torch.full_like(logits[:, 0], target, dtype=torch.int64)
+                score = logits.gather(1, chosen[:, None]).sum()
+                derivative: Tensor | None = None
+                if score.requires_grad and values[layer].requires_grad:
+                    (derivative,) = torch.autograd.grad(score, values[layer], allow_unused=True)
+                if derivative is None:
+                    raise BadInput(f"the output does not depend differentiably on the value of layer {layer}")
+                found.append((wide(values[layer].detach()), wide(derivative), wide(logits.detach())))
+        activation, derivative, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return activation, derivative, logits
 
     def in_batches(self, images: Tensor, work: Callable[[Tensor], _T], batch_size: int | None = None) -> Iterator[_T]:
         """Applies `work` to consecutive parts of a batch; halves the part when memory runs out, and logs that once.

@@ -1,0 +1,103 @@
+"""Grad-CAM maps: where the units that raise a class score are active."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from convscope.render.panels import Group, Heat, Image, Panel, Signed, View, number
+from convscope.results import words
+from convscope.results.base import Array, ImageResult, axes
+from convscope.results.map_overlay import enlarged
+
+_SIDE, _MOST = 260, 24
+
+
+@dataclass(frozen=True, eq=False)
+class GradCam(ImageResult):
+    """Grad-CAM maps of images.
+
+    Attributes:
+        map: The map of each image at the layer's own size, (n y x).
+        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        probability: The probability of the class, (n).
+        drop: Occlusion sensitivity of the same class, (shown h w); none if it was not asked for.
+        targets: The class of each image.
+        names: Names of the images.
+        target_names: Names of the classes, "" where they are not known.
+        layer: The layer's name.
+        relu: Whether negative values were cut off.
+    """
+
+    map: Array = axes("n y x", "heat", unit="weighted activation")
+    images: Array = axes("n rgb h w", "image")
+    probability: Array = axes("n")
+    drop: Array = axes("shown h w", "signed", unit="drop of the probability")
+    targets: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    layer: str = ""
+    relu: bool = True
+
+    def at_image_size(self) -> np.ndarray:
+        """The maps enlarged bilinearly to the images, (n h w)."""
+        height, width = self.images.shape[2:]
+        return enlarged(self.map, height, width)
+
+    def agreement(self) -> np.ndarray:
+        """Spearman's rank correlation of the map and occlusion's drop over the image's pixels, (n); NaN without occlusion."""
+        from scipy.stats import rankdata
+
+        if not len(self.drop):
+            return np.full(len(self.map), np.nan)
+        found: list[float] = []
+        for one, two in zip(self.at_image_size(), self.drop, strict=True):
+            there = np.isfinite(two)
+            ranks = [rankdata(values[there]) for values in (one, two)]
+            flat = min(values.std() for values in ranks) == 0
+            found.append(float("nan") if flat else float(np.corrcoef(ranks[0], ranks[1])[0, 1]))
+        return np.array(found)
+
+    def summary(self) -> str:
+        """For each image the class, its probability, and how far occlusion agrees."""
+        lines: list[str] = []
+        for index, name in enumerate(self.names):
+            agrees = f", rank agreement with occlusion {self.agreement()[index]:.2f}" if len(self.drop) else ""
+            empty = " (the map is empty: no unit of the layer raises this class here)" if self.map[index].max() <= 0 else ""
+            lines.append(f"{name}: {self._target(index)} {100 * self.probability[index]:.1f} %{agrees}{empty}")
+        return self.with_skipped("\n".join(lines), "\n")
+
+    def _target(self, index: int) -> str:
+        return words.named(self.targets[index], self.target_names[index])
+
+    def view(self) -> View:
+        """A row for each image: the image, the map over it, and occlusion's drop if it was computed."""
+        shown = min(len(self.map), _MOST)
+        rows = tuple(Group(self._row(index), 3, title=self.names[index], side=_SIDE) for index in range(shown))
+        width = 2 if not len(self.drop) else 1
+        sign = "negative values are cut off" if self.relu else "blue lowers it"
+        note = words.note(
+            f"Map: units of {self.layer}, each weighted by the mean slope of the class's logit, summed; {sign}.",
+            f"It is as coarse as the layer ({'x'.join(map(str, self.map.shape[1:]))}), enlarged bilinearly.",
+            "Full colour: each map's own largest value.",
+            "Occlusion measures what the probability loses where a patch hides the image; agreement is Spearman's over pixels."
+            if len(self.drop)
+            else "It is a local linear estimate: occlusion measures what really happens when parts are hidden.",
+            f"Shown: the first {shown} of {len(self.map)} images." if shown < len(self.map) else "",
+        )
+        return View("Grad-CAM", rows, width, subtitle=words.subtitle(self), note=self.with_skipped(note))
+
+    def _row(self, index: int) -> tuple[Panel, ...]:
+        pixels, heat = self.images[index], Heat if self.relu else Signed
+        over = heat(self.map[index], unit="weighted activation")
+        caption = f"up to {number(self.map[index].max())}"
+        tiles = [
+            Image(pixels, f"{self._target(index)} {100 * self.probability[index]:.1f} %"),
+            Image(pixels, "Grad-CAM", caption, marked="empty" if self.map[index].max() <= 0 else None, heat=over),
+        ]
+        if len(self.drop):
+            drop = np.nan_to_num(self.drop[index])
+            caption = f"rank agreement {self.agreement()[index]:.2f}"
+            tiles.append(Image(pixels, "occlusion: drop", caption, heat=Signed(drop, unit="drop of the probability")))
+        return tuple(tiles)
