@@ -155,6 +155,9 @@ def main() -> None:
     (OUT / "receptive_field.png").write_bytes(render.png(cs.receptive_field(scope, "features.7", image=gate).view()))
     layers = [f"features.{index}.squeeze_activation" for index in (3, 7, 12)]
     small(render.png(cs.activation_grid(scope, gate, layers).view()), "activation_grid.png")
+    goldfish = next((photographs / "imagenet-sample").glob("*goldfish*"))
+    fires = [f"features.{index}" for index in (1, 3, 4, 5, 7, 8, 9, 10, 12)]
+    small(render.png(cs.activation_grid(scope, goldfish, fires, follow={"features.12": 185}).view()), "activation_path.png")
     small(render.png(cs.weight_grid(scope, "features.0").view()), "weight_grid.png")
     small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated").view()), "weight_grid_collated.png")
     small(render.png(cs.map_overlay(scope, "features.12", gate, top=10).view()), "map_overlay.png")

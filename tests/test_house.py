@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "convscope"
 FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = {path: path.relative_to(SOURCE).as_posix() for path in FILES}
-SUPPORT = {"techniques": {"fills", "style_layers"}, "analyses": {"labelled_scores", "baselines"}}
+SUPPORT = {"techniques": {"strongest_path", "fills", "style_layers"}, "analyses": {"labelled_scores", "baselines"}}
 """Files of a technique folder that are none: what its techniques stand on."""
 
 FOLDER = {

@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
     "spectrum": (lambda s: cs.spectrum(s, "5", IMAGES), 1),
     "hypothesis": (lambda s: cs.hypothesis(s, "5", 0, IMAGES[:2], IMAGES[2:], permutations=9), 2),
     "receptive_field": (lambda s: cs.receptive_field(s, "4"), 1),
-    "activation_grid": (lambda s: cs.activation_grid(s, IMAGES[:2]), 2),
+    "activation_grid": (lambda s: cs.activation_grid(s, IMAGES[:2], follow={"5": 3}), 4),  # a path for each image
     "weight_grid": (lambda s: cs.weight_grid(s, "0"), 0),
     "map_overlay": (lambda s: cs.map_overlay(s, "5", IMAGES[:2], top=3), 2),
     "occlusion": (lambda s: cs.occlusion(s, IMAGES[:2], patch=6, stride=6), 8),  # of each picture: itself, two checks, the record
@@ -68,7 +68,7 @@ METHODS = {
     "spectrum": "(result.spikes(3), result.rank(2))",
     "hypothesis": "result.view().title",
     "receptive_field": "result.box(2, 3)",
-    "activation_grid": "(result.grid('5', 1), result.dead_units('5'))",
+    "activation_grid": "(result.grid('5', 1), result.dead_units('5'), result.path(1))",
     "weight_grid": "result.collated()",
     "map_overlay": "(result.masks(1), result.masked())",
     "occlusion": "result.view().subtitle",
@@ -95,6 +95,8 @@ def random_states() -> tuple[object, ...]:
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
     return bool(one == other or (one != one and other != other))  # NaN where nothing could be compared
@@ -107,7 +109,7 @@ def equal(one: Result, other: Result) -> bool:
 
 def test_the_matrix_has_every_technique() -> None:
     folder = Path(cs.__file__).parent / "techniques"
-    support = {"__init__", "fills", "style_layers"}
+    support = {"__init__", "strongest_path", "fills", "style_layers"}
     assert set(CALLS) == {path.stem for path in folder.glob("*.py")} - support
 
 

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from convscope import render
 from convscope.render import colors
 from convscope.render.contact_sheet import to_bytes
-from convscope.render.html import STYLE, data_uri, encode, html
+from convscope.render.html import STYLE, data_uri, encode, html, index
 from convscope.render.mosaic import mosaic_body
 from convscope.render.panels import (
     Bars,
@@ -85,7 +85,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len(dict(attrs)) == len(attrs), f"<{tag}> repeats an attribute"
         self.found.append((tag, {key: value or "" for key, value in attrs}))
-        if tag != "img":
+        if tag not in ("img", "meta"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -346,7 +346,8 @@ def test_every_class_has_a_style_and_every_style_a_class() -> None:
         Image(pattern(3), "framed", frame=9),
     )
     views.append(View("", more))
-    used = {name for view in views for _, given in Page(html(view, {"a": 1})).found for name in given.get("class", "").split()}
+    sources = [*(html(view, {"a": 1}) for view in views), index(views[0], {"a sheet": "a.png"}, {})]
+    used = {name for source in sources for _, given in Page(source).found for name in given.get("class", "").split()}
     defined = set(re.findall(r"\.(cs-[a-z0-9-]+|convscope)", STYLE))
     numbered = re.compile(r"cs-(n|side|)\d+$")
     assert {name for name in used if name not in defined} <= {"cs-table", "cs-halo"}
@@ -409,6 +410,15 @@ def test_the_style_is_carried_once_if_asked_for() -> None:
     assert html(view, {}).count(STYLE) == 1 and "<style" not in html(view, {}, style=False)
     assert "</" not in STYLE
     assert hypothesis()._repr_html_() == html(hypothesis().view(), hypothesis().manifest)
+
+
+def test_an_index_links_to_further_figures() -> None:
+    source = index(View("<T>", (Text("x"),)), {"features.12": "features.12.png", "a<b": "a b#.png"}, {"seed": 1})
+    assert source.startswith("<!doctype html>\n<html") and source.count("<article") == 1 and "<T>" not in source
+    shown = Page(source.removeprefix("<!doctype html>\n"))
+    assert [given["href"] for given in shown.all("a")] == ["features.12.png", "a%20b%23.png"]
+    assert [given["src"] for given in shown.all("img")] == ["features.12.png", "a%20b%23.png"]
+    assert {"features.12", "a<b", "seed"} <= set(shown.words)
 
 
 def test_photographs_are_compressed_and_maps_are_exact() -> None:

@@ -14,9 +14,11 @@ import convscope
 import hand_built
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
-from convscope.render.panels import Image, Mosaic
+from convscope.render.layout import arrange
+from convscope.render.panels import Image, Mosaic, Table
 from convscope.results.activation_grid import grid_of, maps_of
 from convscope.scope import Inputs, Scope
+from convscope.techniques.activation_grid import _scale
 from hand_built import draws
 
 
@@ -81,6 +83,136 @@ def test_scales(scope: Scope) -> None:
     assert all((each.maps[0] == maps).all() for each in (by_channel, by_quantile)), "scaling is the figure's business"
 
 
+def test_the_scale_that_shows_most() -> None:
+    """The layer's scale, unless most of the live maps never come to 0.4 of it. Tried as well: all dead, one unit, negative values."""
+    maps = np.zeros((1, 6, 4, 4), np.float32)
+    maps[0, :5, 1, 2] = 10, 3.9, 3.9, 3.9, 5  # the sixth is dead and does not count
+    assert _scale(maps, "auto") == "channel"
+    maps[0, 1, 1, 2] = 4.1
+    assert _scale(maps, "auto") == "layer" and _scale(maps, "quantile") == "quantile"
+    assert _scale(np.zeros((2, 3, 4, 4)), "auto") == "layer"
+    made = convscope.activation_grid(Scope(hand_built.small(), Inputs(size=24)), draws(1, 3, 24, 24))
+    assert made.scales == tuple(_scale(each, "auto") for each in made.maps)
+
+
+def test_a_figure_for_each_layer_and_an_index(tmp_path: Path) -> None:
+    """Names that are no file names, or differ by case alone; also tried: "figure", a leading dot, 300 characters."""
+    names = {"conv/1": 3, "conv:1": 4, "figure": 4, "Figure": 4}
+    model, channels = nn.Sequential(), 3
+    for name, width in names.items():
+        model.add_module(name, hand_built.seeded(lambda channels=channels, width=width: nn.Conv2d(channels, width, 3, padding=1)))
+        channels = width
+    made = convscope.activation_grid(Scope(model, Inputs(size=16)), draws(1, 3, 16, 16), list(names))
+    assert list(made.sheets()) == list(names)
+    folder = made.save(tmp_path / "grid")
+    files = ["Figure-2.png", "conv-1-1.png", "conv-1.png", "figure-1.png"]
+    assert sorted(path.name for path in folder.glob("*.png")) == sorted([*files, "figure.png"])
+    page = (folder / "index.html").read_text()
+    assert page.startswith("<!doctype html>") and all(f'href="{file}"' in page for file in files) and "conv/1" in page
+    assert type(convscope.load(folder)) is convscope.ActivationGrid
+    assert not convscope.activation_grid(Scope(model, Inputs(size=16)), draws(1, 3, 16, 16), "figure").sheets()
+
+
+def test_many_layers_are_not_one_figure(squeezenet: Scope) -> None:
+    made = convscope.activation_grid(squeezenet, draws(1, 3, 96, 96), follow={"features.12": 300})
+    assert "features.12" in made.layers and len(made.sheets()) == 27
+    view = made.view()
+    assert not any(isinstance(panel, Mosaic) for panel in view.flat()) and arrange(view).height < 2400
+    tables = [panel for panel in view.flat() if isinstance(panel, Table)]
+    assert [len(table.rows) for table in tables][-1] == 27
+    (mosaic,) = [panel for panel in made.sheets()["features.12"].flat() if isinstance(panel, Mosaic)]
+    assert mosaic.title.startswith("features.12: 512 maps of 5x5") and "colour scale" in mosaic.title
+
+
+class Linear(nn.Module):
+    """Convolutions, a sum and a batch norm, without anything between that is not linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 4, 3, padding=1)
+        self.c = nn.Conv2d(4, 5, (3, 1), stride=2, padding=(1, 0), dilation=(2, 1))
+        self.norm = nn.BatchNorm2d(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.a(x)
+        return self.norm(self.c(self.b(first) + first))
+
+
+def contributions_slowly(kernel: np.ndarray, maps: np.ndarray, y: int, x: int, conv: nn.Conv2d) -> np.ndarray:
+    """Sum over the kernel window of weight * activation, (c), tap by tap."""
+    found = np.zeros(len(maps))
+    for c in range(len(maps)):
+        for i in range(kernel.shape[1]):
+            for j in range(kernel.shape[2]):
+                v = y * conv.stride[0] - conv.padding[0] + i * conv.dilation[0]
+                u = x * conv.stride[1] - conv.padding[1] + j * conv.dilation[1]
+                if 0 <= v < maps.shape[1] and 0 <= u < maps.shape[2]:
+                    found[c] += kernel[c, i, j] * maps[c, v, u]
+    return found
+
+
+def test_contributions_of_linear_parts_are_exact() -> None:
+    """c reads b and, past it, a; what reaches a through b belongs to b. Together with the bias they make up the value."""
+    net = hand_built.seeded(Linear).double().eval().requires_grad_(False)
+    scope = Scope(net, Inputs(size=(9, 11)))
+    made = convscope.activation_grid(scope, draws(2, 3, 9, 11, dtype=torch.float64), ["a", "b", "norm"], follow={"norm": 2})
+    for image in range(2):
+        maps = {name: made.layer(name)[image] for name in made.layers}
+        y, x = np.unravel_index(maps["norm"][2].argmax(), maps["norm"][2].shape)
+        factor = float(net.norm.weight[2] / (net.norm.running_var[2] + net.norm.eps).sqrt())
+        kernel = net.c.weight[2].detach().numpy() * factor
+        expected = {name: contributions_slowly(kernel, maps[name], int(y), int(x), net.c) for name in ("a", "b")}
+        found = made.contributions[image]["norm"]
+        assert set(found) == {"a", "b"}
+        for name in ("a", "b"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-10, atol=1e-12)
+        bias = (float(net.c.bias[2]) - float(net.norm.running_mean[2])) * factor + float(net.norm.bias[2])
+        assert sum(each.sum() for each in found.values()) + bias == pytest.approx(maps["norm"][2].max(), abs=1e-10)
+        best = max(expected, key=lambda name: expected[name].max())
+        steps = {layer: (unit, place, share) for layer, unit, place, share in made.path(image)}
+        assert steps["norm"] == (2, (y, x), 1.0) and steps[best][0] == expected[best].argmax()
+        assert steps[best][2] == pytest.approx(expected[best].max() / maps["norm"][2].max())
+
+
+def test_a_path_with_known_contributions() -> None:
+    """Two 1x1 layers with a ReLU and a maximum in between: worked out by hand, biases included."""
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1), nn.ReLU()).double()
+    with torch.no_grad():
+        net[0].weight[:] = torch.tensor([[1.0, 0, 0], [0, 2, 0], [0, 0, -1]], dtype=torch.float64)[:, :, None, None]
+        net[0].bias[:] = torch.tensor([0.0, 0, 0.5], dtype=torch.float64)
+        net[3].weight[:] = torch.tensor([[3.0, 1, 2], [0, 0, -1]], dtype=torch.float64)[:, :, None, None]
+        net[3].bias[:] = torch.tensor([0.25, 0.1], dtype=torch.float64)
+    image = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
+    image[0, :, 2, 3] = torch.tensor([0.5, 0.9, 0.2])  # maps 0.5, 1.8, 0.3 there, and 0, 0, 0.5 elsewhere
+    made = convscope.activation_grid(Scope(net, Inputs(size=4)), image, follow={"4": 0})
+    assert made.layers == ("1", "4")
+    # pooled at (1, 1): 0.5, 1.8, 0.5 (the third from a neighbour); value 3 * 0.5 + 1.8 + 2 * 0.5 + 0.25 = 4.55
+    np.testing.assert_allclose(made.contributions[0]["4"]["1"], [1.5, 1.8, 1.0])
+    assert made.path() == [("1", 1, (2, 3), pytest.approx(1.8 / 4.55)), ("4", 0, (1, 1), 1.0)]
+    (table,) = [panel for panel in made.view().flat() if isinstance(panel, Table)]
+    assert table.rows == (("4 0", "4.55", "1 1: 1.8 (40%)", "1 0: 1.5 (33%)", "1 2: 1 (22%)", "5 %"),)
+    frames = [tile.boxes for tile in made.view().flat() if isinstance(tile, Image)]
+    assert [len(boxes) for boxes in frames] == [0, 1, 1] and "strongest path on image 0: 1 1 (40%) > 4 0" in made.summary()
+    with pytest.raises(BadInput, match="unit 1 of layer 4 is zero everywhere on image 0: there is nothing to follow"):
+        convscope.activation_grid(Scope(net, Inputs(size=4)), image * 0 + 0.1, follow={"4": 1})
+    with pytest.raises(BadInput, match="no unit was followed"):
+        convscope.activation_grid(Scope(net, Inputs(size=4)), image).path()
+
+
+def test_a_path_goes_on_through_both_branches(squeezenet: Scope) -> None:
+    """Units of a concatenation come from one of its branches, whole; every step's contributions and biases make up its value."""
+    made = convscope.activation_grid(squeezenet, draws(1, 3, 96, 96), follow={"features.12": 300})
+    steps = made.path()
+    layer, unit, _, share = steps[-2]
+    assert (layer, unit) == ("features.12.expand3x3_activation", 300 - 256) and share == pytest.approx(1)
+    assert steps[0][0] == "features.1" and [each[0] for each in steps] == sorted((each[0] for each in steps), key=made.layers.index)
+    for name, unit, (y, x), _ in steps[1:-1]:
+        conv = squeezenet.model.get_submodule(name.replace("_activation", ""))
+        total = sum(float(each.sum()) for each in made.contributions[0][name].values()) + float(conv.bias.detach()[unit])
+        assert total == pytest.approx(float(made.layer(name)[0, unit, y, x]), rel=1e-4)
+
+
 def test_the_strip(scope: Scope) -> None:
     images = draws(2, 3, 24, 24)
     made = convscope.activation_grid(scope, images, ["5", "2"], units={"2": 4})
@@ -107,8 +239,9 @@ def test_dead_units_are_told_from_unused_places() -> None:
 def test_the_figure(scope: Scope) -> None:
     made = convscope.activation_grid(scope, draws(2, 3, 24, 36), ["0", "2"], scale="channel")
     view = made.view()
-    assert "scale of its own" in view.note and "2 layers, 12 units" in view.subtitle
+    assert "2 layers, 12 units" in view.subtitle
     mosaics = [panel for panel in view.flat() if isinstance(panel, Mosaic)]
+    assert all("; each map on its own colour scale" in panel.title for panel in mosaics)
     assert [panel.scale for panel in mosaics] == ["signed", "heat"] * 2, "what goes below zero is centred on it"
     tiles = [panel for panel in view.flat() if isinstance(panel, Image)]
     assert [tile.title for tile in tiles] == ["image 0", "0", "2", "image 1", "0", "2"]
@@ -139,9 +272,14 @@ def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Pa
         ({"layers": "9"}, LayerNotFound, "no layer '9'"),
         ({"layers": ["2", "output"]}, BadInput, "layer output has no maps: its value is 5, not .c h w.; layers with maps: 2, 5"),
         ({"layers": []}, BadInput, "no layer asked for"),
-        ({"scale": "map"}, BadInput, "scale must be layer, channel or quantile, got 'map'"),
+        ({"scale": "map"}, BadInput, "scale must be auto, layer, channel or quantile, got 'map'"),
         ({"columns": 0}, BadInput, "columns must be at least 1, got 0"),
         ({"units": {"5": 99}}, UnitNotFound, "units 0 to 7, got 99"),
+        ({"follow": {"5": 99}}, UnitNotFound, "units 0 to 7, got 99"),
+        ({"follow": {"5": 1, "2": 1}}, BadInput, "follow takes one layer and one unit"),
+        ({"follow": {"5": 1}, "units": {"2": 1}}, BadInput, "follow takes one layer and one unit, and no units beside it"),
+        ({"follow": {"4": 1}, "layers": ["2", "5"]}, BadInput, "follow names 4, which is not among the layers shown: 2, 5"),
+        ({"follow": {"output": 1}}, BadInput, "layer output has no maps"),
         ({"units": {"4": 1}}, BadInput, "units names 4, which is not among the layers shown: 2, 5"),
     ],
 )

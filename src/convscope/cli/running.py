@@ -222,7 +222,9 @@ def _save(function: Callable[..., Any], subjects: Sequence[Any], folder: str, va
     several = [item.name for item in inspect.signature(function).parameters.values() if item.kind is item.VAR_POSITIONAL]
     result = function(*subjects, *(each for name in several for each in values.pop(name, ())), **values)
     where = write_somewhere(result.save, Path(folder))
-    files = [(where / "figure.png", "the figure"), (where, "arrays and manifest; convscope.load reads them")]
+    files = [(where / "figure.png", "the figure")]
+    files += [(where / "index.html", "the same with links to a figure of each part")] if (where / "index.html").exists() else []
+    files += [(where, "arrays and manifest; convscope.load reads them")]
     return Written(result.summary(), files, getattr(result, "passed", True))
 
 

@@ -8,7 +8,7 @@ on every input (`Whole`), which is never wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +158,21 @@ class Graph:
             for edge in node.edges:
                 found.setdefault(edge.node, []).append(index)
         return found
+
+    def sources(self, node: int, among: Collection[int]) -> list[int]:
+        """The nodes among some that a node reads directly: along a path that meets none of the others, in order."""
+        found: set[int] = set()
+        waiting = [edge.node for edge in self.nodes[node].edges]
+        seen: set[int] = set()
+        while waiting:
+            if (reached := waiting.pop()) in seen:
+                continue
+            seen.add(reached)
+            if reached in among:
+                found.add(reached)
+            else:
+                waiting += [edge.node for edge in self.nodes[reached].edges]
+        return sorted(found)
 
     def macs(self, begin: int, end: int) -> int:
         """Multiply-accumulate operations of nodes begin .. end-1, for one image."""

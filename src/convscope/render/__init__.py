@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.draw import draw, encode
-from convscope.render.html import STYLE, data_uri, html
+from convscope.render.html import STYLE, data_uri, html, index
 from convscope.render.panels import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STYLE", "View", "contact_sheet", "data_uri", "figure", "html", "png"]
+__all__ = ["STYLE", "View", "contact_sheet", "data_uri", "figure", "html", "index", "png"]
 
 
 def figure(view: View) -> Figure:

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image as Pillow
@@ -69,6 +70,26 @@ def html(view: View, manifest: Mapping[str, Any], *, images: Images | None = Non
     note = [element("p", view.note, class_="cs-note")] if view.note else []
     article = element("article", *head, body, *note, _parameters(manifest), class_="convscope")
     return str(joined(element("style", Markup(STYLE)), article) if style else article)
+
+
+def index(view: View, sheets: Mapping[str, str], manifest: Mapping[str, Any]) -> str:
+    """A page of its own that shows a view and, small and linked, further figures.
+
+    Args:
+        view: What is shown first.
+        sheets: The further figures: name to file, beside the page.
+        manifest: As of :func:`html`.
+    """
+    tiles: list[Markup] = []
+    for name, file in sheets.items():
+        small = element("img", src=quote(file), alt="", loading="lazy", width=224, class_="cs-small")
+        tiles.append(element("li", element("a", small, name, href=quote(file))))
+    links = element("section", element("h3", "Each in a figure of its own"), element("ul", *tiles, class_="cs-index"))
+    head = element("meta", charset="utf-8"), element("meta", name_="viewport", content="width=device-width")
+    scheme = element("meta", name_="color-scheme", content="light dark")
+    body = element("div", Markup(html(view, manifest)), element("div", links, class_="convscope"))
+    page = element("html", element("head", *head, scheme, element("title", view.title)), element("body", body), lang="en")
+    return f"<!doctype html>\n{page}\n"
 
 
 def encode(pixels: np.ndarray) -> bytes:

@@ -34,11 +34,11 @@ def element(name: str, *content: str, **attributes: str | float | None) -> Marku
     """An element with its content and attributes.
 
     Args:
-        name: Name of the element; ``img`` has no end tag.
+        name: Name of the element; ``img`` and ``meta`` have no end tag.
         content: Markup, or text that is escaped.
         attributes: Values are escaped; None and "" leave the attribute out, except ``alt``. A trailing underscore is dropped
             (``class_``), others become hyphens (``aria_label``).
     """
     given = ((key.removesuffix("_").replace("_", "-"), str(value)) for key, value in attributes.items() if value is not None)
     words = "".join(f' {key}="{text(value)}"' for key, value in given if value or key == "alt")
-    return Markup(f"<{name}{words}>" if name == "img" else f"<{name}{words}>{joined(*content)}</{name}>")
+    return Markup(f"<{name}{words}>" if name in ("img", "meta") else f"<{name}{words}>{joined(*content)}</{name}>")

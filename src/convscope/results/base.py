@@ -129,6 +129,10 @@ class Result:
         """The panels that are shown of the result; by default every field as its kind says."""
         return default_view(self)
 
+    def sheets(self) -> Mapping[str, View]:
+        """Further figures by name, where one figure would be too large: each is saved as a file of its own, and an index links to them."""
+        return {}
+
     def figure(self) -> Figure:
         """The result as a matplotlib figure."""
         return render.figure(self.view())

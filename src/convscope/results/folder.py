@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import warnings
@@ -19,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from convscope import render
 from convscope.errors import BadInput, StoreConflict
 from convscope.files import local_path, read_file, read_json
 from convscope.receipts import jsonable, png_bytes, write_synced
+from convscope.render.panels import View
 from convscope.results.base import Result
 from convscope.results.classes import result_class
 from convscope.results.coding import decode, encode
@@ -31,13 +35,16 @@ from convscope.text import one_line
 SCHEMA = 1
 """Version of the folder's layout; a reader refuses what is newer."""
 
-_ARRAYS, _FIGURE, _MANIFEST = "arrays.safetensors", "figure.png", "manifest.json"
+_ARRAYS, _FIGURE, _INDEX, _MANIFEST = "arrays.safetensors", "figure.png", "index.html", "manifest.json"
 _DTYPES = "biuf"
+_LONGEST = 120
+"""Most characters of a sheet's file name."""
 
 
 def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
     """Writes a result into a folder, all or nothing.
 
+    Where the result has sheets, each is a PNG of its own, and ``index.html`` shows the figure with links to them.
     Everything is written into a hidden folder beside it, which is renamed when it is complete: a crash leaves no unfinished result. A
     figure that cannot be drawn is left out with a warning, since the arrays may have taken hours.
 
@@ -137,16 +144,32 @@ def _write(result: Result, folder: Path, arrays: Mapping[str, np.ndarray], head:
     if drawn is not None:
         write_synced(folder / _FIGURE, drawn)
     head["figure"] = _FIGURE if drawn is not None else None
+    if drawn is not None and (sheets := result.sheets()):
+        _write_sheets(result, folder, sheets)
     write_synced(folder / _MANIFEST, json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).encode())
     _sync_folder(folder)
 
 
-def _figure_png(result: Result) -> bytes | None:
-    """The result's figure as a PNG with the manifest as receipt."""
+def _write_sheets(result: Result, folder: Path, sheets: Mapping[str, View]) -> None:
+    """A PNG for each sheet, called by its name, and an HTML page with the figure and links to them."""
+    links: dict[str, str] = {}
+    for name, view in sheets.items():
+        plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip(".-")[:_LONGEST] or "sheet"
+        taken = {file.casefold() for file in (*links.values(), _FIGURE, _INDEX)}
+        numbered = (f"{plain}{f'-{count}' if count else ''}.png" for count in itertools.count())
+        file = next(file for file in numbered if file.casefold() not in taken)
+        if (drawn := _figure_png(result, view)) is not None:
+            write_synced(folder / file, drawn)
+            links[name] = file
+    write_synced(folder / _INDEX, render.index(result.view(), links, result.manifest).encode())
+
+
+def _figure_png(result: Result, view: View | None = None) -> bytes | None:
+    """The result's figure, or one of its sheets, as a PNG with the manifest as receipt."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        canvas = FigureCanvasAgg(result.figure())
+        canvas = FigureCanvasAgg(result.figure() if view is None else render.figure(view))
         canvas.draw()
         return png_bytes(np.asarray(canvas.buffer_rgba())[..., :3], result.manifest)
     except Exception as error:
@@ -164,9 +187,9 @@ def _rename(temporary: Path, folder: Path) -> None:
         if temporary.parent == folder:
             if [path for path in folder.iterdir() if path != temporary]:
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-            for name in (_ARRAYS, _FIGURE, _MANIFEST):  # the manifest last: without it there is no finished result
-                with contextlib.suppress(FileNotFoundError):
-                    (temporary / name).rename(folder / name)
+            # the manifest last: without it there is no finished result
+            for path in sorted(temporary.iterdir(), key=lambda path: path.name == _MANIFEST):
+                path.rename(folder / path.name)
             temporary.rmdir()
             return
         with contextlib.suppress(FileNotFoundError):

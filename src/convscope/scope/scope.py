@@ -45,8 +45,9 @@ class Scope:
     Every forward runs in evaluation mode with frozen parameters and without in-place operations; afterwards the network is
     bit-identical, training flags, requires_grad, .grad, hooks and in-place flags included, also after an exception.
 
-    Four methods run the network: :meth:`activations` (images of any kind and number), and for one batch :meth:`run` (differentiable),
-    :meth:`observe` (values handed over one by one, not stored) and :meth:`vector_jacobian` (backward to the images).
+    Five methods run the network: :meth:`activations` (images of any kind and number), and for one batch :meth:`run` (differentiable),
+    :meth:`observe` (values handed over one by one, not stored), :meth:`vector_jacobian` (backward to the images) and
+    :meth:`layer_jacobian` (backward from layer to layer).
 
     Args:
         model: Any network that takes a normalized (n 3 h w) tensor.
@@ -506,6 +507,36 @@ class Scope:
                 found.append((wide(values[layer].detach()), wide(derivative), wide(logits.detach())))
         activation, derivative, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
         return activation, derivative, logits
+
+    def layer_jacobian(
+        self, images: Tensor, layers: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Callable[[str, Tensor, Sequence[str]], dict[str, Tensor]]]:
+        """Activations of layers for one batch, and vector-Jacobian products between them.
+
+        Args:
+            images: (n 3 h w) in pixel space.
+            layers: Layer names.
+
+        Returns:
+            {name: (n ...)}, and a function: a layer, a cotangent shaped as its value, and earlier layers -> {earlier layer: derivatives of
+            sum(cotangent * value), shaped as its value; zeros where the layer does not depend on it}. It holds the forward in memory.
+
+        Raises:
+            LayerNotFound: A name is unknown.
+        """
+        with self.session(), asking(network=self.name, input=tuple(images.shape)), torch.enable_grad():
+            leaf = images.detach().to(self.device, self.dtype).requires_grad_()
+            values = self._forward(leaf, layers)
+
+        def pull(layer: str, cotangent: Tensor, of: Sequence[str]) -> dict[str, Tensor]:
+            sources = [values[name] for name in of]
+            with self.session():
+                found = torch.autograd.grad(
+                    values[layer], sources, cotangent.to(values[layer]), retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+            return {name: wide(value) for name, value in zip(of, found, strict=True)}
+
+        return {name: wide(value.detach()) for name, value in values.items()}, pull
 
     def in_batches(self, images: Tensor, work: Callable[[Tensor], _T], batch_size: int | None = None) -> Iterator[_T]:
         """Applies `work` to consecutive parts of a batch; halves the part when memory runs out, and logs that once.
