@@ -98,6 +98,8 @@ def surveys(scope: cs.Scope) -> None:
     small(render.png(cs.class_profile(train, "features.12", [46, 499]).view()), "class_profile.png")
     alarms = cs.detector(train, "features.12", rule="youden")
     small(render.png(alarms.view()), "detector.png")
+    photos = [sorted((insects / "val" / name).iterdir())[place] for name in ("ants", "bees") for place in (1, 4)]
+    small(render.png(cs.alarm(scope, alarms, photos).view()), "alarm.png")
     small(render.png(cs.detector_evaluation(alarms, val, scanner).view()), "detector_evaluation.png")
     print(alarms.summary(), cs.detector_evaluation(alarms, val, scanner).summary(), sep="\n")
 

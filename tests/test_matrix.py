@@ -29,6 +29,7 @@ IMAGES = hand_built.draws(4, 3, SIDE, SIDE, seed=3)
 
 
 SURVEYS: dict[str, cs.Survey] = {}
+DETECTORS: dict[str, cs.Detector] = {}
 
 
 def survey(scope: Scope) -> cs.Survey:
@@ -41,7 +42,18 @@ def survey(scope: Scope) -> cs.Survey:
     return SURVEYS[scope.weights_hash]
 
 
+def detector(scope: Scope) -> cs.Detector:
+    """A detector of two classes by the scope's network, made once."""
+    if scope.weights_hash not in DETECTORS:
+        folder = Path(tempfile.mkdtemp())
+        files = scanned.folder_of(folder / "images", 15)
+        made = cs.scan(scope_on(copy.deepcopy(scope.model)), files, folder / "survey", layers=["5"])
+        DETECTORS[scope.weights_hash] = cs.detector(made, "5", {"ant": [0, 1], "bee": [2]}, draws=9)
+    return DETECTORS[scope.weights_hash]
+
+
 CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
+    "alarm": (lambda s: cs.alarm(s, detector(s), IMAGES[:2]), 1),
     "feature_visualization": (
         lambda s: cs.feature_visualization(s, "5", [0, 1], recipe="fourier", size=SIDE, steps=3),
         21,
@@ -64,6 +76,7 @@ CALLS: dict[str, tuple[Callable[[Scope], Result], int]] = {
 """How each technique is called on a small network, and how many forwards that may take beyond the one that records the layers."""
 
 METHODS = {
+    "alarm": "result.sounded()",
     "feature_visualization": "result.view().note",
     "spectrum": "(result.spikes(3), result.rank(2))",
     "hypothesis": "result.view().title",

@@ -23,6 +23,7 @@ from .optimize import objectives as objectives
 from .optimize import recipes as recipes
 from .results.activation_grid import ActivationGrid as ActivationGrid
 from .results.activation_sums import ActivationSums as ActivationSums
+from .results.alarm import Alarm as Alarm
 from .results.class_maps import ClassMaps as ClassMaps
 from .results.class_profile import ClassProfile as ClassProfile
 from .results.compare import Compare as Compare
@@ -54,6 +55,7 @@ from .scope.scope import Scope as Scope
 from .survey.survey import Survey as Survey
 from .survey.survey import read_survey as read_survey
 from .techniques.activation_grid import activation_grid as activation_grid
+from .techniques.alarm import alarm as alarm
 from .techniques.deconvnet import deconvnet as deconvnet
 from .techniques.feature_visualization import feature_visualization as feature_visualization
 from .techniques.grad_cam import grad_cam as grad_cam

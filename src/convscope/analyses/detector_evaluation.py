@@ -148,10 +148,13 @@ def detector_scores(detector: Detector, survey: Survey) -> np.ndarray:
         BadInput: The survey is by another network, or has no per-image values.
     """
     same_weights(survey, detector.manifest["network"]["weights_hash"], "the detector")
-    maps, probe = (
-        survey.mean(detector.layer) @ weights.T + offset for weights, offset in zip(detector.weights, detector.offsets, strict=True)
-    )
-    return np.stack([maps, margins(survey.maximum(OUTPUT), detector.outputs, detector.activation) * detector.signs, probe])
+    return scores_of(detector, survey.mean(detector.layer), survey.maximum(OUTPUT))
+
+
+def scores_of(detector: Detector, means: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Scores by each method, (method n label), of images with these means over the layer's positions (n c) and outputs (n c)."""
+    maps, probe = (means @ weights.T + offset for weights, offset in zip(detector.weights, detector.offsets, strict=True))
+    return np.stack([maps, margins(outputs, detector.outputs, detector.activation) * detector.signs, probe])
 
 
 def own_decisions(detector: Detector, survey: Survey) -> np.ndarray:

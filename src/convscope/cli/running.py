@@ -93,12 +93,39 @@ def open_both(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.
     """
+    opened = open_survey(survey)
+    return _open_recorded(opened, survey, network, weights, device=device, precision=precision), opened
+
+
+def open_with_detector(
+    detector: str,
+    *,
+    network: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Any:
+    """Opens a detector and the network that it was made with.
+
+    Args:
+        detector: Folder that convscope detector has written.
+        network: The network, if it is a file of your own; else the detector names it.
+        weights: The file of its weights, if it was scanned with one.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Number format of the network's computation.
+    """
+    opened = open_detector(detector)
+    return _open_recorded(opened, detector, network, weights, device=device, precision=precision), opened
+
+
+def _open_recorded(opened: Any, source: str, network: str | None, weights: str | None, **settings: Any) -> Any:
+    """The network given, or else the one that a survey or detector names."""
+    from convscope.zoo import open as open_by_name
     from convscope.zoo.recorded import open_recorded
 
-    opened = open_survey(survey)
     if network is None:
-        return open_recorded(opened.manifest["network"], survey, weights=weights, device=device, precision=precision), opened
-    return open_network(network, weights=weights or "pretrained", device=device, precision=precision), opened
+        return open_recorded(opened.manifest["network"], source, weights=weights, **settings)
+    return open_by_name(network, weights=weights or "pretrained", **settings)
 
 
 SUBJECTS: dict[tuple[str, ...], Callable[..., Any]] = {
@@ -106,6 +133,7 @@ SUBJECTS: dict[tuple[str, ...], Callable[..., Any]] = {
     ("survey",): open_survey,
     ("detector",): open_detector,
     ("scope", "survey"): open_both,
+    ("scope", "detector"): open_with_detector,
 }
 """What techniques are asked of, by the names of their first parameters. The command has the opening function's parameters, too."""
 
