@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
@@ -30,7 +30,7 @@ from convscope.site import addresses
 from convscope.site.arrangement import arrange
 from convscope.site.build import Site, folder_size
 from convscope.site.content import LayerContent, Options, directions
-from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, is_current, write_table
+from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps, is_current, write_table
 from convscope.survey.survey import Survey, read_survey
 from convscope.techniques.deconvnet import deconvnet
 from convscope.techniques.feature_visualization import at_once, feature_visualization, goal_of
@@ -42,6 +42,8 @@ MANY_FILES = 20_000
 """A site of more files is slow to copy: fewer layers or units are suggested."""
 MOST_UNITS = 6_000
 """Networks with more units behind their convolutions show the last layer of each map size only, unless layers are given."""
+_TIMED = 4
+"""Images whose optimization is timed for a forecast."""
 PROJECTED, _TILE, _GAP = 3, 112, 4
 _STRONGEST, _MAPS = 8, 4
 _LARGEST_FOLDER = 2_000
@@ -164,6 +166,7 @@ def atlas(
             with task("pages", site.steps()) as advance:
                 site.write(advance)
             work.note(site)
+            site.content.maps = work.maps()
             finished = work.fill(site, begun + budget if budget is not None else None)
             with task("pages", site.steps()) as advance:
                 site.write(advance)
@@ -222,21 +225,21 @@ def forecast(
 
 
 def _optimization_seconds(scope: Scope, shown: Mapping[str, Sequence[int]], plan: Recipe) -> float:
-    """Seconds for the images of all units: one timed step to the deepest layer, shared out by the work up to each layer."""
-    deepest = max(shown, key=lambda name: scope.layers[name].position)
-    side = plan.crop_size if plan.transform == "crops" else plan.sides(scope.inputs.height)[-1]
-    several = at_once(1)
+    """Seconds for the images of all units: a few timed steps for the deepest layer, shared out by the work up to each layer."""
+    deepest = max((name for name in shown if shown[name]), key=lambda name: scope.layers[name].position)
+    units = list(shown[deepest][:_TIMED])
 
     def work(name: str) -> float:
-        node = scope.layers[name].node
-        return float(scope.graph.macs(0, (node or 0) + 1)) or 1.0
+        return float(scope.graph.macs(0, (scope.layers[name].node or 0) + 1)) or 1.0
+
+    def timed(steps: int) -> float:
+        began = time.monotonic()
+        feature_visualization(scope, deepest, units, recipe=plan.changed(steps=steps))
+        return time.monotonic() - began
 
     with scope.session():
-        image = torch.full((several, 3, side, side), 0.5, dtype=scope.dtype, device=scope.device)
-        began = time.monotonic()
-        value, pull = scope.vector_jacobian(image, deepest)
-        pull(value[None])
-        step = (time.monotonic() - began) / several
+        timed(1)  # the first run makes what later ones reuse
+        step = max(timed(5) - timed(1), 1e-4) / 4 / len(units)
     steps = plan.stages * plan.steps
     return sum(len(units) * steps * step * work(name) / work(deepest) for name, units in shown.items())
 
@@ -310,11 +313,19 @@ class _Work:
 
     def prepare(self) -> None:
         """Writes the tables that the pages read beside the survey."""
-        folder = self.root / DATA
-        for name, make in ((ARRANGEMENT, self._arrangement), (CONNECTIONS, self._connections), (MAPS, self._maps)):
-            if not is_current(folder, name, self.key):
-                write_table(folder, name, make(), self.key)
+        for name, make in ((ARRANGEMENT, self._arrangement), (CONNECTIONS, self._connections)):
+            self._write_table(name, make)
         self._first_weights()
+
+    def maps(self) -> Maps:
+        """Writes the table of maps, which takes a second pass over the images, and reads it."""
+        self._write_table(MAPS, self._maps)
+        return Maps.read(self.root)
+
+    def _write_table(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
+        folder = self.root / DATA
+        if not is_current(folder, name, self.key):
+            write_table(folder, name, make(), self.key)
 
     def _arrangement(self) -> dict[str, Any]:
         columns: dict[str, list[Any]] = {key: [] for key in ("layer", "unit", "place", "x", "y")}
