@@ -27,7 +27,7 @@ from convscope.survey.survey import Survey, SurveyLayer
 
 TOP, ROW = 9, 5
 """Images shown of a unit: the strongest, and of each further row."""
-SIMILAR, NEAR = 8, 4
+SIMILAR, NEAR = 8, 3
 """Similar units of the same layer, and of each neighbouring one."""
 CARRIERS, GUESSES, MISTAKES = 6, 5, 12
 MOST_COLUMNS = 16

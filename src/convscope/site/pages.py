@@ -336,6 +336,7 @@ class Pages:
             previous=addresses.image_page(numbers[place - 1]) if place else "",
             following=addresses.image_page(numbers[place + 1]) if place + 1 < len(numbers) else "",
             layers=[self._on_image(name, row, name in drawn) for name in content.layers],
+            some=len(drawn) < len(content.layers),
             maps=[
                 {
                     "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), _number(one.maximum)),
@@ -353,9 +354,10 @@ class Pages:
         chart = charts.spectrum(content.layer(name).means[row], [(ref.unit, str(ref.unit)) for ref in spikes], "") if drawn else ""
         return {
             "link": self._layer_link(name),
+            "drawn": drawn,
             "chart": chart,
             "spikes": self._tiles(spikes, _number),
-            "unusual": self._tiles(content.unusual(name, row, _SPIKES), _number),
+            "unusual": self._tiles(content.unusual(name, row, _SPIKES) if drawn else (), _number),
         }
 
     # ----------------------------------------------------------------------------------------------------------------- pieces
@@ -365,6 +367,9 @@ class Pages:
         rendered = self._environment.get_template(template).render(
             **values, root=root, address=address, facts=self.facts, options=self.content.options, network=self.content.network
         )
+        folder = address.rpartition("/")[0]
+        if folder:  # thousands of pages: links within the folder are short
+            rendered = rendered.replace(f'="{root}{folder}/', '="')
         return rendered if rendered.endswith("\n") else rendered + "\n"
 
     def _layer_link(self, name: str) -> dict[str, str] | None:
