@@ -122,6 +122,9 @@ def test_pages_say_what_the_library_says(site: Site) -> None:
     for layer, unit in [units[index] for index in chosen] + [("early", 5), ("early", 9)]:
         page = (site.content.site / addresses.unit_page(layer, unit)).read_text()
         found = cs.exemplars(survey, layer, [unit], top=9, crops=False)
+        if survey.maximum(layer)[:, unit].max() <= 0:
+            assert "never above zero" in page and "crops nine" not in page
+            continue
         crops = re.search(r'<div class="crops nine">(.*?)</div>', page, re.DOTALL)
         assert crops is not None
         assert re.findall(r"<i>(.*?)</i>", crops[1]) == [number(value) for value in found.values[0]]
