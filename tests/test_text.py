@@ -17,6 +17,7 @@ HOSTILE = {
     "reversed": "photo\u202egpj.exe",
     "isolated": "a\u2067b\u2069",
     "half": "a\udcff.jpg",
+    "other half": "a\ud800.jpg",
     "line": "a\u2028b\x85c",
     "bell and null": "\x07\x00",
 }

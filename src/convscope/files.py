@@ -12,10 +12,13 @@ import tarfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from convscope.errors import BadInput, ConvscopeError
 from convscope.text import one_line, printable
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 STORAGE = "http https s3 s3a gs gcs az abfs abfss adl hdfs webhdfs sftp ssh smb hf oci oss memory file local".split()
 URLS = frozenset([*STORAGE, "zip", "tar", "simplecache", "filecache", "blockcache"])
@@ -181,6 +184,22 @@ def parse_json(data: bytes | str) -> Any:
         if not level:
             return value
     raise ValueError(f"nested more than {_DEEPEST} deep")
+
+
+def check_form(value: Any, form: type[BaseModel]) -> None:
+    """Checks what was read against a schema: types are exact, and further entries are nobody's business.
+
+    Raises:
+        ValueError: It does not fit; one line says where.
+    """
+    from pydantic import ValidationError
+
+    try:
+        form.model_validate(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(one_line(f"{where}: {first['msg']}" if where else first["msg"], 300)) from None
 
 
 def check_regular(status: os.stat_result) -> None:

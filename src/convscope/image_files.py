@@ -13,15 +13,12 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from convscope.errors import BadImage, BadInput, ConvscopeError
 from convscope.files import Refused, actual, check_length, filesystem, is_url, network, opened, parse_json, read_file
 from convscope.preprocessing import SUFFIXES
 from convscope.text import one_line, printable, visible
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SPLITS = frozenset("train training val valid validation dev test testing".split())
 """Folder names that mean a split and not a label."""
@@ -217,7 +214,7 @@ def _inside(name: str) -> str:
 
 def _from_list(path: str) -> Iterator[Source]:
     """The rows of a table; relative paths are meant from the table's own folder."""
-    rows = _table(path).to_pylist()
+    rows = _rows(path)
     column = next((name for name in _COLUMNS if rows and name in rows[0]), None)
     if column is None:
         has = ", ".join(rows[0]) if rows else "no rows"
@@ -231,7 +228,7 @@ def _from_list(path: str) -> Iterator[Source]:
         yield Source(printable(name), printable(name if absolute else posixpath.join(folder, name)), **_about(row))
 
 
-def _table(path: str) -> pa.Table:
+def _rows(path: str) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
@@ -239,13 +236,14 @@ def _table(path: str) -> pa.Table:
     try:
         with opened(path) as file:
             if path.lower().endswith(".parquet"):
-                return pyarrow.parquet.read_table(file)
+                return pyarrow.parquet.read_table(file).to_pylist()
             options = pyarrow.csv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
             text = {name: pa.string() for name in (*_COLUMNS, "label", "split", "domain")}
-            return pyarrow.csv.read_csv(file, parse_options=options, convert_options=pyarrow.csv.ConvertOptions(column_types=text))
+            converting = pyarrow.csv.ConvertOptions(column_types=text)
+            return pyarrow.csv.read_csv(file, parse_options=options, convert_options=converting).to_pylist()
     except FileNotFoundError:
         raise BadInput(f"images: {path}: no such file or folder") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # the latter for names of columns that are not UTF-8
         raise BadInput(f"images: {path} cannot be read as a table ({one_line(error)})") from None
 
 

@@ -12,7 +12,12 @@ _LONGEST = 2000
 
 def visible(text: str) -> str:
     r"""Text without characters that a terminal obeys: each becomes \xNN, once for each of its bytes. Tabs and line ends too."""
-    return _UNPRINTABLE.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode("utf-8", "surrogateescape")), text)
+    return _UNPRINTABLE.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in _bytes(found[0])), text)
+
+
+def _bytes(sign: str) -> bytes:
+    """A character's bytes; of half a character those that stand for it in a file name, or that UTF-8 would have."""
+    return sign.encode("utf-8", "surrogateescape" if "\udc80" <= sign <= "\udcff" else "surrogatepass")
 
 
 def visible_lines(text: str) -> str:

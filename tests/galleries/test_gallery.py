@@ -239,9 +239,10 @@ def test_redone_pixels_are_rounded_as_the_written_ones(scope: Scope, tmp_path: P
     values = ((np.arange(255) + 0.5) / 255).astype(np.float32)
     values = np.concatenate([values, np.nextafter(values, np.float32(0)), np.nextafter(values, np.float32(1))])
     assert (np.round(values * 255) != np.rint(values.astype(np.float64) * 255)).any()
-    image = np.tile(values, (3, 14, 1))
+    image = np.tile(np.resize(values, (28, 28)), (3, 1, 1))
     made = make(scope, tmp_path, [0])
-    write_png(path_of(made, 0), image, read_receipt(path_of(made, 0)))
+    receipt = read_receipt(path_of(made, 0))
+    write_png(path_of(made, 0), image, receipt | {"recipe": receipt["recipe"] | {"size": 28, "stages": 1}})
     redo_module = importlib.import_module("convscope.galleries.redo")
     monkeypatch.setattr(redo_module, "feature_visualization", lambda *_, **__: SimpleNamespace(images=image[None]))
     assert convscope.redo(path_of(made, 0), scope=scope).verdict == "bit-equal"

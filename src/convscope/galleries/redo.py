@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le, Len, Lt
+from pydantic import BaseModel, Field
 
-from convscope.errors import BadInput, StoreConflict
+from convscope.errors import BadInput, ConvscopeError, StoreConflict
+from convscope.files import check_form
 from convscope.image_files import read_bytes
 from convscope.optimize.objective import Objective
 from convscope.optimize.objectives import from_description
@@ -17,9 +20,53 @@ from convscope.optimize.recipes import Recipe
 from convscope.preprocessing import decode
 from convscope.receipts import LOSSY, published_bytes, read_receipt, to_bytes
 from convscope.scope import Scope
-from convscope.techniques.feature_visualization import ObjectiveLike, feature_visualization
-from convscope.text import printable
+from convscope.techniques.feature_visualization import ObjectiveLike, at_once, feature_visualization
+from convscope.text import one_line, printable
 from convscope.zoo.recorded import check_recorded, open_recorded
+
+
+_MOST_STEPS = 100_000
+"""More optimization steps than any recipe has: a receipt that asks for more would never end."""
+
+
+class _Network(BaseModel):
+    name: Any  # what it may be, is asked when it is opened
+    weights: Any
+    weights_hash: str
+    inputs: dict[str, Any]
+
+
+class _Parameters(BaseModel):
+    layer: str
+    copies: Annotated[int, Ge(1), Le(1000)]
+    diversity: Annotated[float, Ge(0), Le(1e9)]
+    seed: Annotated[int, Ge(-(2**63)), Lt(2**63)]
+
+
+class _Recipe(BaseModel):
+    """Bounds beside those of every recipe. The image's own size bounds `size`."""
+
+    name: str
+    parameterization: str
+    size: Annotated[int, Le(16384)] | None
+    stages: Annotated[int, Le(1000)]
+    enlargement: Annotated[float, Le(100)]
+    crop_size: Annotated[int, Le(4096)]
+    pad: Annotated[int, Ge(0), Le(4096)]
+
+
+class _Receipt(BaseModel):
+    """What a receipt must hold before anything in it is used."""
+
+    network: _Network
+    parameters: _Parameters
+    recipe: _Recipe
+    group: Annotated[list[Annotated[int, Ge(0)] | None], Len(1)]
+    unit: int | None
+    copy_: int = Field(alias="copy", ge=0)
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?|mps)$")]
+    precision: Literal["float32", "bfloat16"]
+    fast: bool
 
 
 @dataclass(frozen=True)
@@ -75,35 +122,48 @@ def redo(
     if "group" not in receipt:
         raise BadInput(f"{path}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
     try:
+        check_form(receipt, _Receipt)
         network, parameters, group = receipt["network"], receipt["parameters"], list(receipt["group"])
+        if len(group) > at_once(parameters["copies"]):
+            raise ValueError(f"{len(group)} units at once")
+        if len(set(group)) < len(group) or receipt["copy"] >= parameters["copies"]:
+            raise ValueError(f"copy {receipt['copy']} of {parameters['copies']}, units {group}")
         made_with = {key: receipt[key] for key in ("device", "precision", "fast")}
         asked = {key: parameters[key] for key in ("layer", "copies", "diversity", "seed")}
         row = group.index(receipt["unit"]) * int(asked["copies"]) + int(receipt["copy"])
         fields = dict(receipt["recipe"])
         recipe = Recipe(fields.pop("name"), fields["parameterization"]).changed(**fields)
+        if recipe.steps * recipe.stages > _MOST_STEPS:
+            raise ValueError(f"{recipe.steps * recipe.stages} steps")
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreConflict(f"{path}: its receipt is damaged ({type(error).__name__}: {error})") from None
+        raise StoreConflict(f"{path}: its receipt is damaged ({one_line(error, 300)})") from None
+    old = _pixels(read_bytes(path), path)
     scope = _scope(path, network, made_with, scope, weights)
     check_recorded(scope, network, path)
     if objective is None and receipt.get("objective") is not None:
         objective = _objective(path, group, receipt["objective"])
     if penalty is None and receipt.get("penalty") is not None:
         penalty = _made_again(path, "penalty", receipt["penalty"])
-    # Rounding may depend on what goes through the network together, so the image gets the same other images in its batch.
-    result = feature_visualization(
-        scope,
-        asked.pop("layer"),
-        None if isinstance(objective, Objective) else group,
-        objective=objective,
-        penalty=penalty,
-        recipe=recipe,
-        **asked,
-    )
+    side = recipe.sides(max(scope.inputs.height, scope.inputs.width))[-1]
+    if old.shape != (side, side, 3):
+        raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {(side, side)}")
+    try:
+        # Rounding may depend on what goes through the network together, so the image gets the same other images in its batch.
+        result = feature_visualization(
+            scope,
+            asked.pop("layer"),
+            None if isinstance(objective, Objective) else group,
+            objective=objective,
+            penalty=penalty,
+            recipe=recipe,
+            **asked,
+        )
+    except ConvscopeError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:  # a number that no transform can use, say
+        raise StoreConflict(f"{path}: what its receipt asks for cannot be made ({one_line(error, 300)})") from None
     made = result.images[row]
     new = to_bytes(made).astype(int) if path.suffix not in LOSSY else _pixels(published_bytes(made, None, path.suffix), path)
-    old = _pixels(read_bytes(path), path)
-    if new.shape != old.shape:
-        raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {new.shape[:2]}")
     gap = np.abs(new - old)
     equal = not gap.any()
     words = "bit-equal" if equal else f"not bit-equal: largest difference {gap.max()}/255, mean {gap.mean():.3g}/255"

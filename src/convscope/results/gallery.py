@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from convscope.errors import StoreConflict
+from convscope.files import check_form
 from convscope.image_files import read_bytes
 from convscope.preprocessing import decode, to_values
 from convscope.receipts import read_receipt, write_png
@@ -25,6 +27,22 @@ SHEET = "sheet.png"
 _FILE = re.compile(r"(?:unit_(\d{4,})|objective)(?:_copy([1-9]\d*))?\.png")
 _MARGIN = 16
 """White pixels around a contact sheet."""
+
+
+class _Receipt(BaseModel):
+    """What is read of a receipt. Numbers that are not finite are text in it."""
+
+    unit: int | None = None
+    copy_: int = Field(0, alias="copy")
+    unit_name: str = ""
+    status: str = ""
+    score: float | Literal["nan", "inf", "-inf"] = "nan"
+    maximized: str = ""
+    parameters: dict[str, Any] = {}
+    network: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    group: list[int | None] = []
+    objective: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,10 @@ class GalleryImage:
             StoreConflict: It carries no receipt, or that of another unit.
         """
         receipt = read_receipt(self.path)
+        try:
+            check_form(receipt, _Receipt)
+        except ValueError as error:
+            raise StoreConflict(f"{self.path}: its receipt is damaged ({error})") from None
         unit, copy = receipt.get("unit"), receipt.get("copy", 0)
         if (unit, copy) != (self.unit, self.copy):
             raise StoreConflict(f"{self.path}: its receipt is that of {image_name(unit, copy) if isinstance(unit, int) else unit}")

@@ -16,8 +16,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from convscope.errors import BadInput, StoreConflict
-from convscope.files import MOST_JSON, check_regular, filesystem, is_local, opened_on, parse_json, read_all
-from convscope.survey.schema import MANIFEST, SCHEMAS, VALUES, VERSION
+from convscope.files import MOST_JSON, check_form, check_regular, filesystem, is_local, opened_on, parse_json, read_all
+from convscope.survey.manifest import SurveyManifest
+from convscope.survey.schema import MANIFEST, NULLABLE, SCHEMAS, VALUES, VERSION
 from convscope.text import one_line
 
 _LONG = """create view "values" as select image, layer, unnest(range(len(maximum)))::integer as channel, unnest(maximum) as maximum,
@@ -68,6 +69,10 @@ class Files:
             raise StoreConflict(f"{self.name}: is no survey, but {what}; convscope scan makes surveys")
         if head.get("schema") != VERSION:
             raise StoreConflict(f"{self.name}: a survey of layout {head.get('schema')}; this convscope reads layout {VERSION}: scan again")
+        try:
+            check_form(head, SurveyManifest)
+        except ValueError as error:
+            raise StoreConflict(f"{self.name}: {MANIFEST} is damaged ({error})") from None
         return head
 
     def table(self, name: str) -> pa.Table:
@@ -78,8 +83,11 @@ class Files:
         """
         try:
             with self._opened(f"{name}.parquet") as file:
-                found = pq.read_table(file)
-            return found.select(SCHEMAS[name].names).cast(SCHEMAS[name])
+                found = pq.read_table(file).select(SCHEMAS[name].names).cast(SCHEMAS[name])
+            empty = [column for column in found.column_names if column not in NULLABLE and found[column].null_count]
+            if empty:
+                raise ValueError(f"column {empty[0]} has missing values")
+            return found
         except FileNotFoundError:
             raise StoreConflict(f"{self.name}: {name}.parquet is missing") from None
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:

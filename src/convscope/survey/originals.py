@@ -15,9 +15,8 @@ from convscope.preprocessing import Preprocessing, to_values
 def preprocessing_of(manifest: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing that a survey's manifest describes."""
     inputs = manifest["inputs"]
-    size = inputs["size"]
-    sides = size if isinstance(size, int) else (int(size[0]), int(size[1]))
-    return Preprocessing(sides, inputs["interpolation"], inputs["crop"], bool(manifest.get("parameters", {}).get("draft", False)))
+    height, width = inputs["size"]
+    return Preprocessing((height, width), inputs["interpolation"], inputs["crop"], bool(manifest.get("parameters", {}).get("draft", False)))
 
 
 def read_original(path: str, preprocessing: Preprocessing) -> np.ndarray:

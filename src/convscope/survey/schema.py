@@ -31,6 +31,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 VERSION = 2
+NULLABLE = frozenset(["label", "split", "domain", "bound"])
+"""Columns whose values may be missing."""
 MANIFEST = "manifest.json"
 VALUES = "values"
 SCHEMAS: dict[str, pa.Schema] = {

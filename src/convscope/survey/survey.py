@@ -101,6 +101,15 @@ class Survey:
 
         plain = ("kind", "channels", "height", "width", "rectified")
         rows = self._files.table("layers").sort_by("position").to_pylist()
+        if [row["layer"] for row in rows] != self.manifest["layers"] or OUTPUT not in self.manifest["layers"]:
+            raise StoreConflict(f"{self.path}: layers.parquet is damaged (its layers are not those of the manifest)")
+        for row in rows:
+            sides = (("y", row["height"], self.preprocessing.height), ("x", row["width"], self.preprocessing.width))
+            if row["channels"] < 1 or not all(_are_fields(row[f"field_{axis}0"], row[f"field_{axis}1"], *ends) for axis, *ends in sides):
+                raise StoreConflict(f"{self.path}: layers.parquet is damaged (layer {row['layer']}: channels, map and receptive fields)")
+        classes = self.manifest["inputs"]["classes"]
+        if classes and len(classes) != (outputs := next(row["channels"] for row in rows if row["layer"] == OUTPUT)):
+            raise StoreConflict(f"{self.path}: {len(classes)} class names in the manifest, but {outputs} outputs in layers.parquet")
         return {
             row["layer"]: SurveyLayer(
                 row["layer"], **{key: row[key] for key in plain}, field_rows=span(row, "y"), field_columns=span(row, "x")
@@ -129,6 +138,8 @@ class Survey:
         ids = self.images["image"].to_numpy()
         if (np.diff(ids) <= 0).any():
             raise StoreConflict(f"{self.path}: images.parquet is damaged (numbers of images do not ascend)")
+        if len(ids) != self.manifest["images"]:
+            raise StoreConflict(f"{self.path}: images.parquet is damaged ({len(ids)} images, {self.manifest['images']} in the manifest)")
         return ids
 
     @cached_property
@@ -139,6 +150,7 @@ class Survey:
     @cached_property
     def truth(self) -> np.ndarray:
         """The label of each image as an index into `labels`, -1 for none, (n)."""
+        self._check_labels("images", self.images)
         indices = {label: index for index, label in enumerate(self.labels)}
         return np.array([indices.get(label, -1) for label in self.images["label"].to_pylist()], np.int64)
 
@@ -291,7 +303,20 @@ class Survey:
     def _rows(self, table: str, layer: str) -> pa.Table:
         if table not in self._tables:
             self._tables[table] = self._files.table(table)
-        return self._tables[table].filter(pc.field("layer") == self.layer(layer).name)
+        known = self.layer(layer)
+        found = self._tables[table].filter(pc.field("layer") == known.name)
+        channels = found["channel"].to_numpy()
+        inside = ((channels >= 0) & (channels < known.channels)).all()
+        if not inside or (table == "channels" and not np.array_equal(channels, np.arange(known.channels))):
+            raise StoreConflict(f"{self.path}: {table}.parquet is damaged (layer {layer} has other channels in layers.parquet)")
+        self._check_labels(table, found)
+        return found
+
+    def _check_labels(self, name: str, table: pa.Table) -> None:
+        """Raises StoreConflict if a table has a label that the manifest has not."""
+        found = set(table["label"].unique().to_pylist()) if "label" in table.column_names else set()
+        if unknown := sorted(found - {None, *self.labels}):
+            raise StoreConflict(f"{self.path}: {name}.parquet is damaged (label {unknown[0]!r} is not in the manifest)")
 
     def _matrix(self, layer: str, columns: Mapping[str, Any]) -> list[np.ndarray]:
         """Columns of `values/` as arrays (n unit), rows in the order of `ids`."""
@@ -330,6 +355,11 @@ def read_survey(path: str | os.PathLike[str]) -> Survey:
     text = os.fspath(path)
     files = open_folder(str(Path(text)) if "://" not in text and "::" not in text else text)
     return Survey(files, files.read_manifest())
+
+
+def _are_fields(first: Sequence[int], end: Sequence[int], count: int, length: int) -> bool:
+    """Whether these are receptive fields of `count` >= 1 positions along an axis of `length` pixels, cut to the image."""
+    return len(first) == len(end) == count >= 1 and all(0 <= low <= high <= length for low, high in zip(first, end, strict=True))
 
 
 def middles(fields: np.ndarray, length: int, share: float) -> np.ndarray:
