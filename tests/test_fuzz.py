@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fuzz_readers
@@ -16,9 +16,7 @@ import fuzz_readers
 def test_readers_raise_nothing_but_their_own_errors(reader: str, inputs: int) -> None:
     outcomes = Counter[str]()
 
-    @settings(
-        max_examples=inputs, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=inputs, derandomize=True, **fuzz_readers.UNHURRIED)
     @given(st.data())
     def run(data: st.DataObject) -> None:
         outcomes[fuzz_readers.attempt(reader, lambda strategy: data.draw(strategy))] += 1

@@ -24,7 +24,6 @@ from convscope.techniques.feature_visualization import ObjectiveLike, at_once, f
 from convscope.text import one_line, printable
 from convscope.zoo.recorded import check_recorded, open_recorded
 
-
 _MOST_STEPS = 100_000
 """More optimization steps than any recipe has: a receipt that asks for more would never end."""
 
