@@ -35,11 +35,11 @@ def draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def small() -> nn.Module:
-    """conv 0, bn 1, relu 2, pool 3, conv 4, relu 5, average 6, flatten 7, linear 8 with 5 outputs."""
+def small(channels: int = 3) -> nn.Module:
+    """Of images of so many channels: conv 0, bn 1, relu 2, pool 3, conv 4, relu 5, average 6, flatten 7, linear 8 with 5 outputs."""
     return seeded(
         lambda: nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1),
+            nn.Conv2d(channels, 6, 3, padding=1),
             nn.BatchNorm2d(6),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),

@@ -87,3 +87,34 @@ UNUSUAL: dict[str, Callable[[], nn.Module]] = {
 }
 """Networks that do what most do not: tokens before images, images that influence each other, draws in evaluation mode, a middle that is
 computed again in the backward pass, a dict whose first entry is not the prediction. The last two compute what `hand_built.small` does."""
+
+
+def fixed_size(side: int = 24) -> nn.Module:
+    """:func:`hand_built.small` without its average: flatten 6, linear 7, so that it takes images of one size alone."""
+
+    def build() -> nn.Module:
+        layers = [module for name, module in hand_built.small().named_children() if name < "6"]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * (side // 2) ** 2, 5))
+
+    return hand_built.seeded(build)
+
+
+class MultiplesOf8(nn.Module):
+    """Adds a map to itself at an eighth of its size, as U-Nets do: both sides must be multiples of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.down, self.relu = nn.Conv2d(3, 6, 3, padding=1), nn.MaxPool2d(8), nn.ReLU()
+        self.up, self.last, self.head = nn.Upsample(scale_factor=8), nn.ReLU(), nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return self.head(self.last(maps + self.up(self.relu(self.down(maps)))).mean((2, 3)))
+
+
+OTHER_INPUTS: dict[str, Callable[[], nn.Module]] = {
+    "fixed_size": fixed_size,
+    "one_channel": lambda: hand_built.small(1),
+    "six_channels": lambda: hand_built.small(6),
+}
+"""Networks of other inputs than images of three channels and any size, with the layers of :func:`hand_built.small`."""

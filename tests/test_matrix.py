@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ import hand_built
 import networks
 import scanned
 import torch_defaults
+from convscope.errors import BadInput
 from convscope.results.base import Result
 from convscope.scope import Inputs, Scope
 
@@ -97,7 +99,9 @@ METHODS = {
 
 
 def scope_on(model: nn.Module) -> Scope:
-    return Scope(model, Inputs(size=SIDE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), precision="float32", name="small")
+    count = next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
+    mean, std = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)) if count == 3 else ((0.4,) * count, 0.25)
+    return Scope(model, Inputs(size=SIDE, mean=mean, std=std), precision="float32", name="small")
 
 
 def random_states() -> tuple[object, ...]:
@@ -213,3 +217,34 @@ class TestTechnique:
         before = scope.forwards
         CALLS[name][0](scope)
         assert scope.forwards - before <= CALLS[name][1]
+
+
+REFUSED = {
+    ("six_channels", "weight_grid"): 'its filters read 6 channels, so they are no RGB images; use mode="channels"',
+    ("six_channels", "top_patches"): "this network takes 6 channels, and image files have three",
+    ("six_channels", "alarm"): "this network takes 6 channels, and image files have three",
+}
+
+
+@pytest.mark.parametrize("network", networks.OTHER_INPUTS)
+@pytest.mark.parametrize("name", CALLS)
+def test_networks_of_other_inputs(name: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network untouched, the same twice, saved, loaded and shown: on images of one size alone, of one channel, of six."""
+    models = [networks.OTHER_INPUTS[network]() for _ in range(2)]
+    count = models[0].get_submodule("0").in_channels
+    monkeypatch.setattr(sys.modules[__name__], "IMAGES", hand_built.draws(4, count, SIDE, SIDE, seed=3))
+    hand_built.unsettle(models[0])
+    before = hand_built.state_of(models[0])
+    if (network, name) in REFUSED:
+        with pytest.raises(BadInput, match=REFUSED[network, name]):
+            CALLS[name][0](scope_on(models[0]))
+        assert hand_built.state_of(models[0]) == before
+        return
+    made, again = (CALLS[name][0](scope_on(model)) for model in models)
+    assert hand_built.state_of(models[0]) == before
+    assert equal(made, again)
+    assert equal(made, cs.load(made.save(tmp_path / name)))
+    assert (tmp_path / name / "figure.png").stat().st_size > 1000
+    for field in made.arrays():
+        if "c" in field.axes and field.kind == "image":
+            assert field.array.shape[field.axes.index("c")] == count

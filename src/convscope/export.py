@@ -47,7 +47,7 @@ class DetectorModule(nn.Module):
 
 
 class DetectorNetwork(nn.Module):
-    """A detector with the network below it: from images (n 3 h w) in [0,1] to scores and alarms.
+    """A detector with the network below it: from images (n c h w) in [0,1] to scores and alarms.
 
     Attributes:
         classes: The classes, in the order of the scores.
@@ -59,11 +59,11 @@ class DetectorNetwork(nn.Module):
     def __init__(self, below: nn.Module, head: DetectorModule, scope: Scope) -> None:
         super().__init__()
         self.below, self.head, self.classes = below, head, head.classes
-        for name, values in (("mean", scope.inputs.mean), ("std", scope.inputs.std)):
-            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32, device="cpu").view(3, 1, 1))
+        for name, values in (("mean", scope.inputs.means), ("std", scope.inputs.stds)):
+            self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32, device="cpu").view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n 3 h w) in [0,1] to scores (n label) and alarms (n label), bool."""
+        """Images (n c h w) in [0,1] to scores (n label) and alarms (n label), bool."""
         return self.head(self.below((images - self.mean) / self.std)["maps"])
 
 
@@ -84,7 +84,7 @@ def detector_module(detector: Detector, method: Literal["maps", "probe"] = "maps
 
 
 def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "probe"] = "maps") -> DetectorNetwork:
-    """A detector with a copy of the network up to its layer: from images (n 3 h w) in [0,1] to scores and alarms.
+    """A detector with a copy of the network up to its layer: from images (n c h w) in [0,1] to scores and alarms.
 
     The network is cut by symbolic tracing. The result is compared with the scope on random images, and refused if it differs.
 
@@ -107,7 +107,7 @@ def detector_network(detector: Detector, scope: Scope, method: Literal["maps", "
         raise BadWeights(f"the detector is for weights {known}, but {scope.name} has {scope.weights_hash}")
     module, _, call = detector.layer.partition(":")
     head, name = DetectorModule(detector, method), module if call in ("", "0") else f"{module}_{call}"  # tracing's name of later calls
-    size = 2, 3, scope.inputs.height, scope.inputs.width
+    size = 2, scope.inputs.channel_count, scope.inputs.height, scope.inputs.width
     images = torch.rand(size, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu")
     expected, _ = head(scope.layers[detector.layer].channels_first(scope.activations(images, detector.layer)[detector.layer]).cpu())
     try:

@@ -1,4 +1,4 @@
-"""Preprocessing of images: encoded bytes to 8-bit RGB, resized and cropped to the network's input. Never loads torch."""
+"""Preprocessing of images: encoded bytes to 8-bit RGB or grey, resized and cropped to the network's input. Never loads torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _STRIP = 2**22
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images become network inputs: resized, cropped, 8-bit RGB. One value for techniques, scans and surveys.
+    """How images become network inputs: resized, cropped, 8-bit RGB or grey. One value for techniques, scans and surveys.
 
     Attributes:
         size: Side of the square input in pixels, or (height, width).
@@ -53,12 +53,14 @@ class Preprocessing:
         crop: Share of the resized image's side that the central crop keeps; None resizes the whole image to `size`.
         draft: Decode JPEGs at a half, a quarter or an eighth of their size where that still covers the input: faster, and pixels differ a
             little.
+        channels: 3, or 1 for grey images. Files have no other number of channels; arrays may, see :meth:`fit_array`.
     """
 
     size: int | tuple[int, int]
     interpolation: str = "bilinear"
     crop: float | None = 1.0
     draft: bool = False
+    channels: int = 3
 
     def __post_init__(self) -> None:
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
@@ -83,11 +85,31 @@ class Preprocessing:
         """Encoded bytes as an 8-bit RGB image, and the (height, width) of the file, upright; see :func:`decode`."""
         return decode(data, name, self._resized() if self.draft else None)
 
+    def check_files(self) -> None:
+        """Raises BadInput if image files are no input of this network, because it takes neither three channels nor one."""
+        if self.channels not in (1, 3):
+            raise BadInput(
+                f"this network takes {self.channels} channels, and image files have three: pass arrays (h w {self.channels}) of uint8, or "
+                f"float arrays or tensors (n {self.channels} h w) in [0,1]"
+            )
+
+    def as_array(self, image: Image.Image) -> np.ndarray:
+        """An 8-bit RGB image as uint8 (h w 3), or (h w 1): its grey values, 0.299 R + 0.587 G + 0.114 B."""
+        self.check_files()
+        return np.asarray(image) if self.channels == 3 else np.asarray(image.convert("L"))[..., None]
+
     def fit(self, image: Image.Image) -> np.ndarray:
-        """An RGB image resized and cropped to the network's input: uint8 (h w 3)."""
+        """An RGB image resized and cropped to the network's input: uint8 (h w 3), or grey (h w 1)."""
+        return self.as_array(self._fitted(image))
+
+    def fit_array(self, array: np.ndarray) -> np.ndarray:
+        """An 8-bit array (h w c) of any channels, each resized and cropped to the network's input: uint8 (h w c)."""
+        return np.stack([np.asarray(self._fitted(Image.fromarray(np.ascontiguousarray(plane)))) for plane in np.moveaxis(array, -1, 0)], -1)
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
         resample, (height, width) = RESAMPLING[self.interpolation], (self.height, self.width)
         if self.crop is None:
-            return np.asarray(image.resize((width, height), resample))
+            return image.resize((width, height), resample)
         least_height, least_width = self._resized()
         if least_height * image.width <= least_width * image.height:  # the width decides
             resized = least_width, max(height, int(least_width * image.height / image.width))
@@ -95,10 +117,10 @@ class Preprocessing:
             resized = max(width, int(least_height * image.width / image.height)), least_height
         image = image.resize(resized, resample)
         top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-        return np.asarray(image.crop((left, top, left + width, top + height)))
+        return image.crop((left, top, left + width, top + height))
 
     def pixels(self, image: bytes | Image.Image, name: str = "") -> np.ndarray:
-        """Encoded bytes or a PIL image as the network is fed it: uint8 (h w 3).
+        """Encoded bytes or a PIL image as the network is fed it: uint8 (h w 3), or grey (h w 1).
 
         Args:
             image: The image, of any size and mode.
@@ -115,7 +137,7 @@ class Preprocessing:
 
 
 def to_values(pixels: np.ndarray | Image.Image) -> np.ndarray:
-    """8-bit RGB (h w 3) as float32 (3 h w) in [0,1]."""
+    """8-bit channels (h w c) as float32 (c h w) in [0,1]."""
     return np.ascontiguousarray(np.moveaxis(np.asarray(pixels, np.float32) / 255, -1, 0))
 
 

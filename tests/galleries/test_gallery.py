@@ -244,7 +244,7 @@ def test_redone_pixels_are_rounded_as_the_written_ones(scope: Scope, tmp_path: P
     receipt = read_receipt(path_of(made, 0))
     write_png(path_of(made, 0), image, receipt | {"recipe": receipt["recipe"] | {"size": 28, "stages": 1}})
     redo_module = importlib.import_module("convscope.galleries.redo")
-    monkeypatch.setattr(redo_module, "feature_visualization", lambda *_, **__: SimpleNamespace(images=image[None]))
+    monkeypatch.setattr(redo_module, "feature_visualization", lambda *_, **__: SimpleNamespace(manifest={}, images=image[None]))
     assert convscope.redo(path_of(made, 0), scope=scope).verdict == "bit-equal"
 
 

@@ -137,7 +137,7 @@ UNUSABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 5)),
         r"layer 2 \(Linear\): RuntimeError: .*mat1",
     ),
-    "other channels": (lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(5, 4, 3)), r"layer 1 \(Conv2d\): RuntimeError"),
+    "other channels": (lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(12, 4, 3)), r"layer 1 \(Conv2d\): RuntimeError"),
     "two inputs": (TwoInputs, "fails: TypeError: .*missing 1 required positional argument: 'mask'"),
     "dict": (FromDict, "fails: "),
     "1d": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3)), r"layer 0 \(Conv1d\): RuntimeError"),

@@ -23,6 +23,7 @@ from convscope.names import OUTPUT, Units
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
 from convscope.receipts import atomic_write, jsonable, png_bytes, published_bytes, published_suffix, read_receipt
+from convscope.results.channels import shown
 from convscope.results.provenance import describe, manifest
 from convscope.scanner.scan import scan
 from convscope.scope import Scope
@@ -376,7 +377,8 @@ class _Work:
                 advance(len(wanted))
                 if not batch:
                     continue
-                maps = self.scope.run(torch.from_numpy(np.stack(list(batch.values()))), name, channels_first=True)[name].cpu().numpy()
+                images = np.stack(list(batch.values()))[:, : self.scope.inputs.channel_count]
+                maps = self.scope.run(torch.from_numpy(images), name, channels_first=True)[name].cpu().numpy()
                 for row, own in zip(batch, maps, strict=True):
                     for rank, unit in enumerate(units[row].tolist()):
                         high = float(own[unit].max())
@@ -388,7 +390,7 @@ class _Work:
         return columns
 
     def _photograph(self, row: int) -> np.ndarray | None:
-        """An image as the network is fed it, (3 h w) in [0,1]; None if its file is gone."""
+        """An image as the network is fed it, (3 h w) in [0,1], grey if it takes one channel; None if its file is gone."""
         try:
             return self.survey.read_image(int(self.survey.ids[row]))
         except BadImage:
@@ -492,7 +494,7 @@ class _Work:
             if not self._is_made(path := paths[place], asked):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 more = {"rank": ranks[index], "side": made.images.shape[-1]}
-                atomic_write(path, published_bytes(made.images[index], receipt(made, index) | more, self.options.suffix))
+                atomic_write(path, published_bytes(shown(made, made.images[index]), receipt(made, index) | more, self.options.suffix))
 
     def _ranks(self, name: str, images: np.ndarray, units: Sequence[int]) -> list[int]:
         """The rank of each image's unit among all of its layer, by standard deviations above the average over the survey; of an output, by

@@ -14,6 +14,7 @@ from convscope.optimize.objective import Objective
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
 from convscope.receipts import jsonable, write_png
+from convscope.results.channels import shown
 from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.gallery import Gallery, GalleryImage, image_name
 from convscope.results.provenance import describe
@@ -88,7 +89,7 @@ def gallery(
             )
             for index, image in enumerate(image for number in group for image in images[number]):
                 if image.path not in finished:
-                    made.append(write_png(image.path, result.images[index], receipt(result, index)))
+                    made.append(write_png(image.path, shown(result, result.images[index]), receipt(result, index)))
             advance(len(group) * copies * steps)
     return Gallery(folder, tuple(image for several in images.values() for image in several), tuple(made))
 

@@ -19,6 +19,8 @@ from convscope.optimize.objectives import from_description
 from convscope.optimize.recipes import Recipe
 from convscope.preprocessing import decode
 from convscope.receipts import LOSSY, published_bytes, read_receipt, to_bytes
+from convscope.results.base import Result
+from convscope.results.channels import shown, shown_size
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import ObjectiveLike, at_once, feature_visualization
 from convscope.text import one_line, printable
@@ -144,8 +146,8 @@ def redo(
     if penalty is None and receipt.get("penalty") is not None:
         penalty = _made_again(path, "penalty", receipt["penalty"])
     side = recipe.sides(max(scope.inputs.height, scope.inputs.width))[-1]
-    if old.shape != (side, side, 3):
-        raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {(side, side)}")
+    if old.shape[:2] != (size := shown_size(Result(manifest=receipt), scope.inputs.channel_count, side, side)):
+        raise BadInput(f"{path}: has {old.shape[:2]} pixels, its receipt makes {size}")
     try:
         # Rounding may depend on what goes through the network together, so the image gets the same other images in its batch.
         result = feature_visualization(
@@ -161,7 +163,7 @@ def redo(
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:  # a number that no transform can use, say
         raise StoreConflict(f"{path}: what its receipt asks for cannot be made ({one_line(error, 300)})") from None
-    made = result.images[row]
+    made = shown(result, result.images[row])
     new = to_bytes(made).astype(int) if path.suffix not in LOSSY else _pixels(published_bytes(made, None, path.suffix), path)
     gap = np.abs(new - old)
     equal = not gap.any()

@@ -1,4 +1,4 @@
-"""Resizing and blurring as OpenCV does them, so that the articles' figures can be made again without OpenCV."""
+"""Resizing and blurring: as OpenCV does them, so that the articles' figures can be made again without it, and antialiased."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from convscope.errors import BadInput
 def cubic(images: Tensor, side: int) -> Tensor:
     """(n c h w) resized to (n c side side), bicubic with a = -0.75 and no antialiasing: equals cv2.INTER_CUBIC up to 3e-5."""
     return F.interpolate(images, size=(side, side), mode="bicubic", align_corners=False, antialias=False)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(n c h w) at another (height, width), bilinear and antialiased, differentiable; `images` itself where the size is its own."""
+    if size == (images.shape[-2], images.shape[-1]):
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def box_blur(images: Tensor, width: int) -> Tensor:

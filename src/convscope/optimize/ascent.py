@@ -60,7 +60,7 @@ class Optimized:
     """Finished images.
 
     Attributes:
-        images: (n 3 h w), clipped to [0,1], on the CPU.
+        images: (n c h w), clipped to [0,1], on the CPU.
         history: The objective at every step, (n steps).
         followed: The part of it that was followed, e.g. without penalties, at every step, (n steps).
     """

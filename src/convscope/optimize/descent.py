@@ -40,7 +40,7 @@ class Minimized:
     """What came of a minimization.
 
     Attributes:
-        images: The last images (n 3 h w), not clipped unless they are denoised, on the network's device.
+        images: The last images (n c h w), not clipped unless they are denoised, on the network's device.
         history: See :data:`History`.
     """
 
@@ -78,7 +78,7 @@ def minimize(
         count: How many images.
         loss: What is minimized.
         seed: Seed of the start noise, the same for all images.
-        content: The images that a recipe with start "content" begins at, (n 3 h w).
+        content: The images that a recipe with start "content" begins at, (n c h w).
         title: Title of the progress bar.
     """
     more = recipe.jitter - 1

@@ -81,7 +81,7 @@ class Objective:
 
     Attributes:
         layers: The layers whose values it reads.
-        score: (values {layer: (n c ...)}, images (n 3 h w)) -> (n,). Values come with their units on axis 1.
+        score: (values {layer: (n c ...)}, images (n c h w)) -> (n,). Values come with their units on axis 1.
         units: Of layers that it does not read as a whole, the units that it reads by :meth:`Values.chosen`.
         name: Its name in manifests; by default that of the score function. A lambda has none.
         parameters: What it was made with; numbers, text, vectors, objectives and lists of them.
@@ -101,13 +101,13 @@ class Objective:
             object.__setattr__(self, "name", own)
 
     def __call__(self, scope: Scope, images: Tensor) -> Tensor:
-        """(n,) scores of images (n 3 h w), differentiable."""
+        """(n,) scores of images (n c h w), differentiable."""
         return self.score(self.read(scope, images), images)
 
     def read(self, scope: Scope, images: Tensor) -> Values:
-        """The layer values that it needs, from one pass."""
+        """The layer values that it needs, from one pass; images of a size that the network does not take are resized for it."""
         units = {layer: sorted(asked) for layer, asked in self.units.items()}
-        values = scope.run(images, sorted(self.layers), units=units, channels_first=True, widen=False) if self.layers else {}
+        values = scope.run(images, sorted(self.layers), units=units, channels_first=True, widen=False, resize=True) if self.layers else {}
         return Values(values, units)
 
     def __add__(self, other: Objective | float) -> Objective:

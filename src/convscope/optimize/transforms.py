@@ -96,6 +96,6 @@ class RandomAffine:
 
 
 def warp(images: Tensor, matrices: Tensor, side: int) -> Tensor:
-    """Images (n 3 h w) sampled through affine matrices (n 2 3): (n 3 side side), bilinear, 0.5 grey outside. Differentiable."""
-    grid = F.affine_grid(matrices.to(images), [len(images), 3, side, side], align_corners=False)
+    """Images (n c h w) sampled through affine matrices (n 2 3): (n c side side), bilinear, 0.5 grey outside. Differentiable."""
+    grid = F.affine_grid(matrices.to(images), [len(images), images.shape[1], side, side], align_corners=False)
     return F.grid_sample(images - 0.5, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + 0.5

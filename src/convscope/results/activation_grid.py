@@ -11,7 +11,7 @@ from convscope.errors import BadInput
 from convscope.render.colors import colorize
 from convscope.render.mosaic import mosaic_size
 from convscope.render.panels import Group, Heat, Image, Mosaic, Panel, Signed, Table, View, finite_range, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 _TILE, _SMALLEST_TILE, _STRIP_TILE = 84, 34, 168
@@ -31,7 +31,7 @@ class ActivationGrid(ImageResult):
     """The feature maps of one or several layers.
 
     Attributes:
-        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        images: The images as the network was fed them, (n c h w) in [0,1].
         chosen: The unit of each layer that the strip shows, (n layer); -1 for layers off the path that is followed.
         dead: How many units of each layer are nowhere above zero on an image, (n layer).
         places: Of a path: the position y, x of each layer's unit on it, (path layer 2); -1 off the path. As many paths as images, or none.
@@ -47,7 +47,7 @@ class ActivationGrid(ImageResult):
         columns: Units in a row of the grid.
     """
 
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     chosen: Array = axes("n layer")
     dead: Array = axes("n layer")
     places: Array = axes("path layer yx")
@@ -139,6 +139,7 @@ def _view(result: ActivationGrid, indices: list[int], *, strip: bool = True, tog
         " weight * activation over the kernel window."
         if strip and result.followed
         else "",
+        channels.note(result, result.images.shape[1]) if strip else "",
         f"Shown: the first {shown} of {len(result.images)} images." if shown < len(result.images) else "",
     )
     layers = f"layer {result.layers[indices[0]]}" if len(indices) == 1 else f"{len(indices)} layers"
@@ -173,7 +174,7 @@ def _dead(maps: np.ndarray) -> list[int]:
 
 def _strip(result: ActivationGrid, image: int) -> Panel:
     """The image and the chosen unit's map of each layer, all at one size."""
-    pixels = result.images[image]
+    pixels = channels.shown(result, result.images[image])
     height, width = pixels.shape[1:]
     zoom = _STRIP_TILE / max(height, width)
     size = max(round(height * zoom), 1), max(round(width * zoom), 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Group, Image, Interval, Intervals, Panel, Signed, Table, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 from convscope.results.detector import METHODS, NAMES
 
@@ -25,7 +25,7 @@ class Alarm(ImageResult):
         thresholds: The detector's, (method label).
         spread: Standard deviation of the scores of its validation images, (method label).
         evidence: What each position adds to the score, by maps and probe, (linear n label y x); the score is the mean over positions.
-        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        images: The images as the network was fed them, (n c h w) in [0,1].
         names: Names of the images.
         classes: The classes that alarms are for.
         layer: The layer's name.
@@ -37,7 +37,7 @@ class Alarm(ImageResult):
     thresholds: Array = axes("method label", unit="score")
     spread: Array = axes("method label", unit="score")
     evidence: Array = axes("linear n label y x", "signed", unit="score")
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     names: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     layer: str = ""
@@ -65,6 +65,7 @@ class Alarm(ImageResult):
             f"Over the image: what each position adds to the score by the {NAMES[linear]}, less the threshold; its mean over positions is",
             "score - threshold, so red argues for the alarm and blue against it.",
             "Thresholds are those of the detector, chosen on its validation images.",
+            channels.note(self, self.images.shape[1]),
             f"Shown: the first {shown} of {len(self.names)} images." if shown < len(self.names) else "",
         )
         subtitle = words.subtitle(self, f"decided by the {NAMES[METHODS[self.method]]}")
@@ -81,11 +82,12 @@ class Alarm(ImageResult):
         above = self.evidence[row] - self.thresholds[METHODS.index(_WITH_EVIDENCE[row])][:, None, None]
         tiles: list[Image] = []
         for image in range(shown):
-            tiles.append(Image(self.images[image], self.names[image]))
+            pixels = channels.backdrop(self, self.images[image])
+            tiles.append(Image(pixels, self.names[image]))
             for column in range(len(self.classes)):
                 heat = Signed(above[image, column], unit="evidence less threshold")
                 marked = f"alarm: {self.classes[column]}" if self.alarms[self.method, image, column] else None
-                tiles.append(Image(self.images[image], self._said(image, column), self._against(image, column), marked, heat))
+                tiles.append(Image(pixels, self._said(image, column), self._against(image, column), marked, heat))
         return tiles
 
 

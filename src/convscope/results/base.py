@@ -27,7 +27,7 @@ Shown = TypeVar("Shown", str, bytes)
 _MOST_SKIPPED = 5
 
 Kind = Literal["image", "heat", "signed", "series", "values", "boxes"]
-"""How to display an array: RGB images in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers, pixel boxes
+"""How to display an array: images (c h w) in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers, pixel boxes
 (y0 x0 y1 x1, end exclusive)."""
 
 
@@ -51,7 +51,7 @@ def axes(names: str, kind: Kind = "values", *, unit: str = "") -> Any:
     """Declares an array field of a result.
 
     Args:
-        names: The axes in order, separated by spaces, e.g. ``"unit rgb h w"``. Fields that share a name share its length, except
+        names: The axes in order, separated by spaces, e.g. ``"unit c h w"``. Fields that share a name share its length, except
             for the spatial names ``h w y x``, which may differ from field to field.
         kind: How to display the array.
         unit: The physical unit of the values, printed on colour bars and axes.

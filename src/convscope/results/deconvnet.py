@@ -11,7 +11,7 @@ from PIL import ImageDraw
 from convscope.render import colors, fonts
 from convscope.render.contact_sheet import to_bytes
 from convscope.render.panels import Group, Image, Panel, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 NOTE = "Feature illustration, not class evidence."
@@ -29,13 +29,13 @@ class Deconvnet(ImageResult):
     """A projection per image and unit. It illustrates what a unit responded to; it is no evidence for a class.
 
     Attributes:
-        projection: The signed projections, (n unit rgb h w), per value that the network is fed: as it leaves the first layer, before the
+        projection: The signed projections, (n unit c h w), per value that the network is fed: as it leaves the first layer, before the
             normalization of the image; divided by ``Inputs.std``, per pixel value.
         values: The activation A[unit, y, x] that is projected, (n unit).
         positions: Its position on the layer's map: y, x, (n unit 2).
         boxes: The pixels that it can depend on: y0 x0 y1 x1, end exclusive, clipped to the image, (n unit 4). Outside, the
             projection is zero.
-        images: The input images, (n rgb h w) in [0,1].
+        images: The input images, (n c h w) in [0,1].
         layer: The layer's name.
         units: Unit numbers.
         unit_names: Class names on the output layer, "" elsewhere.
@@ -43,11 +43,11 @@ class Deconvnet(ImageResult):
         rule: "deconvnet", "guided" or "gradient".
     """
 
-    projection: Array = axes("n unit rgb h w", "signed", unit="projected activation")
+    projection: Array = axes("n unit c h w", "signed", unit="projected activation")
     values: Array = axes("n unit", unit="activation")
     positions: Array = axes("n unit yx")
     boxes: Array = axes("n unit edge", "boxes", unit="pixels")
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     layer: str = ""
     units: tuple[int, ...] = ()
     unit_names: tuple[str, ...] = ()
@@ -76,6 +76,7 @@ class Deconvnet(ImageResult):
         note = words.note(
             f"{NOTE} Each tile: left the projection, right the image inside the unit's receptive field. Grey is zero; {SCALE}.",
             "Below a tile: the activation, its (y, x) on the map, and that scale.",
+            channels.note(self, self.images.shape[1]),
             f"Shown are {across * down} of {count * units} tiles." if count * units > across * down else "",
         )
         subtitle = words.subtitle(self, f"rule {self.rule}")
@@ -102,7 +103,7 @@ def _pair(result: Deconvnet, image: int, unit: int) -> Image:
     y0, x0, y1, x1 = (int(edge) for edge in result.boxes[image, unit])
     inside = result.projection[image, unit, :, y0:y1, x0:x1]
     tile, reach = on_grey(inside)
-    tiles = tile, result.images[image, :, y0:y1, x0:x1]
+    tiles = [channels.shown(result, one) for one in (tile, result.images[image, :, y0:y1, x0:x1])]
     widest = int((result.boxes[..., 2:] - result.boxes[..., :2]).max(initial=1))
     zoom = -(-_SIDE // (2 * widest))  # small fields in whole steps, so that a pixel stays a square
     large = [tile.repeat(zoom, 1).repeat(zoom, 2) for tile in tiles]
@@ -126,7 +127,7 @@ def _overview(result: Deconvnet, image: int, units: int) -> Image | None:
         return None
     scale = _OVERVIEW / max(height, width)
     size = round(width * scale), round(height * scale)
-    sheet = Pillow.fromarray(to_bytes(result.images[image])).resize(size, Pillow.Resampling.LANCZOS)
+    sheet = Pillow.fromarray(to_bytes(channels.backdrop(result, result.images[image]))).resize(size, Pillow.Resampling.LANCZOS)
     draw = ImageDraw.Draw(sheet)
     tagged: dict[tuple[int, int], list[int]] = {}
     for unit in active:

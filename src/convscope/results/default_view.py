@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convscope.render.panels import Bars, Group, Heat, Image, Panel, Signed, Table, View, number, shared_range
-from convscope.results import words
+from convscope.results import channels, words
 
 if TYPE_CHECKING:
     from convscope.results.base import ArrayField, Result
@@ -25,7 +25,7 @@ def default_view(result: Result) -> View:
     for field in result.arrays():
         if field.array.size == 0:
             notes.append(f"{field.name} is empty: shape {field.array.shape}.")
-        elif field.kind == "image" and field.array.ndim >= 3 and field.axes[-3] == "rgb":
+        elif _is_image(field):
             panels.append(_images(result, field, notes))
         elif field.kind in ("heat", "signed") and field.array.ndim >= 2:
             panels.append(_maps(result, field, notes))
@@ -54,7 +54,7 @@ def _columns(field: ArrayField, inner: int) -> int | None:
 
 
 def _images(result: Result, field: ArrayField, notes: list[str]) -> Panel:
-    tiles = tuple(Image(field.array[index], name) for index, name in _leading(result, field, 3, notes))
+    tiles = tuple(Image(channels.shown(result, field.array[index]), name) for index, name in _leading(result, field, 3, notes))
     return Group(tiles, _columns(field, 3), field.name)
 
 
@@ -98,9 +98,13 @@ def _tables(result: Result) -> Iterator[Panel]:
         yield Table(("field", "value"), tuple(extras))
 
 
+def _is_image(field: ArrayField) -> bool:
+    return field.kind == "image" and field.array.ndim >= 3 and field.axes[-3] in ("c", "rgb")
+
+
 def _drawn(field: ArrayField) -> bool:
     if field.kind == "image":
-        return field.array.ndim >= 3 and field.axes[-3] == "rgb"
+        return _is_image(field)
     return (field.kind in ("heat", "signed") and field.array.ndim >= 2) or (field.kind == "series" and field.array.ndim >= 1)
 
 

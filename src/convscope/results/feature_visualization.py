@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convscope.render.panels import Image, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, Result, axes
 
 _SPELLED = 12
@@ -20,7 +20,7 @@ class FeatureVisualization(Result):
     """An image per unit and copy, unit by unit.
 
     Attributes:
-        images: The images, (image rgb h w) in [0,1].
+        images: The images, (image c h w) in [0,1].
         scores: The objective (by default the mean over the unit's map) at the final image, without penalties, in float32, (image).
         before_relu: Mean over the unit's map before the ReLU, (image): the ReLU's input where the layer is a ReLU, else the value itself;
             NaN where the objective is not of one unit.
@@ -35,7 +35,7 @@ class FeatureVisualization(Result):
         reasons: Why, where the status is not "converged".
     """
 
-    images: Array = axes("image rgb h w", "image")
+    images: Array = axes("image c h w", "image")
     scores: Array = axes("image", unit="activation")
     before_relu: Array = axes("image", unit="activation")
     after_relu: Array = axes("image", unit="activation")
@@ -76,7 +76,12 @@ class FeatureVisualization(Result):
             f"{len(stuck)} stuck{listed}: not optimized, the image means nothing" if stuck else "",
         ]
         score = "the objective" if self.manifest.get("objective") else "the mean of the unit's map"
-        note = f"Number below a tile: {score} at the final image. {'; '.join(filter(None, counts))}."
+        seen_at: list[int] = self.manifest.get("seen_at", [])
+        note = words.note(
+            f"Number below a tile: {score} at the final image. {'; '.join(filter(None, counts))}.",
+            f"The network takes no images of this size: it saw them at {'x'.join(map(str, seen_at))} px." if seen_at else "",
+            channels.note(self, self.images.shape[1]),
+        )
         return View(words.title(self), tiles, columns=None, subtitle=words.subtitle(self), note=note)
 
 
@@ -91,4 +96,4 @@ def _tile(result: FeatureVisualization, row: int) -> Image:
     status, reason = result.status[row], result.reasons[row]
     caption = number(result.scores[row]) + (" · rescued" if status == "rescued" else "")
     marked = (f"stuck: {reason}" if reason else "stuck") if status == "stuck" else None
-    return Image(result.images[row], _title(result, row), caption, marked)
+    return Image(channels.shown(result, result.images[row]), _title(result, row), caption, marked)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Group, Heat, Image, Panel, Signed, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 from convscope.results.map_overlay import enlarged
 
@@ -20,7 +20,7 @@ class GradCam(ImageResult):
 
     Attributes:
         map: The map of each image at the layer's own size, (n y x).
-        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        images: The images as the network was fed them, (n c h w) in [0,1].
         probability: The probability of the class, (n).
         drop: Occlusion sensitivity of the same class, (shown h w); none if it was not asked for.
         targets: The class of each image.
@@ -31,7 +31,7 @@ class GradCam(ImageResult):
     """
 
     map: Array = axes("n y x", "heat", unit="weighted activation")
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     probability: Array = axes("n")
     drop: Array = axes("shown h w", "signed", unit="drop of the probability")
     targets: tuple[int, ...] = ()
@@ -84,12 +84,13 @@ class GradCam(ImageResult):
             "Occlusion measures what the probability loses where a patch hides the image; agreement is Spearman's over pixels."
             if len(self.drop)
             else "It is a local linear estimate: occlusion measures what really happens when parts are hidden.",
+            channels.note(self, self.images.shape[1]),
             f"Shown: the first {shown} of {len(self.map)} images." if shown < len(self.map) else "",
         )
         return View("Grad-CAM", rows, width, subtitle=words.subtitle(self), note=self.with_skipped(note))
 
     def _row(self, index: int) -> tuple[Panel, ...]:
-        pixels, heat = self.images[index], Heat if self.relu else Signed
+        pixels, heat = channels.backdrop(self, self.images[index]), Heat if self.relu else Signed
         over = heat(self.map[index], unit="weighted activation")
         caption = f"up to {number(self.map[index].max())}"
         tiles = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 _MOST, _ACROSS, _SIDE, _MOST_ROWS = 120, 9, 176, 24
@@ -18,8 +18,8 @@ class Inversion(ImageResult):
     """An image for every given image and edit of its code; of several layers, for every edit at the first, then at the second, ...
 
     Attributes:
-        images: The optimized images, (n edit rgb h w) in [0,1].
-        originals: The images whose codes were taken, (n rgb h w).
+        images: The optimized images, (n edit c h w) in [0,1].
+        originals: The images whose codes were taken, (n c h w).
         error: ||phi(x) - psi||^2 / ||psi||^2 of the image as shown, in float32, mean over the layers of its code, (n edit).
         layer_errors: The same, for each layer of its code, (n edit layer).
         losses: The terms of the loss at the end, as they were weighted, (n edit part).
@@ -31,8 +31,8 @@ class Inversion(ImageResult):
         parts: Names of the terms of the loss: "code" and, where there is one, "prior".
     """
 
-    images: Array = axes("n edit rgb h w", "image")
-    originals: Array = axes("n rgb h w", "image")
+    images: Array = axes("n edit c h w", "image")
+    originals: Array = axes("n c h w", "image")
     error: Array = axes("n edit")
     layer_errors: Array = axes("n edit layer")
     losses: Array = axes("n edit part")
@@ -72,6 +72,7 @@ class Inversion(ImageResult):
         joint = "jointly" if len(self.layers) > 1 == len(codes) else ""
         note = words.note(
             "Error: ||phi(x) - psi||^2 / ||psi||^2 of the image as shown, psi the target code; 0: reached, 1: no better than a zero code.",
+            channels.note(self, self.images.shape[2]),
             f"Shown: the first {shown} of {count} images." if shown < count else "",
         )
         subtitle = words.subtitle(self, layers, joint, *words.optimized(self, self.images))
@@ -86,10 +87,11 @@ def _targets(result: Inversion) -> list[str]:
 
 def _row(result: Inversion, row: int, code: tuple[str, ...]) -> list[Image]:
     several = len(set(result.codes)) > 1
-    tiles = [Image(result.originals[row], str(result.names[row]), ", ".join(code) if several else "the image")]
+    tiles = [Image(channels.shown(result, result.originals[row]), str(result.names[row]), ", ".join(code) if several else "the image")]
     for column, edit in enumerate(result.edits):
         if result.codes[column] == code:
-            tiles.append(Image(result.images[row, column], str(edit), f"error {number(result.error[row, column])}"))
+            pixels = channels.shown(result, result.images[row, column])
+            tiles.append(Image(pixels, str(edit), f"error {number(result.error[row, column])}"))
     return tiles
 
 

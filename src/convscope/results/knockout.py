@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Counts, Group, Image, Interval, Intervals, Panel, Signed, Table, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 _SHOWN, _CLASSES, _SIDE, _MOST_ROWS, _MOST_TRUTHS, _LISTED, _IN_SUMMARY = 12, 5, 200, 40, 12, 8, 24
@@ -43,7 +43,7 @@ class Knockout(ImageResult):
         drop: Accuracy lost by a group's silence, with its interval, (group class 3): value, low, high.
         control_drop: The same for random units, (group class 3).
         excess: What a group's silence loses beyond random units, with its paired interval, (group class 3).
-        images: The first images, (shown rgb h w) in [0,1].
+        images: The first images, (shown c h w) in [0,1].
         layer: The layer's name.
         groups: A name for each group.
         units: The units of each group.
@@ -73,7 +73,7 @@ class Knockout(ImageResult):
     drop: Array = axes("group class end")
     control_drop: Array = axes("group class end")
     excess: Array = axes("group class end")
-    images: Array = axes("shown rgb h w", "image")
+    images: Array = axes("shown c h w", "image")
     layer: str = ""
     groups: tuple[str, ...] = ()
     units: tuple[tuple[int, ...], ...] = ()
@@ -131,6 +131,7 @@ class Knockout(ImageResult):
             f"Mean over {draws} draws." if draws > 1 else "",
             chance,
             *self.notices,
+            "" if self.labelled else channels.note(self, self.images.shape[1]),
         )
         return View("Knock-out", panels, subtitle=words.subtitle(self, _silenced(self)), note=self.with_skipped(note))
 
@@ -184,7 +185,7 @@ def _image_panels(result: Knockout) -> tuple[Panel, ...]:
     panels: list[Panel] = []
     for image in range(len(result.images)):
         charts = [_probabilities(result, group, image) for group in range(len(result.groups))]
-        picture = Group((Image(result.images[image], result.names[image]),), side=_SIDE)
+        picture = Group((Image(channels.shown(result, result.images[image]), result.names[image]),), side=_SIDE)
         panels.append(Group((picture, *charts), 2 if len(charts) == 1 else None))
     return tuple(panels)
 

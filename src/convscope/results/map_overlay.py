@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 _MOST_TILES, _ROW, _ACROSS, _SIDE, _LARGE = 400, 12, 8, 150, 300
@@ -26,7 +26,7 @@ class MapOverlay(ImageResult):
     """Feature maps and the images they belong to.
 
     Attributes:
-        images: The images as the network was fed them, (n rgb h w) in [0,1].
+        images: The images as the network was fed them, (n c h w) in [0,1].
         units: The units shown of each image, (n map): the strongest first, or as they were asked for.
         maps: Their maps at the layer's own size, (n map y x).
         values: Mean, sum or maximum of each map, (n map).
@@ -42,7 +42,7 @@ class MapOverlay(ImageResult):
         chosen: Whether the units were asked for (and are the same for all images).
     """
 
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     units: Array = axes("n map")
     maps: Array = axes("n map y x", "heat", unit="activation")
     values: Array = axes("n map", unit="activation")
@@ -65,7 +65,7 @@ class MapOverlay(ImageResult):
         return np.maximum(np.divide(maps, full, out=np.zeros_like(maps), where=full > 0), 0)
 
     def masked(self, image: int = 0) -> np.ndarray:
-        """The image times each mask, clip(image * mask, 0, 1): (map rgb h w)."""
+        """The image times each mask, clip(image * mask, 0, 1): (map c h w)."""
         return np.clip(self.images[image][None] * self.masks(image)[:, None], 0, 1)
 
     def summary(self) -> str:
@@ -94,6 +94,7 @@ class MapOverlay(ImageResult):
             f"{order}. Tiles: {style}; full at {_FULL[self.scale]}. Maps are enlarged bilinearly. Red band: dead on this image.",
             rank,
             frames,
+            channels.note(self, self.images.shape[1]),
             f"Shown: the first {shown} of {count} images." if shown < count else "",
         )
         height, width = self.maps.shape[2:]
@@ -125,7 +126,14 @@ def _one_by_one(result: MapOverlay, shown: int) -> tuple[Panel, ...]:
     """A sheet per image: the image, then its maps."""
     columns = _columns(result.units.shape[1])
     return tuple(
-        Group((Group((Image(result.images[image], "the image"),), side=_LARGE), Group(_tiles(result, image), columns, side=_SIDE)), 2, name)
+        Group(
+            (
+                Group((Image(channels.shown(result, result.images[image]), "the image"),), side=_LARGE),
+                Group(_tiles(result, image), columns, side=_SIDE),
+            ),
+            2,
+            name,
+        )
         for image, name in enumerate(result.names[:shown])
     )
 
@@ -134,7 +142,7 @@ def _side_by_side(result: MapOverlay, shown: int) -> Panel:
     """Each image followed by its few maps."""
     tiles: list[Image] = []
     for image in range(shown):
-        tiles += [Image(result.images[image], result.names[image]), *_tiles(result, image)]
+        tiles += [Image(channels.backdrop(result, result.images[image]), result.names[image]), *_tiles(result, image)]
     own = result.units.shape[1] + 1
     return Group(tuple(tiles), own * max(min(_ACROSS // own, shown), 1), side=_SIDE)
 
@@ -144,7 +152,7 @@ def _columns(tiles: int) -> int:
 
 
 def _tiles(result: MapOverlay, image: int) -> tuple[Image, ...]:
-    pixels = result.images[image]
+    pixels = channels.backdrop(result, result.images[image])
     masked = np.clip(pixels * np.sqrt(result.masks(image))[:, None], 0, 1) if result.style == "mask" else None  # else nearly black
     tiles: list[Image] = []
     for index, (unit, values) in enumerate(zip(result.units[image], result.maps[image], strict=True)):

@@ -11,7 +11,7 @@ from PIL import ImageColor
 from convscope.names import OUTPUT
 from convscope.render import colors
 from convscope.render.panels import Group, Heat, Image, Panel, Signed, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 _SIDE, _MOST, _NAMED = 300, 24, 6
@@ -28,7 +28,7 @@ class Occlusion(ImageResult):
         drop: How much is lost where a pixel is hidden: base - score, the mean over the patches that cover it, (n h w); NaN where none does.
         label: Most probable class with the patch at each position, as `map`; -1 on layers other than the output.
         boxes: Where the patches are, (y x edge): y0 x0 y1 x1, end exclusive; axes as `map`, the same for every image.
-        images: The images, (n rgb h w) in [0,1].
+        images: The images, (n c h w) in [0,1].
         targets: The class or unit whose score is measured, for each image.
         names: Names of the images.
         target_names: Names of the targets.
@@ -45,7 +45,7 @@ class Occlusion(ImageResult):
     drop: Array = axes("n h w", "signed", unit="drop of the score")
     label: Array = axes("n y x")
     boxes: Array = axes("y x edge", "boxes", unit="pixels")
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     targets: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
@@ -83,6 +83,7 @@ class Occlusion(ImageResult):
             "Drop: how much of the score is lost where a pixel is hidden, the mean over the patches that cover it; negative (blue) where",
             "hiding it helps. Frame: the patch with the largest drop. Where patches overlap, each is drawn to the middle of the overlap.",
             "The scale of probabilities ends at that of the image as it is." if self.score == "probability" else "",
+            channels.note(self, self.images.shape[1]),
             f"Shown: the first {shown} of {len(self.base)} images." if shown < len(self.base) else "",
         )
         subtitle = words.subtitle(self, ", ".join(filter(None, how)), exact)
@@ -104,7 +105,12 @@ def _worst(result: Occlusion, index: int) -> tuple[tuple[int, int, int, int], fl
 
 def _row(result: Occlusion, index: int) -> Group:
     """The panels of an image, all of one size and in register with it."""
-    pixels, scores, drop, unit = result.images[index], result.map[index], result.drop[index], _UNITS[result.score]
+    pixels, scores, drop, unit = (
+        channels.backdrop(result, result.images[index]),
+        result.map[index],
+        result.drop[index],
+        _UNITS[result.score],
+    )
     title = f"{result.names[index]}: {unit} of {_target(result, index)} {number(result.base[index])}"
     if not scores.size:
         return Group((Image(pixels, "", "", "no position fits"),), title=title)

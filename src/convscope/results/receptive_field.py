@@ -8,7 +8,7 @@ import numpy as np
 
 from convscope.errors import BadInput
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, Result, axes
 
 _GREY, _MOST = 0.75, 400
@@ -29,7 +29,7 @@ class ReceptiveField(Result):
         columns: The same for columns, (x 4).
         effective: Gradient energy of the asked layer's middle unit with respect to the image, all colours together, divided by its
             maximum, (h w); empty for several layers.
-        image: The image it is drawn on, (rgb h w) in [0,1].
+        image: The image it is drawn on, (c h w) in [0,1].
         layers: Names of the layers.
         height, width: Size of the image in pixels.
         share: Share of the image's pixels whose energy is above 4.55 % of the peak (two standard deviations, if it were Gaussian).
@@ -42,7 +42,7 @@ class ReceptiveField(Result):
     rows: Array = axes("y span", unit="pixels")
     columns: Array = axes("x span", unit="pixels")
     effective: Array = axes("h w", "heat", unit="gradient energy / maximum")
-    image: Array = axes("rgb h w", "image")
+    image: Array = axes("c h w", "image")
     layers: tuple[str, ...] = ()
     height: int = 0
     width: int = 0
@@ -101,7 +101,7 @@ def _fields(result: ReceptiveField) -> Group:
     """The middle unit's field as a box on the image, and the effective field inside that box."""
     y, x = len(result.rows) // 2, len(result.columns) // 2
     y0, x0, y1, x1 = result.box(y, x)
-    pixels = result.image if result.image.size else np.full((3, result.height, result.width), _GREY)
+    pixels = channels.backdrop(result, result.image) if result.image.size else np.full((3, result.height, result.width), _GREY)
     where = f"unit at ({y}, {x}): pixels y {y0} to {y1 - 1}, x {x0} to {x1 - 1}"
     box = Image(pixels, "receptive field", where, boxes=((y0, x0, y1, x1),))
     share = f"{100 * result.share:.1f} % of the image above 4.55 % of the peak"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 from convscope.results.style_transfer import STATISTICS
 
@@ -25,7 +25,7 @@ class StyleSimilarity(ImageResult):
         auc: Probability that a pair of one group is more alike than a pair of different groups, ties counting half, (statistic); NaN where
             no groups are given.
         layer_auc: The same, layer by layer, (statistic layer).
-        images: The images, small, for showing, (n rgb h w).
+        images: The images, small, for showing, (n c h w).
         statistics: Names along the statistic axis: "sums", "gram", "mean-std".
         layers: The layers' names.
         names: Names of the images.
@@ -36,7 +36,7 @@ class StyleSimilarity(ImageResult):
     layer_distance: Array = axes("statistic layer n other", unit="normalized distance")
     auc: Array = axes("statistic")
     layer_auc: Array = axes("statistic layer")
-    images: Array = axes("n rgb h w", "image")
+    images: Array = axes("n c h w", "image")
     statistics: tuple[str, ...] = STATISTICS
     layers: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -71,6 +71,7 @@ class StyleSimilarity(ImageResult):
             panels.append(_groups(self))
         note = words.note(
             "Similarity: 1 - the mean over the layers of ||a - b|| / (||a|| + ||b||) of each statistic per position; 1 is the same style.",
+            channels.note(self, self.images.shape[1]),
             f"Shown: the first {_MOST_TILES} of {count} images; the matrices hold all." if count > _MOST_TILES else "",
         )
         subtitle = words.subtitle(self, f"layers {', '.join(self.layers)}")
@@ -81,7 +82,8 @@ def _tiles(result: StyleSimilarity) -> Group:
     count = len(result.names)
     groups = result.groups or ("",) * count
     tiles = tuple(
-        Image(result.images[index], f"{index} {result.names[index]}", str(groups[index])) for index in range(min(count, _MOST_TILES))
+        Image(channels.shown(result, result.images[index]), f"{index} {result.names[index]}", str(groups[index]))
+        for index in range(min(count, _MOST_TILES))
     )
     return Group(tiles, min(count, _ACROSS), side=_TILE)
 

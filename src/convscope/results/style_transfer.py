@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 
 STATISTICS = ("sums", "gram", "mean-std")
@@ -23,9 +23,9 @@ class StyleTransfer(ImageResult):
     """An image for every content, style and statistic that was minimized.
 
     Attributes:
-        images: The optimized images, (content style by rgb h w) in [0,1].
-        contents: The content images, (content rgb h w).
-        styles: The style images, cropped and resized to the contents' size for showing, (style rgb h w).
+        images: The optimized images, (content style by c h w) in [0,1].
+        contents: The content images, (content c h w).
+        styles: The style images, cropped and resized to the contents' size for showing, (style c h w).
         style_losses: Loss at the end by every statistic, whichever was minimized, (content style by statistic layer), not weighted.
         style_losses_before: The same of the content image itself, (content style statistic layer); at least a millionth of that of maps
             that are zero, for contents that have the style already.
@@ -39,9 +39,9 @@ class StyleTransfer(ImageResult):
         content_names, style_names: Names of the images.
     """
 
-    images: Array = axes("content style by rgb h w", "image")
-    contents: Array = axes("content rgb h w", "image")
-    styles: Array = axes("style rgb h w", "image")
+    images: Array = axes("content style by c h w", "image")
+    contents: Array = axes("content c h w", "image")
+    styles: Array = axes("style c h w", "image")
     style_losses: Array = axes("content style by statistic layer")
     style_losses_before: Array = axes("content style statistic layer")
     content_errors: Array = axes("content style by")
@@ -75,7 +75,8 @@ class StyleTransfer(ImageResult):
 
     def view(self) -> View:
         """The contents, then a row per style: the style, and what each content became by each statistic; then a table."""
-        contents = tuple(Image(pixels, str(name), "content") for pixels, name in zip(self.contents, self.content_names, strict=True))
+        named = zip(self.contents, self.content_names, strict=True)
+        contents = tuple(Image(channels.shown(self, pixels), str(name), "content") for pixels, name in named)
         grid = _grid(self)
         if len(self.contents) == len(self.styles) == 1:
             images = [Group((*contents, *grid.panels), side=_SIDE, columns=len(grid.panels) + 1)]
@@ -85,6 +86,7 @@ class StyleTransfer(ImageResult):
         note = words.note(
             "Content error: ||F - F_c||^2 / ||F_c||^2. Style loss left: share of the content image's own loss, mean over",
             "the layers, by each statistic, whichever was minimized. Styles are cropped to the contents' shape for showing only.",
+            channels.note(self, self.images.shape[3]),
         )
         at = ", ".join(f"{layer} ({by})" if len(self.by) > 1 else layer for by, layer in zip(self.by, self.content_layers, strict=True))
         layers = f"content at {at}", f"style at {', '.join(self.layers)}"
@@ -106,12 +108,13 @@ def _grid(result: StyleTransfer) -> Group:
     contents, styles, count = result.content_errors.shape
     kept, tiles = result.kept(), list[Image]()
     for style in range(styles):
-        tiles.append(Image(result.styles[style], str(result.style_names[style]), "style"))
+        tiles.append(Image(channels.shown(result, result.styles[style]), str(result.style_names[style]), "style"))
         for content, place in np.ndindex(contents, count):
             share = float(kept[content, style, place])
             title = " by ".join([str(result.content_names[content])] * (contents > 1) + [result.by[place]] * (count > 1))
             marked = "hardly any of the style" if share > _MUCH else None
-            tiles.append(Image(result.images[content, style, place], title, f"{number(100 * share)} % of the style loss left", marked))
+            pixels = channels.shown(result, result.images[content, style, place])
+            tiles.append(Image(pixels, title, f"{number(100 * share)} % of the style loss left", marked))
     return Group(tuple(tiles), contents * count + 1, "Styles, and the contents in them", _SIDE)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render.panels import Mosaic, View, number
-from convscope.results import words
+from convscope.results import channels, words
 from convscope.results.base import Array, Result, axes
 
 _WIDEST, _TALLEST, _LARGEST, _FEW, _SMALL_GAPS = 1500, 1900, 84, 24, 1000
@@ -69,8 +69,13 @@ def _filters(result: WeightGrid) -> Mosaic:
     columns = min(16, count)
     rows = tuple(str(first) for first in range(0, count, columns))
     names = tuple(f"+{column}" for column in range(columns))
-    caption = "Filter = number at the left + number above; its channels 0, 1, 2 are red, green, blue."
-    return Mosaic(result.shown, columns, side=_side(result, len(rows), columns), caption=caption, row_names=rows, column_names=names)
+    caption = words.note(
+        "Filter = number at the left + number above.",
+        "Its channels 0, 1, 2 are red, green, blue." if result.shown.shape[1] == 3 else "",
+        channels.note(result, result.shown.shape[1]),
+    )
+    tiles = np.stack([channels.shown(result, one) for one in result.shown])
+    return Mosaic(tiles, columns, side=_side(result, len(rows), columns), caption=caption, row_names=rows, column_names=names)
 
 
 def _kernels(result: WeightGrid) -> Mosaic:

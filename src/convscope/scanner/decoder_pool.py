@@ -91,7 +91,7 @@ class Decoders:
             return Decoded(source, reason=told)
         pixels, height, width = told
         return Decoded(
-            source, np.frombuffer(pixels, np.uint8).reshape(self.preprocessing.height, self.preprocessing.width, 3), height, width
+            source, np.frombuffer(pixels, np.uint8).reshape(self.preprocessing.height, self.preprocessing.width, -1), height, width
         )
 
     def _ask(self, data: bytes) -> Any:

@@ -57,7 +57,7 @@ def measure(scope: Scope, images: Tensor, layers: Sequence[str], numbers: Sequen
 
     Args:
         scope: The network, fastest within a session.
-        images: (n 3 h w) in [0,1].
+        images: (n c h w) in [0,1].
         layers: Layer names.
         numbers: Image numbers, (n); they alone decide which positions are sampled.
 

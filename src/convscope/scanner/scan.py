@@ -106,6 +106,7 @@ def scan(
         if value < least:
             raise BadInput(f"{name} must be at least {least}, got {value}")
     with asking(technique="scan"):
+        scope.inputs.preprocessing.check_files()
         chosen = _layers(scope, layers)
         folder = OutputFolder(os.fspath(out))
         listing = find_sources(images, domain)

@@ -8,14 +8,15 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from torch import Tensor
+from torch import Tensor, nn
 
 from convscope.errors import BadImage, BadInput
 from convscope.image_files import MEMBER, find_images, is_image, read_bytes
@@ -24,7 +25,8 @@ from convscope.preprocessing import RESAMPLING, SMALLEST, SUFFIXES, Preprocessin
 from convscope.text import printable
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
-"""A path or URL, a PIL image, an HWC uint8 array, or a float tensor (3 h w) in [0,1]."""
+"""A path or URL, a PIL image, a uint8 array (h w 3), or a float tensor or array (3 h w) in [0,1]; for networks of other channels, with
+theirs in place of 3."""
 Images: TypeAlias = Image | Sequence[Image]
 """One image or several. A tensor (n 3 h w) in [0,1] counts as several. A folder stands for all image files below it, by name; a list
 (.csv, .tsv, .parquet), a tar shard or a pattern such as ``photos/*.jpg`` for the images in it."""
@@ -35,42 +37,89 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The input that a network expects. Outside, images are always RGB (n 3 h w) in [0,1].
+    """The input that a network expects. Outside, images are (n c h w) in [0,1], mostly RGB.
+
+    A network of one channel gets files as grey images. One of other channels gets arrays and tensors alone.
 
     Attributes:
         size: Side of the square input in pixels, or (height, width).
-        mean: Per-channel mean that the network's training subtracted, in [0,1] units, RGB order.
-        std: Per-channel standard deviation that it divided by.
+        mean: Mean that the network's training subtracted, in [0,1] units: one number for all channels, or one for each (RGB order).
+        std: Standard deviation that it divided by, likewise.
         classes: Names of the network's outputs, where known.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos" (antialiased, as Pillow does it).
         crop: Share of the resized image's side that the central crop keeps: 0.875 is the customary "resize 256, crop 224"; 1
             keeps as much as fits; None resizes the whole image to `size` without cropping, whatever its aspect ratio.
+        channels: Number of channels; None: as many as `mean` or `std` has numbers, else those that the network's first convolution
+            reads where that is clear, else 3.
+        rgb: The channels that figures show as red, green and blue, e.g. (3, 2, 1); None: all channels side by side, if they are not 3.
     """
 
     size: int | tuple[int, int] = 224
-    mean: Sequence[float] = (0.0, 0.0, 0.0)
-    std: Sequence[float] = (1.0, 1.0, 1.0)
+    mean: float | Sequence[float] = 0.0
+    std: float | Sequence[float] = 1.0
     classes: Sequence[str] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     crop: float | None = 1.0
+    channels: int | None = None
+    rgb: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.preprocessing  # checks size, interpolation and crop
+        if self.channels is not None and not (is_whole(self.channels) and self.channels >= 1):
+            raise BadInput(f"Inputs.channels: expected a whole number of at least 1, or None; got {self.channels!r}")
+        count = self.channel_count
         for name, values in (("mean", self.mean), ("std", self.std)):
-            numbers = _three_numbers(values)
+            numbers = _numbers(values, count)
             if numbers is None or (name == "std" and min(numbers) <= 0):
                 above = " above 0" if name == "std" else ""
-                raise BadInput(f"Inputs.{name}: expected three numbers{above} (R, G, B), for values in [0,1]; got {values!r}")
+                each = "three numbers" if count == 3 else f"{count} numbers" if count > 1 else "one number in brackets"
+                order = " (R, G, B)" if count == 3 else ""
+                raise BadInput(f"Inputs.{name}: expected {each}{above}{order}, or one for all, for values in [0,1]; got {values!r}")
+        if self.rgb is not None and not (len(self.rgb) == 3 and all(is_whole(one) and 0 <= one < count for one in self.rgb)):
+            more = "" if self.channels else "; say how many `channels` there are"
+            raise BadInput(f"Inputs.rgb: expected three channel numbers from 0 to {count - 1}, or None{more}; got {self.rgb!r}")
+        _ = self.preprocessing  # checks size, interpolation and crop
+
+    @property
+    def channel_count(self) -> int:
+        """Number of channels."""
+        if self.channels is not None:
+            return self.channels
+        given: list[Any] = [values for values in (self.mean, self.std) if not isinstance(values, (Real, str))]
+        return next((len(values) for values in given if hasattr(values, "__len__") and len(values)), 3)
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """`mean` of each channel."""
+        return tuple(_numbers(self.mean, self.channel_count) or ())
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """`std` of each channel."""
+        return tuple(_numbers(self.std, self.channel_count) or ())
+
+    def of_network(self, model: nn.Module) -> Inputs:
+        """These inputs with the channels that a network's first convolution reads, if nothing says how many there are.
+
+        Three where that is not clear: where some convolution reads three, or where the first reads 12, 27, 48, ... channels, as many
+        as RGB has when its pixels are rearranged.
+        """
+        if self.channels is not None or not all(isinstance(values, Real) for values in (self.mean, self.std)):
+            return self
+        read = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+        if not read or 3 in read or (read[0] % 3 == 0 and math.isqrt(read[0] // 3) ** 2 == read[0] // 3):
+            return self
+        return replace(self, channels=read[0])
 
     def __repr__(self) -> str:
         classes = f"{len(self.classes)} names" if self.classes else "None"
         kept = f"interpolation={self.interpolation!r}, crop={self.crop}"
+        kept += "".join(f", {name}={value}" for name, value in (("channels", self.channels), ("rgb", self.rgb)) if value is not None)
         return f"Inputs(size={self.size}, mean={self.mean}, std={self.std}, classes={classes}, {kept})"
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are resized and cropped."""
-        return Preprocessing(self.size, self.interpolation, self.crop)
+        return Preprocessing(self.size, self.interpolation, self.crop, channels=self.channel_count)
 
     @property
     def height(self) -> int:
@@ -85,27 +134,39 @@ class Inputs:
     def __call__(self, image: Image) -> Tensor:
         """One image as the network is fed it, before normalization.
 
-        Paths, PIL images and uint8 arrays are decoded, resized and cropped; a float tensor is checked and returned at its own size.
+        Paths, PIL images and uint8 arrays are decoded, resized and cropped; a float tensor or array is checked and returned at its own
+        size.
 
         Returns:
-            Float32 tensor (3 h w) in [0,1].
+            Float32 tensor (c h w) in [0,1].
 
         Raises:
             BadImage: The file cannot be read as an image, or is too small.
             BadInput: The array or tensor has the wrong type, shape or range.
         """
+        image = _as_tensor(image)
         if isinstance(image, Tensor):
-            return check_range(image, ndim=3)
-        return torch.from_numpy(to_values(self.preprocessing.fit(read_image(image))))
+            return check_range(image, 3, self.channel_count)
+        if isinstance(image, np.ndarray) and self.channel_count not in (1, 3):
+            return torch.from_numpy(to_values(self.preprocessing.fit_array(_checked_array(image, self.channel_count))))
+        return torch.from_numpy(to_values(self.preprocessing.fit(self._opened(image))))
+
+    def _opened(self, image: Image) -> PILImage.Image:
+        """An image that is no tensor as 8-bit RGB."""
+        self.preprocessing.check_files()
+        if isinstance(image, np.ndarray) and self.channel_count == 1 and image.shape[2:] in ((), (1,)):
+            image = np.repeat(np.atleast_3d(image), 3, 2)
+        return read_image(image)
 
     def batch(self, images: Images) -> Tensor:
-        """Several images as one tensor (n 3 h w) in [0,1]; see :meth:`__call__`. One that cannot be read is an error.
+        """Several images as one tensor (n c h w) in [0,1]; see :meth:`__call__`. One that cannot be read is an error.
 
         Raises:
             BadImage, BadInput: Also when there is no image, or tensors of different sizes are mixed.
         """
+        images = _as_tensor(images)
         if isinstance(images, Tensor) and images.ndim == 4:
-            return check_range(images, ndim=4)
+            return check_range(images, 4, self.channel_count)
         return _stacked([self(image) for image in self.sources(images)])
 
     def reader(self, images: Images, longer: int | None = None) -> ImageReader:
@@ -118,21 +179,22 @@ class Inputs:
         return ImageReader(self, images, longer)
 
     def whole(self, image: Image, longer: int) -> Tensor:
-        """One uncropped image, (3 h w) in [0,1], its longer side `longer` pixels; a float tensor keeps its own size.
+        """One uncropped image, (c h w) in [0,1], its longer side `longer` pixels; a float tensor keeps its own size.
 
         Raises:
             BadImage, BadInput: See :meth:`__call__`; also where a side would be shorter than 8 px.
         """
         if not is_whole(longer) or longer < SMALLEST:
             raise BadInput(f"size must be a whole number of at least {SMALLEST} pixels, got {longer!r}")
+        image = _as_tensor(image)
         if isinstance(image, Tensor):
-            return check_range(image, ndim=3)
-        read = read_image(image)
+            return check_range(image, 3, self.channel_count)
+        read = self._opened(image)
         scale = longer / max(read.size)
         width, height = (round(scale * side) for side in read.size)
         if min(width, height) < SMALLEST:
             raise BadInput(f"size: an image of {read.width}x{read.height} at {longer} px would be {width}x{height}, too small")
-        return torch.from_numpy(to_values(read.resize((width, height), RESAMPLING[self.interpolation])))
+        return torch.from_numpy(to_values(self.preprocessing.as_array(read.resize((width, height), RESAMPLING[self.interpolation]))))
 
     def sources(self, images: Images) -> list[Image]:
         """The single images that `images` stands for, in order; see :data:`Images`.
@@ -143,35 +205,35 @@ class Inputs:
         return [image for _, image, reason, _ in _single_images(images) if not reason]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(x - mean) / std per channel, on (n 3 h w)."""
-        return (images - self._column(self.mean, images)) / self._column(self.std, images)
+        """(x - mean) / std per channel, on (n c h w)."""
+        return (images - self._column(self.means, images)) / self._column(self.stds, images)
 
     def denormalize(self, values: Tensor) -> Tensor:
         """The inverse of :meth:`normalize`."""
-        return values * self._column(self.std, values) + self._column(self.mean, values)
+        return values * self._column(self.stds, values) + self._column(self.means, values)
 
     def manifest(self) -> Mapping[str, Any]:
         """What a receipt keeps of this: everything but the class names."""
-        return {"size": [self.height, self.width], "mean": list(self.mean), "std": list(self.std)} | {
-            "interpolation": self.interpolation,
-            "crop": self.crop,
-        }
+        kept = {"size": [self.height, self.width], "mean": list(self.means), "std": list(self.stds)}
+        kept |= {"interpolation": self.interpolation, "crop": self.crop}
+        return kept if self.rgb is None else kept | {"rgb": list(self.rgb)}
 
     @staticmethod
     def _column(values: Sequence[float], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
 
 class ImageReader:
     """Several images, read one after another by iterating. Those that cannot be read are skipped, logged, and listed with the reason.
 
-    Made by :meth:`Inputs.reader`. Iterating gives tensors (3 h w) in [0,1] and raises BadImage if no image can be read; of a single image
+    Made by :meth:`Inputs.reader`. Iterating gives tensors (c h w) in [0,1] and raises BadImage if no image can be read; of a single image
     that is its own error.
     """
 
     def __init__(self, inputs: Inputs, images: Images, longer: int | None) -> None:
         self._read: Callable[[Image], Tensor] = inputs if longer is None else lambda image: inputs.whole(image, longer)
-        self._batch = images if isinstance(images, Tensor) and images.ndim == 4 else None
+        images = _as_tensor(images)
+        self._inputs, self._batch = inputs, images if isinstance(images, Tensor) and images.ndim == 4 else None
         found = _single_images(images)
         self._images = [(name, image) for name, image, reason, _ in found if not reason]
         self._labels = [label for _, _, reason, label in found if not reason]
@@ -203,7 +265,7 @@ class ImageReader:
             raise first if len(self) == 1 else BadImage(f"none of the {len(self)} images can be read; the first: {first.message}")
 
     def batch(self) -> Tensor:
-        """All images that can be read, as one tensor (n 3 h w) in [0,1].
+        """All images that can be read, as one tensor (n c h w) in [0,1].
 
         Raises:
             BadImage: There is none.
@@ -212,10 +274,10 @@ class ImageReader:
         if self._batch is None:
             return _stacked(list(self))
         self._good = list(range(len(self)))
-        return check_range(self._batch, ndim=4)
+        return check_range(self._batch, 4, self._inputs.channel_count)
 
     def batches(self, most: int) -> Iterator[Tensor]:
-        """Consecutive images of one size as batches (m 3 h w), at most `most` each."""
+        """Consecutive images of one size as batches (m c h w), at most `most` each."""
         group: list[Tensor] = []
         for image in self:
             if group and (image.shape != group[0].shape or len(group) == most):
@@ -311,16 +373,16 @@ def read_image(source: Image) -> PILImage.Image:
     if isinstance(source, PILImage.Image):
         return to_rgb(source, "PIL image")
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return to_rgb(PILImage.fromarray(_checked_array(source, 3)), "array")
     if not isinstance(source, (str, os.PathLike)):
         raise BadInput(f"expected an image (path, PIL image, HWC uint8 array or float tensor (3 h w) in [0,1]), got {_kind(source)}")
     return decode(read_bytes(source), printable(source))[0]
 
 
-def check_range(images: Tensor, ndim: int) -> Tensor:
-    """`images` itself, if it is a float tensor (3 h w) or (n 3 h w) with finite values in [0,1]; otherwise BadInput."""
-    expected = "(n 3 h w)" if ndim == 4 else "(3 h w)"
-    if not images.is_floating_point() or images.ndim != ndim or images.shape[-3] != 3 or images.numel() == 0:
+def check_range(images: Tensor, ndim: int, channels: int = 3) -> Tensor:
+    """`images` itself, if it is a float tensor (c h w) or (n c h w) with finite values in [0,1]; otherwise BadInput."""
+    expected = f"(n {channels} h w)" if ndim == 4 else f"({channels} h w)"
+    if not images.is_floating_point() or images.ndim != ndim or images.shape[-3] != channels or images.numel() == 0:
         hint = "; for 8-bit values pass an HWC uint8 numpy array" if images.dtype == torch.uint8 else ""
         raise BadInput(f"expected a float tensor {expected} in [0,1], got {images.dtype} {tuple(images.shape)}{hint}")
     low, high = (float(value) for value in torch.aminmax(images.detach()))
@@ -330,27 +392,39 @@ def check_range(images: Tensor, ndim: int) -> Tensor:
     return images if images.dtype == torch.float64 else images.float()
 
 
-def _from_array(array: np.ndarray) -> PILImage.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise BadInput(f"expected an HWC uint8 array (h w 3), got {array.dtype} {array.shape}; float images go in as tensors (3 h w)")
-    return to_rgb(PILImage.fromarray(array), "array")
+def _as_tensor(images: Any) -> Any:
+    """A float array as a tensor; anything else as it is."""
+    if not isinstance(images, np.ndarray) or images.dtype.kind != "f":
+        return images
+    return torch.from_numpy(np.array(images, np.float64 if images.itemsize > 4 else np.float32))
+
+
+def _checked_array(array: np.ndarray, channels: int) -> np.ndarray:
+    """`array` itself, if it is uint8 (h w c); otherwise BadInput."""
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
+        raise BadInput(
+            f"expected an HWC uint8 array (h w {channels}), got {array.dtype} {array.shape}; values in [0,1] as float ({channels} h w)"
+        )
+    if min(array.shape[:2]) < SMALLEST:
+        raise BadInput(f"an array of {array.shape[1]}x{array.shape[0]} pixels is too small (at least {SMALLEST} a side)")
+    return array
 
 
 def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _three_numbers(values: Any) -> list[float] | None:
-    """Three finite numbers, or None."""
+def _numbers(values: Any, count: int) -> list[float] | None:
+    """So many finite numbers, from a sequence of them or from one for all; None where they are something else."""
     try:
-        numbers = [float(value) for value in values]
+        numbers = [float(values)] * count if isinstance(values, Real) else [float(value) for value in values]
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == 3 and all(map(math.isfinite, numbers)) else None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:
-    """Images (3 h w) of one size as a batch."""
+    """Images (c h w) of one size as a batch."""
     if len({tuple(image.shape) for image in images}) > 1:
         raise BadInput(f"images of different sizes in one batch: {sorted({tuple(image.shape) for image in images})}; pass them one by one")
     return torch.stack(list(images))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -101,14 +99,3 @@ def lacks_derivative(error: RuntimeError) -> bool:
 def frozen_copy(model: M) -> M:
     """A copy of a network for export: on the CPU, in evaluation mode, without gradients. The network itself is not changed."""
     return copy.deepcopy(model).cpu().eval().requires_grad_(False)
-
-
-@contextmanager
-def large_enough(height: int, width: int) -> Generator[None]:
-    """Turns torch's "input too small" error into BadInput."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(words in str(error) for words in ("too small", "greater than actual input size")):
-            raise
-        raise BadInput(f"images of {height}x{width} are too small for this network") from None

@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import BadInput, asking
+from convscope.errors import BadInput, NotReached, asking
 from convscope.fast import use_fast
 from convscope.fast.lean import lean_pass
 from convscope.graph.bounds import Bounds, bounds_of
 from convscope.graph.graph import Graph
 from convscope.names import OUTPUT, Units, class_number, unit_numbers
+from convscope.ops.resize import resized
 from convscope.scope.generators import Generators
 from convscope.scope.guard import Parts, Session, guard_of, parts_of_network
 from convscope.scope.inputs import Images, Inputs
@@ -27,6 +28,7 @@ from convscope.scope.layers import Layer, Layers
 from convscope.scope.network import check_tensors, lacks_derivative, no_derivative, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, resolve_precision, wide
 from convscope.scope.recording import Recording, record
+from convscope.scope.sizes import FAILURES, NotTaken, Size, is_about_size, nearest, refusal, tried
 from convscope.scope.truncated_forward import forward_until
 from convscope.seeding import derive_seed
 
@@ -50,7 +52,7 @@ class Scope:
     :meth:`layer_jacobian` (backward from layer to layer).
 
     Args:
-        model: Any network that takes a normalized (n 3 h w) tensor.
+        model: Any network that takes a normalized (n c h w) tensor.
         inputs: Its input size and normalization; default 224 px, values in [0,1], no normalization.
         device: "auto" leaves the network where it is. For another device a copy is made there, and the original is not touched.
         precision: "float32", "bfloat16", or "auto": bfloat16 for optimization where the hardware is fast at it, else float32.
@@ -99,7 +101,7 @@ class Scope:
         if self.device.type != here.type or (self.device != torch.device(self.device.type) and self.device != here):
             model = copy.deepcopy(model).to(self.device)
         self.model = model
-        self.inputs = inputs or Inputs()
+        self.inputs = (inputs or Inputs()).of_network(model)
         self.precision = precision
         self.fast = use_fast(fast)
         self.weights = weights
@@ -108,6 +110,8 @@ class Scope:
         self._recording: tuple[Parts, Recording] | None = None
         resolve_precision(precision, self.device, "measure")
         self._bounded: tuple[object, list[Bounds | None]] | None = None
+        self._steps: dict[Size, int] = {}
+        self._seen_at: dict[tuple[Size, str], Size] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: the network, and how it is run. Layers and graph are recorded again."""
@@ -122,7 +126,7 @@ class Scope:
         if size == (self.inputs.height, self.inputs.width):
             return self
         other = copy.copy(self)
-        other.inputs = replace(self.inputs, size=size)
+        other.inputs, other._seen_at = replace(self.inputs, size=size), {}
         return other
 
     def __repr__(self) -> str:
@@ -157,11 +161,12 @@ class Scope:
         if self._recording is None or self._recording[0] != parts:
             if self._recording is not None:
                 self.device, self.dtype = _where_and_what(self.model)
+                self._steps, self._seen_at = {}, {}
             self._recording = parts, self._record(parts)
         return self._recording[1]
 
     def _record(self, parts: Parts) -> Recording:
-        shape = 3, self.inputs.height, self.inputs.width
+        shape = self.inputs.channel_count, self.inputs.height, self.inputs.width
         rough = (torch.arange(math.prod(shape), dtype=torch.float64, device="cpu") * _GOLDEN % 1).view(shape)
         images = torch.stack([rough, torch.full_like(rough, 0.5)]).to(self.device, self.dtype)
         guard = guard_of(self.model)
@@ -246,7 +251,7 @@ class Scope:
         exact = self.device.type == "cpu" and self.resolve("measure") == "float32"
         state = exact, self.weights_hash
         if self._bounded is None or self._bounded[0] != state:
-            self._bounded = state, bounds_of(self.graph, self.inputs.mean, self.inputs.std, exact=exact)
+            self._bounded = state, bounds_of(self.graph, self.inputs.means, self.inputs.stds, exact=exact)
         found = self._bounded[1]
         return {
             name: None if layer.node is None or layer.of_input or layer.batch_axis else found[layer.node] for name, layer in wanted.items()
@@ -281,7 +286,7 @@ class Scope:
         """The one way into the network: a forward pass over one batch that ends at the deepest layer named.
 
         Args:
-            images: (n 3 h w) in pixel space, values of any range.
+            images: (n c h w) in pixel space, values of any range.
             names: Layer names.
             units: Of some layers, the units wanted, in this order. A lean session computes no others where it can.
             edit: A context entered around the forward, see :mod:`convscope.scope.edits`.
@@ -292,7 +297,7 @@ class Scope:
 
         Raises:
             LayerNotFound: A name is unknown.
-            BadInput: No layer is named.
+            BadInput: No layer is named, or the network does not take images of this size.
         """
         with self.session() as session, asking(network=self.name, input=tuple(images.shape)):
             wanted, units = [self.layers[name] for name in names], units or {}
@@ -304,13 +309,17 @@ class Scope:
             normalized = self.inputs.normalize(images.to(self.device, self.dtype))
             if precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
-            with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():  # edits see the network's own calls
-                try:
+            try:
+                # edits are entered last, so that they see the network's own calls
+                with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():
                     values = self._pass(session, normalized, wanted, take)
-                except RuntimeError as error:
-                    if lacks_derivative(error):
-                        raise no_derivative(max(wanted, key=lambda layer: layer.position).name) from error
+            except FAILURES as error:
+                size = images.shape[-2], images.shape[-1]
+                if isinstance(error, RuntimeError) and lacks_derivative(error):
+                    raise no_derivative(max(wanted, key=lambda layer: layer.position).name) from error
+                if size == self._size or not is_about_size(error):
                     raise
+                raise refusal(size, self._size, self._step, error) from error
         for layer in wanted:
             if take is None and images.requires_grad and torch.is_grad_enabled() and not values[layer.name].requires_grad:
                 raise no_derivative(layer.name)
@@ -321,6 +330,70 @@ class Scope:
                     layer.channel_axis + 1, torch.tensor(list(index), dtype=torch.int64, device=self.device)
                 )
         return values
+
+    def _resized(
+        self,
+        images: Tensor,
+        names: Sequence[str],
+        *,
+        units: Mapping[str, Sequence[int]] | None = None,
+        edit: AbstractContextManager[Any] | None = None,
+    ) -> dict[str, Any]:
+        """:meth:`_forward` of images as :meth:`seen_at` says. Costs nothing where the network takes them: that is tried by this pass."""
+        size, deepest = (images.shape[-2], images.shape[-1]), self._deepest(names)
+        if (size, deepest) not in self._seen_at and size != self._size and edit is None:
+            try:
+                values = self._forward(images, names, units=units)
+            except NotTaken:
+                self._seen_at[size, deepest] = self._nearest(size, deepest)
+            else:
+                self._seen_at[size, deepest] = size
+                return values
+        return self._forward(resized(images, self.seen_at(size, names)), names, units=units, edit=edit)
+
+    def seen_at(self, size: Size, names: Sequence[str]) -> Size:
+        """The (height, width) at which a pass to some layers is shown images of a size: that, or the nearest that it takes.
+
+        A network takes images of any size, those whose sides are multiples of a number, or those of its own input size alone. Layers
+        before the one where it fails take what the whole does not.
+        """
+        deepest = self._deepest(names)
+        if size == self._size:
+            return size
+        if (size, deepest) not in self._seen_at:
+            self._seen_at[size, deepest] = size if self._takes(size, deepest) else self._nearest(size, deepest)
+        return self._seen_at[size, deepest]
+
+    def _nearest(self, size: Size, layer: str) -> Size:
+        near = nearest(size, self._step) if self._step else size
+        return near if near != size and self._takes(near, layer) else self._size
+
+    @property
+    def _size(self) -> Size:
+        return self.inputs.height, self.inputs.width
+
+    @property
+    def _step(self) -> int:
+        """The network takes images whose sides are multiples of this; 0: of its own input size alone. Asked when it failed at a size."""
+        if self._size not in self._steps:
+            self._steps[self._size] = 0
+            whole = self._deepest([name for name, layer in self.layers.items() if layer.batch_axis is not None])
+            fitting = (step for step, sizes in tried(self._size).items() if all(self._takes(size, whole) for size in sizes))
+            self._steps[self._size] = next(fitting, 0)
+        return self._steps[self._size]
+
+    def _deepest(self, names: Sequence[str]) -> str:
+        return max(names, key=lambda name: self.layers[name].position)
+
+    def _takes(self, size: Size, layer: str) -> bool:
+        """Whether a forward pass to a layer succeeds on one image of a size."""
+        grey = torch.full((1, self.inputs.channel_count, *size), 0.5, dtype=self.dtype, device=self.device)
+        try:
+            with self.session("float32"), torch.no_grad():
+                self._forward(grey, [layer])
+        except (NotTaken, NotReached, RuntimeError):  # also for lack of memory
+            return False
+        return True
 
     def _pass(
         self, session: Session, normalized: Tensor, wanted: Sequence[Layer], take: Callable[[Layer, Tensor], Any] | None
@@ -392,16 +465,18 @@ class Scope:
         edit: AbstractContextManager[Any] | None = None,
         channels_first: bool = False,
         widen: bool = True,
+        resize: bool = False,
     ) -> dict[str, Tensor]:
         """Activations of layers for one batch, differentiable: the forward pass of an optimization loop.
 
         Args:
-            images: (n 3 h w) in pixel space; values outside [0,1] are allowed.
+            images: (n c h w) in pixel space; values outside [0,1] are allowed.
             layers: Layer names; the pass ends at the deepest.
             units: Of some layers, the units wanted; their values come in this order.
             edit: A context entered around the forward, e.g. :func:`~convscope.scope.edits.average_pooling`.
             channels_first: Whether units come on axis 1 in every layer, (n c ...), even where the layer's own value has them elsewhere.
             widen: Whether half-precision values are converted to float32.
+            resize: Whether images of a size that the network does not take are shown to it at one that it does, see :meth:`seen_at`.
 
         Returns:
             {name: (n ...)} in float32 or the network's own wider type, with gradients if grad mode is on.
@@ -410,7 +485,8 @@ class Scope:
             LayerNotFound: A name is unknown.
             BadInput: No layer is named.
         """
-        values = self._forward(images, [layers] if isinstance(layers, str) else layers, units=units, edit=edit)
+        names = [layers] if isinstance(layers, str) else layers
+        values = (self._resized if resize else self._forward)(images, names, units=units, edit=edit)
         if widen:
             values = {name: wide(value) for name, value in values.items()}
         return {name: self.layers[name].channels_first(value) for name, value in values.items()} if channels_first else values
@@ -419,7 +495,7 @@ class Scope:
         """Activations of layers for one batch, each handed to a function as soon as it is computed and not stored.
 
         Args:
-            images: (n 3 h w) in pixel space.
+            images: (n c h w) in pixel space.
             layers: Layer names; the pass ends at the deepest.
             watch: Called with a layer and its value (n ...), in the precision in which it was computed; it must not change the value.
 
@@ -445,12 +521,12 @@ class Scope:
         """A layer's activation for one batch and its vector-Jacobian product with respect to the images, for many cotangents.
 
         Args:
-            images: (n 3 h w) in pixel space.
+            images: (n c h w) in pixel space.
             layer: Layer name.
             edit: A context entered around the forward, e.g. :func:`~convscope.scope.edits.relu_rule`.
 
         Returns:
-            The value (n ...), and a function: cotangents (k n ...), shaped as the value -> (k n 3 h w), the derivatives of
+            The value (n ...), and a function: cotangents (k n ...), shaped as the value -> (k n c h w), the derivatives of
             sum(cotangent * value) per pixel value; times ``inputs.std``, per value that the network is fed. The function holds the
             forward in memory.
 
@@ -542,8 +618,8 @@ class Scope:
         """Applies `work` to consecutive parts of a batch; halves the part when memory runs out, and logs that once.
 
         Args:
-            images: (n 3 h w).
-            work: Called with (m 3 h w), m <= batch_size.
+            images: (n c h w).
+            work: Called with (m c h w), m <= batch_size.
             batch_size: Images per part; by default chosen by their size.
         """
         if batch_size is not None and batch_size < 1:

@@ -26,7 +26,7 @@ def forward_until(
 
     Args:
         model: The network, in the state in which it is to be run.
-        images: Network input, (n 3 h w), normalized.
+        images: Network input, (n c h w), normalized.
         layers: The layers wanted.
         take: Called with a layer and its value as soon as it is computed; its result is returned in place of the value.
 

@@ -16,17 +16,19 @@ def preprocessing_of(manifest: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing that a survey's manifest describes."""
     inputs = manifest["inputs"]
     height, width = inputs["size"]
-    return Preprocessing((height, width), inputs["interpolation"], inputs["crop"], bool(manifest.get("parameters", {}).get("draft", False)))
+    draft, grey = bool(manifest.get("parameters", {}).get("draft", False)), len(inputs["mean"]) == 1
+    return Preprocessing((height, width), inputs["interpolation"], inputs["crop"], draft, 1 if grey else 3)
 
 
 def read_original(path: str, preprocessing: Preprocessing) -> np.ndarray:
-    """An image as the network was fed it, (3 h w) float32 in [0,1]; `path` is TAR::MEMBER inside a tar shard.
+    """An image as the network was fed it, (3 h w) float32 in [0,1], grey if it was; `path` is TAR::MEMBER inside a tar shard.
 
     Raises:
         BadImage: It has been moved or removed since, or cannot be read.
     """
     try:
-        return to_values(preprocessing.pixels(read_bytes(path), path))
+        values = to_values(preprocessing.pixels(read_bytes(path), path))
+        return values if len(values) == 3 else np.repeat(values, 3, 0)
     except BadImage as error:
         if error.reason.startswith("no such file"):
             raise BadImage(f"{error.reason}; the survey remembers it, but it has been moved or removed since", path) from None

@@ -118,7 +118,7 @@ def project_units(
 
     Args:
         scope: The network.
-        images: (n 3 h w) in [0,1].
+        images: (n c h w) in [0,1].
         layer: Where to project from.
         units: The units of each image, (n unit).
         rule: The rule of ReLUs.
@@ -127,7 +127,7 @@ def project_units(
         units_at_once: Units of a backward pass.
 
     Returns:
-        Projections (n unit 3 h w), values (n unit), positions (n unit 2), on the CPU.
+        Projections (n unit c h w), values (n unit), positions (n unit 2), on the CPU.
     """
     value, pull = scope.vector_jacobian(images, layer.name, edit=relu_rule(rule))
     maps, units = _as_maps(layer, value), units.to(value.device)
@@ -135,7 +135,7 @@ def project_units(
     positions = _positions(maps[everyone[:, None], units], position, layer.name)
     y, x = positions.unbind(2)
     values = maps[everyone[:, None], units, y, x]
-    std = torch.tensor(scope.inputs.std, dtype=value.dtype, device=value.device).view(3, 1, 1)
+    std = torch.tensor(scope.inputs.stds, dtype=value.dtype, device=value.device).view(-1, 1, 1)
 
     def back(part: slice) -> Tensor:
         columns = range(count)[part]

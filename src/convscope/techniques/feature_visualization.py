@@ -107,6 +107,8 @@ def feature_visualization(
         for first in range(0, len(rows), batch):
             parts.append(_visualize(scope, chosen, rows[first : first + batch], goal, plan, seed, advance))
     numbers = [number for number, _ in rows]
+    size = parts[0].images.shape[-2], parts[0].images.shape[-1]
+    seen_at = scope.seen_at(size, [layer, *(name for one in (goal.objectives or {}).values() for name in one.layers)])
     return FeatureVisualization(
         images=torch.cat([part.images for part in parts]),
         scores=torch.cat([part.scores[0] for part in parts]),
@@ -125,7 +127,8 @@ def feature_visualization(
             "precision": scope.resolve("optimize"),
             "objective": goal.describe(),
             "penalty": None if penalty is None else penalty.describe(),
-        },
+        }
+        | ({} if seen_at == size else {"seen_at": list(seen_at)}),
     )
 
 
@@ -348,7 +351,7 @@ def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goa
         batch = jobs[part]
         objective = goal.score_of(batch)
         names = list(dict.fromkeys([layer.name, before, *sorted(objective.layers)]))
-        values = scope.run(images[part], names, channels_first=True)
+        values = scope.run(images[part], names, channels_first=True, resize=True)
         index = torch.arange(len(batch), dtype=torch.int64, device="cpu"), torch.tensor(_units(batch), dtype=torch.int64, device="cpu")
         own, raw = (
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)

@@ -15,20 +15,20 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from convscope.errors import BadInput
 from convscope.scope.inputs import Image, Inputs
 
-Fill: TypeAlias = str | float | tuple[float, float, float] | Image
-"""A name, a grey value, a colour (r, g, b) in [0,1] or "#rrggbb", or an image."""
+Fill: TypeAlias = str | float | tuple[float, ...] | Image
+"""A name, a grey value, a colour (r, g, b) in [0,1] or "#rrggbb", or an image. Of other than three channels, a value for each."""
 _GREYS = {"gray": 0.5, "grey": 0.5, "black": 0.0, "white": 1.0}
 _ARTICLE = 0.5
 """What the article (S1) writes into the normalized image."""
 
 
 def fill_image(fill: Fill, image: Tensor, inputs: Inputs, patch: tuple[int, int]) -> Tensor:
-    """The image that patches are cut from, (3 h w), in pixel space.
+    """The image that patches are cut from, (c h w), in pixel space.
 
     Args:
         fill: "gray", "median" (of each channel of the image), "mean", "black", "white", "blur" (a Gaussian of half a patch), a grey
             value, a colour, an image of the same size, or "article": the colour that becomes 0.5 in every channel when normalized.
-        image: The image to be occluded, (3 h w) in [0,1].
+        image: The image to be occluded, (c h w) in [0,1].
         inputs: For its mean colour, and to read images.
         patch: Height and width of the patch in pixels.
 
@@ -41,19 +41,19 @@ def fill_image(fill: Fill, image: Tensor, inputs: Inputs, patch: tuple[int, int]
         kernel = [min(2 * math.ceil(2 * sigma) + 1, (side - 1) // 2 * 2 + 1) for sigma, side in zip(sigmas, image.shape[-2:], strict=True)]
         return gaussian_blur(image, kernel[::-1], sigmas[::-1])
     if isinstance(fill, str) and fill == "article":
-        return _plain([_ARTICLE * std + mean for mean, std in zip(inputs.mean, inputs.std, strict=True)], image)
+        return _plain([_ARTICLE * std + mean for mean, std in zip(inputs.means, inputs.stds, strict=True)], image)
     if isinstance(fill, str) and fill == "mean":
-        fill = inputs.mean[0], inputs.mean[1], inputs.mean[2]
+        fill = inputs.means
     if isinstance(fill, str) and fill == "median":
-        red, green, blue = image.flatten(1).median(1).values.tolist()
-        fill = red, green, blue
+        fill = tuple(image.flatten(1).median(1).values.tolist())
     if isinstance(fill, str):
-        fill = _named(fill) or fill
+        fill = _named(fill, len(image)) or fill
     if isinstance(fill, (int, float)):
-        fill = float(fill), float(fill), float(fill)
+        fill = (float(fill),) * len(image)
     if isinstance(fill, (tuple, list)):
-        if len(fill) != 3:
-            raise BadInput(f"a colour is (r, g, b) in [0,1], got {fill!r}")
+        if len(fill) != len(image):
+            colour = "(r, g, b)" if len(image) == 3 else f"{len(image)} numbers, one for each channel,"
+            raise BadInput(f"a colour is {colour} in [0,1], got {fill!r}")
         colour = [float(value) for value in fill]
         if not all(0 <= value <= 1 for value in colour):  # also false for NaN
             raise BadInput(f"fill must lie in [0,1], got {asked!r}")
@@ -70,16 +70,20 @@ def fill_image(fill: Fill, image: Tensor, inputs: Inputs, patch: tuple[int, int]
 
 
 def _plain(colour: Sequence[float], image: Tensor) -> Tensor:
-    """An image of the same size, (3 h w), of one colour, which may lie outside [0,1]."""
-    return torch.tensor(colour, dtype=image.dtype, device=image.device).view(3, 1, 1).expand_as(image)
+    """An image of the same size, (c h w), of one colour, which may lie outside [0,1]."""
+    return torch.tensor(colour, dtype=image.dtype, device=image.device).view(-1, 1, 1).expand_as(image)
 
 
-def _named(colour: str) -> tuple[float, float, float] | None:
-    """(r, g, b) of a grey's name, a grey value or #rrggbb; None for any other text."""
+def _named(colour: str, channels: int) -> tuple[float, ...] | None:
+    """The value of each channel for a grey's name, a grey value or #rrggbb; None for any other text."""
     if re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+        if channels != 3:
+            raise BadInput(
+                f"a fill {colour} has red, green and blue, but this network's images have {channels} channels; give a grey value"
+            )
         return int(colour[1:3], 16) / 255, int(colour[3:5], 16) / 255, int(colour[5:7], 16) / 255
     try:
         grey = _GREYS[colour] if colour in _GREYS else float(colour)
     except ValueError:
         return None
-    return grey, grey, grey
+    return (grey,) * channels

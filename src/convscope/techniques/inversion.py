@@ -21,7 +21,6 @@ from convscope.results.inversion import Inversion
 from convscope.results.provenance import describe, technique
 from convscope.scope import Images, Scope
 from convscope.scope.edits import average_pooling
-from convscope.scope.network import large_enough
 from convscope.seeding import derive_seed
 
 INPUT = "input"
@@ -218,8 +217,8 @@ class _Loss:
         return replace(loss, targets=targets, powers=powers)
 
     def codes_of(self, images: Tensor) -> list[Tensor]:
-        """The codes of images (n 3 h w), without gradients, in float32."""
-        with self.scope.session("float32"), torch.no_grad(), large_enough(images.shape[-2], images.shape[-1]):
+        """The codes of images (n c h w), without gradients, in float32."""
+        with self.scope.session("float32"), torch.no_grad():
             images = images.to(self.scope.device).contiguous(memory_format=torch.channels_last)  # half the time, on a CPU
             return [torch.cat(parts) for parts in zip(*self.scope.in_batches(images, self.codes), strict=True)]
 

@@ -54,7 +54,7 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
     names = list(scope.layers) if layer is None else [scope.layers[layer].name]
     height, width = scope.inputs.height, scope.inputs.width
     fields = {name: [_field(scope, name, axis) for axis in (0, 1)] for name in names}
-    shown = np.zeros((3, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
+    shown = np.zeros((scope.inputs.channel_count, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
     rows, columns = (_ends(scope, names[0], axis) if layer is not None else np.zeros((0, 4), int) for axis in (0, 1))
     effective = np.zeros((0, 0), np.float32) if layer is None else _effective(scope, layer, image, seed)
     return ReceptiveField(
@@ -90,7 +90,7 @@ def _ends(scope: Scope, name: str, axis: int) -> np.ndarray:
 def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.ndarray:
     """(h w) squared gradient of the unit in the middle of the map with respect to the pixels, divided by its maximum."""
     generator = torch.Generator("cpu").manual_seed(derive_seed(seed, "receptive_field", layer))
-    size = 3, scope.inputs.height, scope.inputs.width
+    size = scope.inputs.channel_count, scope.inputs.height, scope.inputs.width
     if image is None:
         images = torch.stack([torch.rand(size, generator=generator, dtype=torch.float32, device="cpu") for _ in range(SAMPLES)])
     else:

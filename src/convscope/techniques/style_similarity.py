@@ -18,7 +18,6 @@ from convscope.results.provenance import technique
 from convscope.results.style_similarity import STATISTICS, StyleSimilarity
 from convscope.scope import Images, Scope
 from convscope.scope.inputs import Image
-from convscope.scope.network import large_enough
 from convscope.techniques.style_layers import find_style_layers
 
 _TILE = 96
@@ -76,8 +75,7 @@ def style_similarity(
     tiles: list[Tensor] = []
     with task(f"styles of {len(reader)} images", len(reader)) as advance, scope.session("float32"), torch.no_grad():
         for picture in reader:
-            with large_enough(picture.shape[-2], picture.shape[-1]):
-                values = scope.run(picture[None], chosen, channels_first=True)
+            values = scope.run(picture[None], chosen, channels_first=True, resize=True)
             seen.append([[measure(values[layer])[0].cpu() for layer in chosen] for measure in DESCRIPTORS.values()])
             tiles.append(torch.nn.functional.interpolate(picture[None].cpu(), (_TILE, _TILE), mode="bilinear", antialias=True)[0])
             advance()

@@ -20,7 +20,6 @@ from convscope.results.provenance import describe, technique
 from convscope.results.style_transfer import STATISTICS, StyleTransfer
 from convscope.scope import Images, Scope
 from convscope.scope.edits import average_pooling
-from convscope.scope.network import large_enough
 from convscope.techniques.style_layers import find_style_layers, layer_after, style_depths
 
 Statistic: TypeAlias = Literal["sums", "gram", "mean-std"]
@@ -210,12 +209,8 @@ class _Loss:
     def towards(self, contents: Tensor, styles: Sequence[Tensor]) -> _Loss:
         """The same, with the contents' codes and the styles' descriptors."""
         with self.scope.session("float32"), torch.no_grad():
-            with large_enough(contents.shape[-2], contents.shape[-1]):
-                codes = torch.cat(list(self.scope.in_batches(contents, lambda part: self.values(part)[self.content_layer])))
-            seen: list[dict[str, Tensor]] = []
-            for style in styles:
-                with large_enough(style.shape[-2], style.shape[-1]):
-                    seen.append(self.values(style[None]))
+            codes = torch.cat(list(self.scope.in_batches(contents, lambda part: self.values(part)[self.content_layer])))
+            seen = [self.values(style[None]) for style in styles]
         maps = [torch.stack([measure(each[layer])[0] for each in seen]) for measure in DESCRIPTORS.values() for layer in self.layers]
         count = len(self.layers)
         descriptors = {name: maps[index * count : (index + 1) * count] for index, name in enumerate(DESCRIPTORS)}
@@ -224,7 +219,7 @@ class _Loss:
     def at_least(self, before: Tensor, contents: Tensor) -> Tensor:
         """Style losses of the items' contents, (n statistic layer), none of them smaller than a trace of that of maps that are zero."""
         items = range(len(contents))
-        with self.scope.session("float32"), torch.no_grad(), large_enough(contents.shape[-2], contents.shape[-1]):
+        with self.scope.session("float32"), torch.no_grad():
             nothing = {layer: torch.zeros_like(value) for layer, value in self.values(contents[:1].to(self.scope.device)).items()}
             most = torch.stack([torch.stack(self._style_losses(nothing, name, items), 1) for name in STATISTICS], 1)
         return torch.maximum(before, _LEAST * most.cpu()).clamp(min=1e-30)
@@ -236,7 +231,7 @@ class _Loss:
     def values(self, images: Tensor) -> dict[str, Tensor]:
         """The maps of the content layer and the style layers, units on axis 1."""
         names = [*dict.fromkeys([self.content_layer, *self.layers])]
-        return self.scope.run(images, names, edit=self.pooling(), channels_first=True)
+        return self.scope.run(images, names, edit=self.pooling(), channels_first=True, resize=True)
 
     def __call__(self, images: Tensor, *, items: Sequence[int], step: int) -> dict[str, Tensor]:  # noqa: ARG002
         """The weighted terms of the loss: see :class:`~convscope.optimize.descent.Loss`."""

@@ -112,7 +112,8 @@ def _fill(
         for gone in read.keys() - images:
             del read[gone]
         for image in images - read.keys():
-            read[image] = _read(survey, image, missing)
+            pixels = _read(survey, image, missing)
+            read[image] = None if pixels is None else pixels[: scope.inputs.channel_count]  # a grey image has three equal channels
         there = [(row, rank, pixels) for row, rank in places[part] if (pixels := read[int(found.images[row, rank])]) is not None]
         if there:
             rows, ranks = np.array([place[:2] for place in there]).T

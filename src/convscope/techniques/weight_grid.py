@@ -25,7 +25,8 @@ def weight_grid(
     Args:
         scope: The network.
         layer: A convolution.
-        mode: "rgb": each filter as an image, for layers that read the image's three channels; "channels": each kernel on its own;
+        mode: "rgb": each filter as an image, for layers that read the image's three channels, its only one, or those that ``Inputs.rgb``
+            names; "channels": each kernel on its own;
             "collated": all kernels as one array.
         scale: "tile": brightness 0.5 + z, clipped to [0,1], z = (w - mean) / std over the tile (a filter in "rgb", else a kernel): shows
             form, tiles do not compare. "shared": zero is grey and the layer's largest |w| is at both ends: tiles compare. "range": from
@@ -57,7 +58,8 @@ def weight_grid(
     """
     weights = scope.weights_of(layer).cpu().numpy()
     _, channels, height, width = weights.shape
-    if mode == "rgb" and channels != 3:
+    named = scope.inputs.rgb is not None and channels == scope.inputs.channel_count
+    if mode == "rgb" and channels != 3 and not named and not (channels == 1 == scope.inputs.channel_count):
         raise BadInput(f'layer {layer}: its filters read {channels} channels, so they are no RGB images; use mode="channels"')
     used: str = scale
     if scale == "auto":

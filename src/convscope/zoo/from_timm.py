@@ -83,8 +83,8 @@ def inputs_of(expects: Mapping[str, Any], classes: tuple[str, ...] | None, name:
         BadInput: It takes no RGB images.
     """
     channels, height, width = expects["input_size"]
-    if channels != 3:
-        raise BadInput(f"{name} takes {channels} channels; only RGB networks can be opened")
+    if len(expects["mean"]) != channels:
+        raise BadInput(f"{name} takes {channels} channels, but its normalization has {len(expects['mean'])}; give the module to Scope")
     share, mode = float(expects["crop_pct"]), expects["crop_mode"]
     if mode == "border" or (mode == "squash" and share < 1):
         _log.warning("%s was evaluated with crop mode %s, share %g; images are squashed to %dx%d instead", name, mode, share, height, width)

@@ -1,6 +1,6 @@
 """Parameterizations: how an image is written as parameters to optimize, one file each.
 
-A parameterization has ``start(h, w, generators, dtype)`` -> parameters (n ...), ``image(parameters, h, w)`` -> (n 3 h w) in pixel space,
+A parameterization has ``start(h, w, generators, dtype)`` -> parameters (n ...), ``image(parameters, h, w)`` -> (n c h w) in pixel space,
 and, if images can grow, ``enlarge(parameters, side, blur)``.
 """
 
@@ -25,7 +25,7 @@ class Parameterization(Protocol):
         ...
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:
-        """The images (n 3 h w) that the parameters stand for, differentiable."""
+        """The images (n c h w) that the parameters stand for, differentiable."""
         ...
 
     def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:

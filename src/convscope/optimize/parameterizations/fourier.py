@@ -26,12 +26,13 @@ def color_matrix(dtype: torch.dtype = torch.float32) -> Tensor:
 
 @dataclass(frozen=True)
 class Fourier:
-    """Parameters are the real and imaginary parts of the image's spectrum, (n 3 h w//2+1 2), scaled by 1/frequency.
+    """Parameters are the real and imaginary parts of the image's spectrum, (n c h w//2+1 2), scaled by 1/frequency.
 
     image = sigmoid(C irfft2(parameters * scale) / 4), with scale = sqrt(h w) / max(f, 1/max(h, w))^decay and C the colour matrix.
+    Of images that are not RGB nothing is known of how their channels go together, so that C is the identity.
 
     Attributes:
-        inputs: Not used: a sigmoid image knows its range by itself.
+        inputs: For the number of channels.
         start_range: (0, sd): the start is normal with this standard deviation.
         decay: Power of the frequency in the scale: 1 makes the spectrum of natural images equally easy to change, 0 that of white noise.
 
@@ -45,21 +46,23 @@ class Fourier:
     decay: float = 1.0
 
     def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
-        shape = 3, height, width // 2 + 1, 2
+        shape = self.inputs.channel_count, height, width // 2 + 1, 2
         draws = [torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
         return self.start_range[1] * torch.stack(draws).to(dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:
         scale = spectrum_scale(height, width, self.decay, parameters.dtype).to(parameters)
         pixels = torch.fft.irfft2(torch.view_as_complex(parameters) * scale, s=(height, width)) / 4
-        return sigmoid_of_each(torch.einsum("rc,nchw->nrhw", color_matrix(parameters.dtype).to(parameters), pixels))
+        if pixels.shape[1] == 3:
+            pixels = torch.einsum("rc,nchw->nrhw", color_matrix(parameters.dtype).to(parameters), pixels)
+        return sigmoid_of_each(pixels)
 
     def bands(self, height: int, width: int) -> Tensor:
-        """Which band each pair of parameters belongs to, (3 h w//2+1) from 0: ten of frequency, equally many octaves wide, a colour."""
+        """Which band each pair of parameters belongs to, (c h w//2+1) from 0: ten of frequency, equally many octaves wide, a colour."""
         frequency = _frequency(height, width, torch.float32).clamp(min=1 / max(height, width))
         lowest, highest = frequency.min().log(), frequency.max().log()
         band = ((frequency.log() - lowest) / (highest - lowest).clamp(min=1e-6) * _BANDS).long().clamp(max=_BANDS - 1)
-        return band + _BANDS * torch.arange(3, dtype=torch.int64, device="cpu")[:, None, None]
+        return band + _BANDS * torch.arange(self.inputs.channel_count, dtype=torch.int64, device="cpu")[:, None, None]
 
     def enlarge(self, parameters: Tensor, side: int, blur: int | None) -> Tensor:  # noqa: ARG002
         raise BadInput("a Fourier image has one size from the start: use stages=1 with parameterization='fourier'")

@@ -16,10 +16,10 @@ MEAN_COLOR = (123.68, 116.779, 103.939)
 
 @dataclass(frozen=True)
 class MeanSubtracted:
-    """Parameters are 255 x - mean colour, (n 3 h w), free to leave the range of pixels.
+    """Parameters are 255 x - mean colour, (n c h w), free to leave the range of pixels.
 
     Attributes:
-        inputs: Not used: the papers' mean colour does not depend on the network.
+        inputs: For the number of channels: the papers' mean colour does not depend on the network.
         start_range: The start is drawn uniformly from these bounds.
     """
 
@@ -28,7 +28,10 @@ class MeanSubtracted:
 
     def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
         low, high = self.start_range
-        draws = [torch.rand(3, height, width, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
+        draws = [
+            torch.rand(self.inputs.channel_count, height, width, generator=generator, dtype=torch.float32, device="cpu")
+            for generator in generators
+        ]
         return low + (high - low) * torch.stack(draws).to(dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
@@ -43,9 +46,12 @@ class MeanSubtracted:
 
 
 def mean_subtracted(images: Tensor) -> Tensor:
-    """255 x - mean colour, of images (n 3 h w) in [0,1]."""
+    """255 x - mean colour, of images (n c h w) in [0,1]."""
     return 255 * images - _mean_color(images)
 
 
 def _mean_color(like: Tensor) -> Tensor:
-    return torch.tensor(MEAN_COLOR, dtype=like.dtype, device=like.device).view(3, 1, 1)
+    """The mean colour, (c 1 1); its grey where images are not RGB."""
+    channels = like.shape[-3]
+    color = MEAN_COLOR if channels == 3 else (sum(MEAN_COLOR) / 3,) * channels
+    return torch.tensor(color, dtype=like.dtype, device=like.device).view(channels, 1, 1)

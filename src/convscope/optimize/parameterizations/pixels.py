@@ -13,7 +13,7 @@ from convscope.scope import Inputs
 
 @dataclass(frozen=True)
 class Pixels:
-    """Parameters are the pixels themselves, (n 3 h w), in units of [0,1] and free to leave that range.
+    """Parameters are the pixels themselves, (n c h w), in units of [0,1] and free to leave that range.
 
     Attributes:
         inputs: The network's inputs.
@@ -24,7 +24,7 @@ class Pixels:
     start_range: tuple[float, float] = (128, 148)
 
     def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
-        return noise_8bit(height, width, generators, self.start_range, dtype)
+        return noise_8bit((self.inputs.channel_count, height, width), generators, self.start_range, dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - pixels know their size
         return parameters
@@ -52,8 +52,8 @@ class NormalizedPixels(Pixels):
         return self.inputs.normalize(super().enlarge(self.inputs.denormalize(parameters), side, blur))
 
 
-def noise_8bit(height: int, width: int, generators: list[Generator], bounds: tuple[float, float], dtype: torch.dtype) -> Tensor:
-    """(n 3 h w) whole numbers drawn uniformly from [low, high), over 255; one image from each generator."""
+def noise_8bit(shape: tuple[int, int, int], generators: list[Generator], bounds: tuple[float, float], dtype: torch.dtype) -> Tensor:
+    """(n c h w) whole numbers drawn uniformly from [low, high), over 255; one image from each generator."""
     low, high = bounds
-    draws = [torch.rand(3, height, width, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
+    draws = [torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") for generator in generators]
     return (low + (high - low) * torch.stack(draws).to(dtype)).floor() / 255

@@ -14,10 +14,10 @@ from convscope.scope import Inputs
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """Parameters are logits, (n 3 h w); enlarging resizes the logits, not the image.
+    """Parameters are logits, (n c h w); enlarging resizes the logits, not the image.
 
     Attributes:
-        inputs: Not used: a sigmoid image knows its range by itself.
+        inputs: For the number of channels.
         start_range: The logits of the start are drawn uniformly from these bounds times 1/255 (150 to 180: 0.59 to 0.70), as 8-bit noise.
     """
 
@@ -25,7 +25,7 @@ class Sigmoid:
     start_range: tuple[float, float] = (150, 180)
 
     def start(self, height: int, width: int, generators: list[Generator], dtype: torch.dtype = torch.float32) -> Tensor:
-        return noise_8bit(height, width, generators, self.start_range, dtype)
+        return noise_8bit((self.inputs.channel_count, height, width), generators, self.start_range, dtype)
 
     def image(self, parameters: Tensor, height: int, width: int) -> Tensor:  # noqa: ARG002 - logits know their size
         return sigmoid_of_each(parameters)
