@@ -46,8 +46,8 @@ class Refused(OSError):
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is a URL of another kind than file:// and local://."""
-    return "://" in path and not path.startswith(_LOCAL)
+    """Whether a path is a URL of another kind than file:// and local://; data: URLs are refused by :func:`filesystem`."""
+    return ("://" in path and not path.startswith(_LOCAL)) or path.startswith("data:")
 
 
 def actual(path: str) -> Path:
@@ -82,9 +82,9 @@ def filesystem(path: str) -> tuple[Any, str]:
 
     if not is_url(path):
         return LocalFileSystem(), str(actual(path).absolute())
-    kinds = [part.partition("://")[0] for part in path.split("::")]
+    kinds = [part.partition(":")[0] for part in path.split("::")]
     if unknown := [kind for kind in kinds if kind not in URLS]:
-        raise BadInput(f"{one_line(path, 100)}: URLs {one_line(unknown[0], 40)}:// are not read; these kinds are: {' '.join(STORAGE)}")
+        raise BadInput(f"{one_line(path, 100)}: {one_line(unknown[0], 40)} URLs are not read; these kinds are: {' '.join(STORAGE)}")
     try:
         return url_to_fs(path)
     except (ImportError, ValueError) as error:

@@ -121,8 +121,8 @@ def exists(path: str) -> bool:
 
 def _is_folder(path: str) -> bool:
     if not is_url(path):
-        return actual(path).is_dir()
-    if is_image(path):
+        return os.path.isdir(actual(path))  # noqa: PTH112 (Path.is_dir fails on names that are too long)
+    if is_image(path) and not path.startswith("data:"):
         return False
     system, plain = filesystem(path)
     with network(path):

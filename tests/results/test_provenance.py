@@ -6,12 +6,16 @@ import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_type_hints
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convscope as cs
+import hand_built
+from convscope.errors import LayerNotFound
 from convscope.results.base import Array, Result, axes
 from convscope.results.provenance import SUBJECTS, Choices, technique
 
@@ -128,3 +132,30 @@ def test_the_manifest_records_every_parameter() -> None:
         "stride": "auto",
         "fill": "gray",
     }
+
+
+def test_arguments_in_another_order(tmp_path: Path) -> None:
+    """Every technique with a layer. Further ones: a list of images, a unit, a survey for a scope."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    scope = cs.Scope(hand_built.small(), cs.Inputs(size=16), name="small")
+    images = hand_built.draws(2, 3, 16, 16)
+    for layer, words in {
+        str(tmp_path / "a.png"): "got the file or folder",
+        tmp_path: "got the file or folder",
+        "nowhere.jpg": "got the file or folder nowhere.jpg",
+        images: "got Tensor",
+        3: "got int",
+    }.items():
+        for call in (
+            lambda: cs.spectrum(scope, layer, "2"),  # noqa: B023
+            lambda: cs.activation_grid(scope, "2", layer),  # noqa: B023
+            lambda: cs.map_overlay(scope, layer, images),  # noqa: B023
+            lambda: cs.feature_visualization(scope, layer, [0]),  # noqa: B023
+            lambda: cs.deconvnet(scope, layer, [0], images),  # noqa: B023
+        ):
+            with pytest.raises(LayerNotFound) as error:
+                call()
+            shown = str(error.value)
+            assert "layer must be the name of a layer" in shown and words in shown and "\n" not in shown and len(shown) < 400, shown
+    with pytest.raises(LayerNotFound, match="near names"):
+        cs.activation_grid(scope, images, "nonsense")

@@ -256,7 +256,7 @@ def test_what_is_no_survey(survey: cs.Survey, tmp_path: Path, how: str, words: s
 def test_no_folder_and_no_file_system(tmp_path: Path) -> None:
     with pytest.raises(StoreConflict, match="there is no such folder"):
         cs.read_survey(tmp_path / "nothing")
-    with pytest.raises(BadInput, match=r"^nonsense://x: URLs nonsense:// are not read"):
+    with pytest.raises(BadInput, match=r"^nonsense://x: nonsense URLs are not read"):
         cs.read_survey("nonsense://x")
 
 

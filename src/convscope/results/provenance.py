@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, 
 
 import numpy as np
 
-from convscope.errors import BadInput, asking
+from convscope.errors import BadInput, LayerNotFound, asking
+from convscope.image_files import is_image
 from convscope.names import is_whole, near_hint
 from convscope.results.base import Result
 from convscope.text import printable
@@ -76,15 +77,39 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
             if getattr(bound.arguments[name], "subject", None) != name:
                 got = type(bound.arguments[name]).__name__
                 raise BadInput(f"{function.__name__}({order}): {name} must be {SUBJECTS[name]}, got {got}")
+        layers = [bound.arguments[name] for name in ("layer", "layers") if bound.arguments.get(name) is not None]
+        if wrong := next(filter(None, map(_no_name, layers)), ""):
+            raise LayerNotFound(f"{function.__name__}({order}): {wrong}")
         seed = bound.arguments.get("seed")
         with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered(seed if is_whole(seed) else None):
             for name, allowed in choices.items():
                 allowed.check(name, bound.arguments[name])
-            result = function(*args, **kwargs)
+            try:
+                result = function(*args, **kwargs)
+            except LayerNotFound as error:
+                if files := [each for layer in layers for each in ([layer] if isinstance(layer, str) else layer) if _is_file(each)]:
+                    error.message = f"{function.__name__}({order}): {_NAME}, got the file or folder {printable(files[0])}"
+                raise
         given = {name: describe(value) for name, value in list(bound.arguments.items())[1:]}
         return result.with_manifest(manifest(subject, function.__name__, given) | dict(result.manifest))
 
     return run
+
+
+_NAME = "layer must be the name of a layer"
+
+
+def _no_name(layer: Any) -> str:
+    """Why a `layer`, or one of several, cannot be a name, as when arguments come in another order; "" if it can."""
+    several = isinstance(layer, (list, tuple))
+    wrong = next((each for each in (layer if several else [layer]) if not isinstance(each, str)), "")
+    if isinstance(wrong, os.PathLike):
+        return f"{_NAME}, got the file or folder {printable(wrong)}"
+    return "" if isinstance(wrong, str) else f"{_NAME}, got {type(wrong).__name__}"
+
+
+def _is_file(name: str) -> bool:
+    return is_image(name) or os.path.lexists(name)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
 from convscope.graph.graph import Graph
 from convscope.names import OUTPUT, near_names
+from convscope.text import one_line
 
 INPUT = "@input"
 """Suffix for the input of a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
@@ -90,7 +91,9 @@ class Layers(Mapping[str, Layer]):
         if name in self._by_name:
             return self._by_name[name]
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not check types)
-            raise LayerNotFound(f"a layer is asked for by its name, got {name!r}; names are {', '.join(list(self._by_name)[:3])}, ...")
+            raise LayerNotFound(
+                f"a layer is asked for by its name, got {one_line(repr(name), 60)}; names are {', '.join(list(self._by_name)[:3])}, ..."
+            )
         if name in self._idle:
             raise NotReached(f"layer {name!r} is in this network, but {self._idle[name]}")
         calls = [known for known in self._by_name if ":" in known and known.rpartition(":")[0] == name]

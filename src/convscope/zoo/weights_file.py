@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 import struct
@@ -85,7 +86,7 @@ def _split(text: str) -> tuple[Path, str]:
         raise BadWeights(f"weights {text}: weights are read from local files; download it first")
     file, _, key = text.rpartition(WHICH)
     whole = Path(text).expanduser()
-    return (Path(file).expanduser(), key) if file and key and not whole.exists() else (whole, "")
+    return (Path(file).expanduser(), key) if file and key and not os.path.lexists(whole) else (whole, "")
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
