@@ -99,6 +99,6 @@ class GradCam(ImageResult):
         ]
         if len(self.drop):
             drop = np.nan_to_num(self.drop[index])
-            caption = f"rank agreement {self.agreement()[index]:.2f}"
+            caption = f"up to {number(np.abs(drop).max())}; rank agreement {self.agreement()[index]:.2f}"
             tiles.append(Image(pixels, "occlusion: drop", caption, heat=Signed(drop, unit="drop of the probability")))
         return tuple(tiles)
