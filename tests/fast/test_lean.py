@@ -158,7 +158,7 @@ class Ways(nn.Module):
         rectified = torch.relu(self.first(images))
         values = self.pool(rectified) if images.shape[-1] < 40 else F.avg_pool2d(rectified, 2)
         wide = self.second(values).relu()
-        return wide.mean((2, 3)) + (rectified.mean() if self.branch else 0)
+        return wide.mean((2, 3)) + (rectified.mean((1, 2, 3))[:, None] if self.branch else 0)
 
 
 class Counting(torch.overrides.TorchFunctionMode):
