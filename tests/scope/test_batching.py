@@ -105,13 +105,14 @@ MIXING: dict[str, Callable[[Any, Tensor], Any]] = {
     "number": lambda net, x: net.head(net.conv(x).mean((2, 3)) / len(x)),
     "joined": lambda net, x: net.head(net.conv(x).mean((2, 3)).mean(0, keepdim=True)),
     "fixed": lambda net, x: net.head(net.conv(x).view(1, 16, -1).mean(2)),
+    "other way": lambda net, x: net.head(v if len(v := net.conv(x).mean((2, 3))) > 1 else net.scale(v)),
     "loop": lambda net, x: torch.cat([net.head(net.conv(one[None]).mean((2, 3))) for one in x]),
 }
 
 
 @pytest.mark.parametrize("kind", MIXING)
 def test_images_have_the_values_that_they_have_alone(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    model = built(MIXING[kind], conv=conv(), head=lambda: nn.Linear(16, 5))
+    model = built(MIXING[kind], conv=conv(), scale=lambda: nn.Linear(16, 16), head=lambda: nn.Linear(16, 5))
     scope, images = opened(model, name=kind), draws(4, 3, SIDE, SIDE)
     with caplog.at_level(logging.WARNING, "convscope"):
         found = scope.activations(images, ["conv", "head", "output"])
@@ -137,6 +138,16 @@ def test_a_unit_s_image_does_not_depend_on_its_batch() -> None:
         both = cs.feature_visualization(scope, "4", [0, 3], **call)  # type: ignore[arg-type]
         alone = cs.feature_visualization(scope, "4", [3], **call)  # type: ignore[arg-type]
         assert (both.images[1] == alone.images[0]).all()
+
+
+def test_rounding_that_a_network_magnifies_is_no_influence() -> None:
+    """As the gates of deep networks with random weights do: efficientnet_b7 and efficientnet_v2_l of torchvision, at 32 and 64 px."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        values = net.conv(x) * (1 + 2e-7 * len(x))
+        return net.gate(1e5 * (values - values.mean((1, 2, 3), keepdim=True)))
+
+    assert not opened(built(forward, conv=conv(), gate=nn.Sigmoid)).one_at_a_time
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
@@ -194,6 +205,9 @@ def test_draws_come_from_the_seed(kind: str) -> None:
     torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
     assert torch.equal(scope.activations(images, "output")["output"], first)
     assert torch.equal(opened(drawing(kind)).activations(images[1:2], "output")["output"], first[1:2])
+    with scope.session(lean=True):
+        leaf = images.clone().requires_grad_()
+        assert torch.equal(scope.activations(leaf, "output")["output"], first)
     with scope.session(seed=1):
         assert not torch.equal(scope.activations(images, "output")["output"], first)
 
@@ -242,7 +256,10 @@ def test_a_network_that_is_another_each_time_says_so() -> None:
 
 
 def test_a_cast_network_is_noticed() -> None:
-    model, images = hand_built.small(), draws(2, 3, SIDE, SIDE, dtype=torch.float64)
+    model, images = (
+        nn.Sequential(hand_built.linear_conv()[0], nn.Flatten(), nn.Linear(4 * 22 * 22, 5)),
+        draws(2, 3, 24, 24, dtype=torch.float64),
+    )
     scope = opened(model)
     assert scope.activations(images, "output")["output"].dtype == torch.float32
     model.double()
@@ -257,6 +274,8 @@ def test_a_swapped_layer_is_noticed() -> None:
     model[8] = hand_built.seeded(lambda: nn.Linear(8, 9))
     assert scope.layers["output"].channels == 9 and scope.layers["8"].module is model[8]
     assert torch.equal(scope.activations(images, "output")["output"], copy.deepcopy(model).eval()(images))
+    model[5] = nn.Tanh()
+    assert scope.layers["5"].kind == "Tanh"
     model[4].weight = nn.Parameter(model[4].weight.detach() * 2)
     before = scope.forwards
     assert torch.equal(scope.activations(images, "4")["4"], copy.deepcopy(model).eval()[:5](images)) and scope.forwards == before + 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -348,6 +349,8 @@ def test_checkpointing_outside_is_as_before() -> None:
         with scope.session():
             assert recomputed() == 2
         assert recomputed() == 2
+        with ThreadPoolExecutor(1) as other:  # which trains meanwhile
+            assert other.submit(recomputed).result() == 4
         values = torch.ones(2, requires_grad=True)
         checkpoint_sequential([counted, counted], 2, values, use_reentrant=False).sum().backward()
         assert values.grad is not None

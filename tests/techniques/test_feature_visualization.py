@@ -322,7 +322,7 @@ def test_the_network_is_left_as_it_was(small: nn.Module) -> None:
     assert hand_built.state_of(small) == before
     small[4].register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("in mid-forward")))
     before = hand_built.state_of(small)
-    with pytest.raises(BadInput, match="in layer 4 .*in mid-forward"):
+    with pytest.raises(BadInput, match=r"in layer 4 .*in mid-forward"):
         seen(Scope(small, Inputs(size=24)), "crops")
     assert hand_built.state_of(small) == before
 
