@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import sys
 import tempfile
@@ -104,6 +105,12 @@ def scope_on(model: nn.Module) -> Scope:
     return Scope(model, Inputs(size=SIDE, mean=mean, std=std), precision="float32", name="small")
 
 
+@functools.cache
+def plain(name: str) -> Result:
+    """What a technique gives on the small network."""
+    return CALLS[name][0](scope_on(hand_built.small()))
+
+
 def random_states() -> tuple[object, ...]:
     """The states of the global generators of torch, NumPy and Python."""
     return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
@@ -172,19 +179,18 @@ class TestTechnique:
 
     @pytest.mark.parametrize("default", torch_defaults.DEFAULTS)
     def test_torch_defaults_do_not_reach_it(self, name: str, default: str) -> None:
-        plain, model = CALLS[name][0](scope_on(hand_built.small())), hand_built.small()
+        expected, model = plain(name), hand_built.small()
         with torch_defaults.set_to(default):
-            assert equal(CALLS[name][0](scope_on(model)), plain)
+            assert equal(CALLS[name][0](scope_on(model)), expected)
 
     def test_a_network_built_in_float64(self, name: str) -> None:
-        narrow = hand_built.small()
-        plain = CALLS[name][0](scope_on(narrow))
+        expected, narrow = plain(name), hand_built.small()
         with torch_defaults.set_to("float64"):
             model = hand_built.small()
             assert next(model.parameters()).dtype == torch.float64
             model.load_state_dict(narrow.state_dict())
             wide = CALLS[name][0](scope_on(model))
-        for one, other in zip(plain.arrays(), wide.arrays(), strict=True):
+        for one, other in zip(expected.arrays(), wide.arrays(), strict=True):
             assert np.allclose(one.array, other.array, rtol=1e-2, atol=1e-3, equal_nan=True), one.name
 
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

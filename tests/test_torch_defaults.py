@@ -89,13 +89,20 @@ def test_a_network_of_the_users_own_file_follows_the_users_defaults(tmp_path: Pa
         assert cs.open(f"{tmp_path}/net.py:build").dtype == torch.float64
 
 
-def test_scans(tmp_path: Path, default: str) -> None:
-    images = scanned.folder_of(tmp_path / "images", 6)
-    cs.scan(scanned.small_scope(), images, tmp_path / "plain", shard_size=4, threads=1)
+@pytest.fixture(scope="module")
+def scanned_plainly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A survey, and the images beside it."""
+    folder = tmp_path_factory.mktemp("plain")
+    cs.scan(scanned.small_scope(), scanned.folder_of(folder / "images", 3), folder / "survey", shard_size=2, threads=1, layers=["5"])
+    return folder
+
+
+@pytest.mark.parametrize("default", ["float64", "meta"])
+def test_scans(tmp_path: Path, default: str, scanned_plainly: Path) -> None:
     scope = scanned.small_scope()
     with torch_defaults.set_to(default):
-        cs.scan(scope, images, tmp_path / "other", shard_size=4, threads=1)
-    plain, other = (scanned.files_of(tmp_path / name) for name in ("plain", "other"))
+        cs.scan(scope, scanned_plainly / "images", tmp_path / "survey", shard_size=2, threads=1, layers=["5"])
+    plain, other = scanned.files_of(scanned_plainly / "survey"), scanned.files_of(tmp_path / "survey")
     tables = [name for name in plain if name.endswith(".parquet")]
     assert tables and all(plain[name] == other[name] for name in tables)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-DEFAULTS = ("float64", "float16", "bfloat16", "meta")
+DEFAULTS = ("float64", "float16", "meta")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convscope.incremental.replay import Replay
 from convscope.incremental.rerun import NotRepeatable, Rerun, rerun
 from convscope.scope import Inputs, Scope
 from hand_built import Residual, draws, seeded, state_of, torchvision_network
@@ -588,8 +589,12 @@ REFUSED: dict[str, tuple[Build, str]] = {
 def test_what_cannot_be_repeated_for_a_batch_is_refused(name: str) -> None:
     """What these networks computed for one picture alone says nothing of what they would for several: better slow than wrong."""
     build, words = REFUSED[name]
-    with pytest.raises(NotRepeatable, match=words):
-        ready(wide(build), SIZE)
+    model = wide(build)
+    scope = Scope(model, Inputs(size=SIZE, mean=MEAN, std=STD))
+    with pytest.raises(NotRepeatable, match=words):  # by its record alone
+        Replay(scope.graph, scope.layers["output"].node or 0)
+    with pytest.raises(NotRepeatable):
+        ready(model, SIZE)
 
 
 def test_inner_layers_and_pictures_of_another_size() -> None:
