@@ -136,7 +136,7 @@ def test_the_ground_floor_needs_no_package() -> None:
     allowed = {
         "text": set[str](),
         "errors": set[str](),
-        "files": {"fsspec", "pydantic"},
+        "files": {"fsspec", "jsonschema"},
         "seeding": set[str](),
         "progress": set[str](),
         "names": set[str](),

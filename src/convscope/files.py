@@ -5,20 +5,18 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import re
 import stat
 import tarfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from convscope.errors import BadInput, ConvscopeError
 from convscope.text import one_line, printable
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 STORAGE = "http https s3 s3a gs gcs az abfs abfss adl hdfs webhdfs sftp ssh smb hf oci oss memory file local".split()
 URLS = frozenset([*STORAGE, "zip", "tar", "simplecache", "filecache", "blockcache"])
@@ -186,20 +184,23 @@ def parse_json(data: bytes | str) -> Any:
     raise ValueError(f"nested more than {_DEEPEST} deep")
 
 
-def check_form(value: Any, form: type[BaseModel]) -> None:
-    """Checks what was read against a schema: types are exact, and further entries are nobody's business.
+def check_form(value: Any, schema: Mapping[str, Any]) -> None:
+    """Checks what was read against a JSON schema (draft 2020-12). Numbers are finite, and whole ones written as such.
 
     Raises:
         ValueError: It does not fit; one line says where.
     """
-    from pydantic import ValidationError
+    import jsonschema  # not pydantic: where that is loaded, the command line's parser checks every argument with it
 
-    try:
-        form.model_validate(value, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(one_line(f"{where}: {first['msg']}" if where else first["msg"], 300)) from None
+    plain: Any = jsonschema.Draft202012Validator
+    types = plain.TYPE_CHECKER.redefine("integer", lambda _, each: type(each) is int).redefine(
+        "number", lambda _, each: type(each) in (int, float) and math.isfinite(each)
+    )
+    strict: Any = jsonschema.validators.extend(plain, type_checker=types)
+    error: Any = jsonschema.exceptions.best_match(strict(schema).iter_errors(value))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path))
+        raise ValueError(one_line(f"{where}: {error.message}" if where else error.message, 300))
 
 
 def check_regular(status: os.stat_result) -> None:

@@ -51,7 +51,7 @@ def open_network(
 
     Args:
         network: A torchvision name, efficientnet_lite0 to 2, timm:NAME, hf:FOLDER, file.py:function, or textures.
-        weights: A file (.safetensors, .pth), "pretrained" or "random".
+        weights: A file (.safetensors, .pth), FILE::KEY for one of several sets in it (last.pth::ema), "pretrained" or "random".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.
         output_part: Which part of what the network returns is the layer "output": a key, attribute or number, e.g. logits.

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge, Le, Len, Lt
-from pydantic import BaseModel, Field
 
 from convscope.errors import BadInput, ConvscopeError, StoreConflict
 from convscope.files import check_form
@@ -30,44 +28,43 @@ _MOST_STEPS = 100_000
 """More optimization steps than any recipe has: a receipt that asks for more would never end."""
 
 
-class _Network(BaseModel):
-    name: Any  # what it may be, is asked when it is opened
-    weights: Any
-    weights_hash: str
-    inputs: dict[str, Any]
-
-
-class _Parameters(BaseModel):
-    layer: str
-    copies: Annotated[int, Ge(1), Le(1000)]
-    diversity: Annotated[float, Ge(0), Le(1e9)]
-    seed: Annotated[int, Ge(-(2**63)), Lt(2**63)]
-
-
-class _Recipe(BaseModel):
-    """Bounds beside those of every recipe. The image's own size bounds `size`."""
-
-    name: str
-    parameterization: str
-    size: Annotated[int, Le(16384)] | None
-    stages: Annotated[int, Le(1000)]
-    enlargement: Annotated[float, Le(100)]
-    crop_size: Annotated[int, Le(4096)]
-    pad: Annotated[int, Ge(0), Le(4096)]
-
-
-class _Receipt(BaseModel):
-    """What a receipt must hold before anything in it is used."""
-
-    network: _Network
-    parameters: _Parameters
-    recipe: _Recipe
-    group: Annotated[list[Annotated[int, Ge(0)] | None], Len(1)]
-    unit: int | None
-    copy_: int = Field(alias="copy", ge=0)
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?|mps)$")]
-    precision: Literal["float32", "bfloat16"]
-    fast: bool
+_TABLE = {"type": "object"}
+_TEXT = {"type": "string"}
+_RECEIPT = {
+    "required": ["network", "parameters", "recipe", "group", "unit", "copy", "device", "precision", "fast"],
+    "properties": {
+        "network": _TABLE,
+        "parameters": {
+            "type": "object",
+            "required": ["layer", "copies", "diversity", "seed"],
+            "properties": {
+                "layer": _TEXT,
+                "copies": {"type": "integer", "minimum": 1, "maximum": 1000},
+                "diversity": {"type": "number", "minimum": 0, "maximum": 1e9},
+                "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+            },
+        },
+        "recipe": {  # bounds beside those of every recipe; the image's own size bounds `size`
+            "type": "object",
+            "required": ["name", "parameterization"],
+            "properties": {
+                "name": _TEXT,
+                "size": {"type": ["integer", "null"], "maximum": 16384},
+                "stages": {"type": "integer", "maximum": 1000},
+                "enlargement": {"type": "number", "maximum": 100},
+                "crop_size": {"type": "integer", "maximum": 4096},
+                "pad": {"type": "integer", "minimum": 0, "maximum": 4096},
+            },
+        },
+        "group": {"type": "array", "minItems": 1, "items": {"type": ["integer", "null"], "minimum": 0}},
+        "unit": {"type": ["integer", "null"]},
+        "copy": {"type": "integer", "minimum": 0},
+        "device": {"type": "string", "pattern": r"^(cpu|cuda(:\d{1,3})?|mps)$"},
+        "precision": {"enum": ["float32", "bfloat16"]},
+        "fast": {"type": "boolean"},
+    },
+}
+"""What a receipt must hold before anything in it is used."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def redo(
     if "group" not in receipt:
         raise BadInput(f"{path}: made by {receipt.get('technique')}; only single feature visualizations can be redone")
     try:
-        check_form(receipt, _Receipt)
+        check_form(receipt, _RECEIPT)
         network, parameters, group = receipt["network"], receipt["parameters"], list(receipt["group"])
         if len(group) > at_once(parameters["copies"]):
             raise ValueError(f"{len(group)} units at once")

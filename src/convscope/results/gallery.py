@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from convscope.errors import StoreConflict
 from convscope.files import check_form
@@ -29,20 +28,24 @@ _MARGIN = 16
 """White pixels around a contact sheet."""
 
 
-class _Receipt(BaseModel):
-    """What is read of a receipt. Numbers that are not finite are text in it."""
-
-    unit: int | None = None
-    copy_: int = Field(0, alias="copy")
-    unit_name: str = ""
-    status: str = ""
-    score: float | Literal["nan", "inf", "-inf"] = "nan"
-    maximized: str = ""
-    parameters: dict[str, Any] = {}
-    network: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
-    group: list[int | None] = []
-    objective: list[Any] | None = None
+_TABLE = {"type": "object"}
+_TEXT = {"type": "string"}
+_RECEIPT = {
+    "properties": {
+        "unit": {"type": ["integer", "null"]},
+        "copy": {"type": "integer"},
+        "unit_name": _TEXT,
+        "status": _TEXT,
+        "score": {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]},
+        "maximized": _TEXT,
+        "parameters": _TABLE,
+        "network": _TABLE,
+        "recipe": _TABLE,
+        "group": {"type": "array", "items": {"type": ["integer", "null"]}},
+        "objective": {"type": ["array", "null"]},
+    }
+}
+"""What is read of a receipt. Numbers that are not finite are text in it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class GalleryImage:
         """
         receipt = read_receipt(self.path)
         try:
-            check_form(receipt, _Receipt)
+            check_form(receipt, _RECEIPT)
         except ValueError as error:
             raise StoreConflict(f"{self.path}: its receipt is damaged ({error})") from None
         unit, copy = receipt.get("unit"), receipt.get("copy", 0)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from convscope.errors import BadInput, StoreConflict
 from convscope.files import MOST_JSON, check_form, check_regular, filesystem, is_local, opened_on, parse_json, read_all
-from convscope.survey.manifest import SurveyManifest
+from convscope.survey import manifest
 from convscope.survey.schema import MANIFEST, NULLABLE, SCHEMAS, VALUES, VERSION
 from convscope.text import one_line
 
@@ -70,7 +70,7 @@ class Files:
         if head.get("schema") != VERSION:
             raise StoreConflict(f"{self.name}: a survey of layout {head.get('schema')}; this convscope reads layout {VERSION}: scan again")
         try:
-            check_form(head, SurveyManifest)
+            check_form(head, manifest.SCHEMA)
         except ValueError as error:
             raise StoreConflict(f"{self.name}: {MANIFEST} is damaged ({error})") from None
         return head

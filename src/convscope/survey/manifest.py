@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Len
-from pydantic import BaseModel
+from convscope.preprocessing import RESAMPLING
 
 MOST_SIDE = 8192
 """Longest side of a network's input that a survey may ask its images to be resized to."""
-_Count = Annotated[int, Ge(0), Le(2**53)]
-_Side = Annotated[int, Ge(1), Le(MOST_SIDE)]
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
+_TEXT = {"type": "string"}
+_NAMES = {"type": "array", "items": _TEXT}
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_SIDE = {"type": "integer", "minimum": 1, "maximum": MOST_SIDE}
 
 
-class _Inputs(BaseModel):
-    size: Annotated[list[_Side], Len(2, 2)]
-    mean: list[float]
-    std: list[float]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    crop: Annotated[float, Gt(0), Le(1)] | None
-    classes: list[str] | None
+def table(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The schema of an object with these entries, and any others."""
+    return {"type": "object", "required": list(required), "properties": required | (optional or {})}
 
 
-class _Network(BaseModel):
-    name: str
-    weights: str | None
-    weights_hash: str
-
-
-class _Parameters(BaseModel):
-    draft: bool = False
-
-
-class SurveyManifest(BaseModel):
-    """The entries that readers use; :mod:`convscope.survey.schema` says what they mean."""
-
-    images: _Count
-    skipped: _Count
-    shards: _Count
-    summary_only: bool
-    top: _Count
-    votes_per_image: _Count
-    layers: Annotated[list[str], Len(1)]
-    labels: list[str]
-    inputs: _Inputs
-    network: _Network
-    parameters: _Parameters
-    plan: dict[str, Any] = {}
+SCHEMA = table(
+    {
+        "images": _COUNT,
+        "skipped": _COUNT,
+        "shards": _COUNT,
+        "summary_only": {"type": "boolean"},
+        "top": _COUNT,
+        "votes_per_image": _COUNT,
+        "layers": _NAMES | {"minItems": 1},
+        "labels": _NAMES,
+        "inputs": table(
+            {
+                "size": {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2},
+                "mean": _NUMBERS,
+                "std": _NUMBERS,
+                "interpolation": {"enum": list(RESAMPLING)},
+                "crop": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1},
+                "classes": _NAMES | {"type": ["array", "null"]},
+            }
+        ),
+        "network": table({"name": _TEXT, "weights": {"type": ["string", "null"]}, "weights_hash": _TEXT}),
+        "parameters": table({}, {"draft": {"type": "boolean"}}),
+    },
+    {"plan": {"type": "object"}},
+)
+"""The entries that readers use; :mod:`convscope.survey.schema` says what they mean."""

@@ -36,8 +36,9 @@ def open(
             - ``"path/to/file.py:function"``: your own; the function returns a module, ``(module, Inputs)`` or a ``Scope``
             - ``"textures"``: the small network bundled with convscope, which needs no download
         weights: ``"pretrained"``: those published with the network, downloaded on first use (a file of yours: as its function made it).
-            A path: that .safetensors, .pth, .pt, .bin or .ckpt file; nothing in it is ever run. Weights of a network with another number
-            of classes make a network with that many. ``"random"`` or None: random weights, the same at every call.
+            A path: that .safetensors, .pth, .pt, .bin or .ckpt file; nothing in it is ever run. ``"last.pth::ema"``: one of several sets
+            in it. Weights of a network with another number of classes make a network with that many. ``"random"`` or None: random
+            weights, the same at every call.
         device: "auto" (the GPU if there is one), "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
         fast: Whether :mod:`convscope.fast` may be used, see :class:`~convscope.Scope`.
