@@ -44,6 +44,8 @@ def agree(one: Any, other: Any) -> bool:
     """Whether values are the same up to rounding."""
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(agree(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(agree(one[key], other[key]) for key in one)
     if isinstance(one, float) or (isinstance(one, np.ndarray) and one.dtype.kind == "f"):
         reach = float(np.nanmax(np.abs(one), initial=1e-3))
         return np.allclose(one, other, rtol=0, atol=1e-4 * reach, equal_nan=True)

@@ -106,7 +106,7 @@ def test_numbers_of_four_digits_are_written_out():
     assert [number(value) for value in (1063.4, -1234.5, 999.9, 123456.7, 1.5e6, 0.01234)] == [
         "1063",
         "-1234",
-        "1e+03",
+        "1000",
         "123457",
         "1.5e+06",
         "0.0123",

@@ -35,7 +35,7 @@ class Stand:
     def provenance(self) -> Mapping[str, Any]:
         return {"network": {"name": "none"}, "libraries": ("pillow",)}
 
-    def entered(self) -> AbstractContextManager[Any]:
+    def entered(self, seed: int | None = None) -> AbstractContextManager[Any]:
         return nullcontext()
 
 

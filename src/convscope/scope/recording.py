@@ -105,7 +105,7 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
     scripted = {name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)}
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     before = generators.states()
-    found, calls, returned, graph = _record_one(model, modules, names, images[:1], output)
+    found, calls, returned, graph = _record_one(model, modules, names, images[:1].clone(), output)  # a network may overwrite its input
     batching = known or _batching(model, modules, images, found, generators, before)
     layers: list[Layer] = []
     for one in found:
@@ -286,7 +286,7 @@ def _compared(
     handles = [module.register_forward_hook(compare) for module in modules]
     try:
         with torch.no_grad():
-            model(images)
+            model(images.clone())
     finally:
         for handle in handles:
             handle.remove()

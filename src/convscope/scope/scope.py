@@ -408,7 +408,7 @@ class Scope:
         if batching.random:
             normalized = normalized.contiguous()  # draws go through memory in order
             session.at_end(partial(generators.restore, generators.states()))
-        for one in normalized.split(1):
+        for one in (image.clone() for image in normalized.split(1)):  # a network may overwrite its input
             if batching.random:
                 generators.seed(derive_seed(session.seed, "network"))
             self.forwards += 1
