@@ -28,7 +28,7 @@ MOST_BYTES = 2**29
 """Largest image file that is read."""
 _MOST_TOLD = 2**20
 """Bytes read of what a tar shard tells of an image."""
-LISTS, TAR = (".csv", ".tsv", ".parquet"), ".tar"
+_LISTS, _TAR = (".csv", ".tsv", ".parquet"), ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _COLUMNS = ("path", "file", "filename", "image", "name")
 
@@ -103,9 +103,9 @@ def find_images(path: str | os.PathLike[str]) -> Iterator[Source]:
         raise BadInput(f"images: {printable(text)} is a compressed tar, which cannot be read from the middle; unpack it to a plain .tar")
     if any(sign in text for sign in "*?[") and not exists(text):
         return (source for match in _matches(text) for source in find_images(match))
-    if suffix == TAR:
+    if suffix == _TAR:
         return iter(_from_tar(text))
-    if suffix in LISTS:
+    if suffix in _LISTS:
         return iter(_from_list(text))
     return iter([Source(printable(text), printable(text))])
 
@@ -352,8 +352,8 @@ def _part(shard: str, offset: int, length: int) -> bytes:
 
 def _member(path: str) -> tuple[str, str]:
     """The tar shard that a path lies in and the member's name; two empty strings where it lies in none."""
-    shard, sign, member = path.lower().partition(TAR + MEMBER)
-    return (path[: len(shard) + len(TAR)], path[len(path) - len(member) :]) if sign else ("", "")
+    shard, sign, member = path.lower().partition(_TAR + MEMBER)
+    return (path[: len(shard) + len(_TAR)], path[len(path) - len(member) :]) if sign else ("", "")
 
 
 @functools.lru_cache(maxsize=64)

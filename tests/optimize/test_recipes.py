@@ -86,12 +86,6 @@ def test_wrong_parameters(numbers: dict[str, object], words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_none_is_a_word_where_none_is_meant() -> None:
-    # also tried: every other field of a recipe
-    assert find_recipe("multiscale", blur="none").blur is None and find_recipe("crops", size="none").size is None
-    assert find_recipe("crops", transform="none").transform == "none", "a choice that is called so stays one"
-
-
 def test_unknown_recipes() -> None:
     with pytest.raises(BadInput, match="no recipe 'cropz'; there are: crops, fourier, multiscale, multiscale-sigmoid, pixels"):
         find_recipe("cropz")

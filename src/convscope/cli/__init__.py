@@ -5,15 +5,12 @@ Only the command that is called loads what it needs, so that ``convscope --help`
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -24,7 +21,6 @@ from convscope.text import one_line, printable, visible_lines
 
 OTHERS = {
     "atlas": "cli.atlas:atlas",
-    "use": "cli.use:use",
     "layers": "cli.network:layers",
     "query": "cli.query:query",
     "export": "cli.export:export",
@@ -87,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler.setFormatter(_Visible("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
-        with warnings.catch_warnings(), _in_project(arguments) as whole:
+        with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            code = build()(whole, print_error=False, exit_on_error=False, result_action="return_value")
+            code = build()(arguments, print_error=False, exit_on_error=False, result_action="return_value")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (ConvscopeError, CycloptsError) as error:
@@ -104,36 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; what is finished is kept: run the same command again to go on from there\n")
         return INTERRUPTED
-
-
-@contextmanager
-def _in_project(arguments: list[str]) -> Generator[list[str]]:
-    """The command line with the network of the project file, if there is one here and the command needs and lacks one."""
-    if not os.path.lexists("convscope.toml") or not arguments or {"-h", "--help"} & set(arguments):
-        yield arguments
-        return
-    from convscope.cli import project
-    from convscope.results.provenance import PROJECT
-
-    found = project.read_project() if _takes_network(arguments[0]) else None
-    whole = arguments if found is None else project.with_network(arguments, found)
-    token = PROJECT.set({"network": found.network} if found is not None and whole != arguments else {})
-    try:
-        yield whole
-    finally:
-        PROJECT.reset(token)
-
-
-def _takes_network(name: str) -> bool:
-    """Whether the first argument of a command is a network that the project file may name."""
-    from convscope.cli.project import WRITER
-
-    if name == WRITER or name not in (homes := techniques() | OTHERS) or homes[name].endswith(":app"):
-        return False
-    module, _, function = f"convscope.{homes[name]}".partition(":")
-    if name not in OTHERS:
-        module, function = "convscope.cli.derive", name.replace("-", "_")
-    return next(iter(inspect.signature(getattr(importlib.import_module(module), function)).parameters), "") == "network"
 
 
 class _Visible(logging.Formatter):

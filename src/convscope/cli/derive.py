@@ -6,7 +6,6 @@ Help comes from the docstring. `convscope.cli.derive:x_y` is the command of the 
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,8 @@ from cyclopts.token import Token
 import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
-from convscope.cli.project import FILE, WRITER, Project, read_project, taking
 from convscope.cli.running import SUBJECTS, chooses_units, run_technique, subjects_of, units_of
 from convscope.names import Units
-from convscope.text import one_line
 
 _EDITS = "Written own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg."
 
@@ -67,7 +64,6 @@ def known_types(*, network: bool) -> list[Written]:
         Written(int | tuple[int, int], words.pair, "N|NxN", "Written 16, or 16x32 (down, across)."),
         Written(str | Sequence[str], words.names, "NAME,..."),
         Written(Sequence[str], words.several_names, "NAME,..."),
-        Written(str | os.PathLike[str] | Sequence[str | os.PathLike[str]], words.sources, "IMAGE...", several=True),
         Written(Mapping[str, int], words.numbers_of, "NAME=N...", several=True),
         Written(Mapping[str, int | str], words.named, "LABEL=CLASS...", several=True),
         Written(
@@ -126,13 +122,9 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if chooses_units(signature):  # --maps may say which
         parameters = [item.replace(default=None) if item.name == "units" else item for item in parameters]
 
-    parameters, project = _in_project(parameters, name)
-
     def run(*given: Any, **options: Any) -> int:
         values = dict(zip((item.name for item in parameters), given, strict=False)) | options
-        with taking(project, values, [item.name for item in parameters]) as more:
-            more = {key: words.images([value]) if key == "images" else value for key, value in more.items()}
-            return run_technique(function, values | more, usage)
+        return run_technique(function, values, usage)
 
     return _as_command(run, parameters)
 
@@ -145,31 +137,14 @@ OUT = "Folder to write to. Default: below out/, named after the question."
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command of a function that is no technique."""
-    parameters, project = _in_project(_parameters(function), function.__name__)
+    parameters = _parameters(function)
 
     def run(*given: Any, **options: Any) -> Any:
-        values = dict(zip((item.name for item in parameters), given, strict=False)) | options
-        with taking(project, values, [item.name for item in parameters]) as more:
-            return function(*given, **options | more)
+        return function(*given, **options)
 
     run.__doc__ = read_docstring(inspect.getdoc(function) or "").description
     run.__name__ = function.__name__
     return _as_command(run, parameters)
-
-
-def _in_project(parameters: list[inspect.Parameter], name: str) -> tuple[list[inspect.Parameter], Project | None]:
-    """The parameters of a command with what the project file here says in their help, and the file; images are then not required."""
-    project = read_project() if parameters and parameters[0].name == "network" and name != WRITER else None
-    entries = {} if project is None else project.entries()
-    found: list[inspect.Parameter] = []
-    for item in parameters:
-        if item.name in entries:
-            kind, *more = get_args(item.annotation)
-            text = f"{more[-1].help} [{FILE}: {one_line(entries[item.name], 60)}]"
-            kind, default = (kind | None, None) if item.name == "images" else (kind, item.default)
-            item = item.replace(annotation=Annotated[kind, *more, Parameter(help=text)], default=default)
-        found.append(item)
-    return found, project
 
 
 def _as_command(run: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:

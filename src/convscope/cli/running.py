@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from convscope.cli import words
 from convscope.cli.objectives import OfLayer
 from convscope.cli.output import reserved, write_somewhere
-from convscope.cli.project import read_project, say_taken
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.files import is_url
-from convscope.image_files import LISTS, TAR
 from convscope.names import is_whole
 from convscope.preprocessing import SUFFIXES
 from convscope.results.base import Result
 from convscope.results.class_maps import maps_by_class, of_classes
-from convscope.results.provenance import PROJECT
 
 if TYPE_CHECKING:
     from convscope.scope import Scope
-
-
-FILES = {*SUFFIXES, *LISTS, TAR}
-"""Suffixes of images, and of files that hold or list them."""
 
 
 class Written(NamedTuple):
@@ -131,20 +124,8 @@ def _open_recorded(opened: Any, source: str, network: str | None, weights: str |
     from convscope.zoo.recorded import open_recorded
 
     if network is None:
-        weights = weights or _project_weights(opened.manifest["network"])
         return open_recorded(opened.manifest["network"], source, weights=weights, **settings)
     return open_by_name(network, weights=weights or "pretrained", **settings)
-
-
-def _project_weights(recorded: Mapping[str, Any]) -> str | None:
-    """The weights file of the project file, for a survey that was made with one and with its network."""
-    project = read_project()
-    if project is None or project.network != recorded.get("name") or recorded.get("weights") in (None, "pretrained"):
-        return None
-    taken = {"weights": project.weights} if project.weights else {}
-    say_taken(taken)
-    PROJECT.set({**PROJECT.get(), **taken})  # until the command ends
-    return project.weights
 
 
 SUBJECTS: dict[tuple[str, ...], Callable[..., Any]] = {
@@ -200,7 +181,6 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     with progress(), _place(folder, name, resumes=resumes):
         opened = opener(**opening)
         subjects = opened if isinstance(opened, tuple) else (opened,)
-        _layers_first(signature, subjects[-1], values)
         try:
             written = save(function, subjects, folder, dict(values))
         except (LayerNotFound, BadImage):
@@ -323,27 +303,6 @@ def _place(folder: str, name: str, *, resumes: bool) -> AbstractContextManager[N
     if folder.startswith("memory://"):
         raise BadInput(f"--out {folder}: a survey in memory would be gone when the command ends; give a folder or another URL")
     return nullcontext()
-
-
-def _layers_first(signature: inspect.Signature, subject: Any, values: dict[str, Any]) -> None:
-    """Layers that stand before the images, as in commands of one layer, in place of --layers.
-
-    Raises:
-        LayerNotFound: The first of several words names no layer, and no file, URL or pattern either.
-    """
-    images = values.get("images")
-    if "layers" not in signature.parameters or values.get("layers") or not isinstance(images, list) or len(images) < 2:
-        return
-    first = str(images[0])
-    names = [name.strip() for name in first.split(",")]
-    known = all(name in subject.layers for name in names)
-    if Path(first).exists() or not (
-        known or (Path(first).suffix.lower() not in FILES and not is_url(first) and not set("*?[/") & set(first))
-    ):
-        return
-    for name in names:
-        _ = subject.layers[name]
-    values["layers"], values["images"] = names, images[1] if len(images) == 2 else images[1:]
 
 
 def _check_order(subject: Any, values: Mapping[str, Any], usage: str) -> None:

@@ -160,11 +160,6 @@ def images(given: Sequence[str]) -> Any:
     return paths[0] if len(paths) == 1 else paths
 
 
-def sources(given: Sequence[str]) -> str | list[str]:
-    """A folder, list, tar shards or pattern as it is, or several files."""
-    return given[0] if len(given) == 1 else list(given)
-
-
 def settings(given: Sequence[str]) -> dict[str, Any]:
     """Values by name, each written "NAME=VALUE" with a Python literal or a plain word."""
     found: dict[str, Any] = {}

@@ -93,11 +93,8 @@ class Recipe:
             if name not in known:
                 near = ", ".join(near_names(name, known)) or ", ".join(known)
                 raise BadInput(f"a recipe has no parameter {name!r}; near names: {near}")
-        hints = get_type_hints(Recipe)
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
-        given |= {key: None for key, value in given.items() if value == "none" and _fits(None, hints[key])}  # the word for it
-        recipe = dataclasses.replace(self, **given)
-        for name, hint in hints.items():
+        recipe = dataclasses.replace(self, **{key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()})
+        for name, hint in get_type_hints(Recipe).items():
             if not _fits(value := getattr(recipe, name), hint):
                 meant = ", ".join(get_args(hint)) if get_origin(hint) is Literal else Recipe.__annotations__[name]
                 raise BadInput(f"recipe {self.name}: {name} must be {meant}, got {value!r}")

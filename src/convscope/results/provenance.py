@@ -8,10 +8,9 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import MappingProxyType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -34,9 +33,6 @@ SUBJECTS = {
 
 
 _version = functools.cache(version)
-
-PROJECT: ContextVar[Mapping[str, str]] = ContextVar("project", default=MappingProxyType({}))
-"""What was not asked for, but taken from a project file; kept in manifests."""
 
 
 class Subject(Protocol):
@@ -155,8 +151,7 @@ def manifest(subject: Subject, technique_name: str, parameters: Mapping[str, Any
     versions = {name: _version(name) for name in ("convscope", "numpy", *known.pop("libraries", ()))} | {
         "python": platform.python_version()
     }
-    project = {"project": dict(PROJECT.get())} if PROJECT.get() else {}
-    return {"technique": technique_name, "parameters": dict(parameters), **known, **project, "versions": versions}
+    return {"technique": technique_name, "parameters": dict(parameters), **known, "versions": versions}
 
 
 def describe(value: Any) -> Any:

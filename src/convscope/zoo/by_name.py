@@ -67,12 +67,6 @@ def _loader(name: str) -> Callable[[str, str | Path | None], Loaded]:
     )
 
 
-def is_network_name(name: str) -> bool:
-    """Whether a network can be called so: a known name, or one with the form of timm's, a folder's or a file's."""
-    form = name.startswith(("timm:", from_folder.PREFIX)) or from_file.is_file_name(name) or name == "textures"
-    return form or name in from_packages.NETWORKS or name in from_torchvision.names()
-
-
 def _timm_hint(name: str) -> str:
     """Says that timm has a network of this name, if it has."""
     if importlib.util.find_spec("timm") is None:
