@@ -48,6 +48,12 @@ def scope(small: nn.Module) -> Scope:
     return Scope(small, Inputs(size=24, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), precision="float32", name="small")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_in_fixtures() -> None:
+    """What fixtures of modules make is compared with what tests make."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Generator[None]:
     """Every test runs on one thread, so that sums are taken in the same order everywhere, and leaves the number as it was."""

@@ -63,7 +63,7 @@ def compare(
         >>> cs.compare(before, after).figure()  # doctest: +SKIP
 
     Command line:
-        convscope compare survey drawings --layers features.27
+        convscope compare survey untrained --layers features.27
     """
     rows = _common_images(survey, other)
     names = _common_layers(survey, other, layers)

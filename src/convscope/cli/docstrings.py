@@ -32,6 +32,7 @@ class Help:
 PREPARED = {
     "convscope textures sample --out data --per-class 4": "data",
     "convscope scan textures data/images --out survey": "survey",
+    "convscope scan textures data/images --weights random --out untrained": "untrained",
 }
 """The commands that make what examples read, with the folder that each makes."""
 
