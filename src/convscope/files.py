@@ -190,14 +190,19 @@ def check_form(value: Any, schema: Mapping[str, Any]) -> None:
     Raises:
         ValueError: It does not fit; one line says where.
     """
-    import jsonschema  # not pydantic: where that is loaded, the command line's parser checks every argument with it
+    from jsonschema import Draft202012Validator  # not pydantic: where that is loaded, the command line's parser checks arguments with it
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import extend
 
-    plain: Any = jsonschema.Draft202012Validator
-    types = plain.TYPE_CHECKER.redefine("integer", lambda _, each: type(each) is int).redefine(
-        "number", lambda _, each: type(each) in (int, float) and math.isfinite(each)
-    )
-    strict: Any = jsonschema.validators.extend(plain, type_checker=types)
-    error: Any = jsonschema.exceptions.best_match(strict(schema).iter_errors(value))
+    def whole(_: Any, each: Any) -> bool:
+        return type(each) is int
+
+    def finite(_: Any, each: Any) -> bool:
+        return type(each) in (int, float) and math.isfinite(each)
+
+    plain: Any = Draft202012Validator
+    strict: Any = extend(plain, type_checker=plain.TYPE_CHECKER.redefine("integer", whole).redefine("number", finite))
+    error: Any = best_match(strict(schema).iter_errors(value))
     if error is not None:
         where = ".".join(map(str, error.absolute_path))
         raise ValueError(one_line(f"{where}: {error.message}" if where else error.message, 300))
