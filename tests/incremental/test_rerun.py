@@ -591,8 +591,9 @@ def test_what_cannot_be_repeated_for_a_batch_is_refused(name: str) -> None:
     build, words = REFUSED[name]
     model = wide(build)
     scope = Scope(model, Inputs(size=SIZE, mean=MEAN, std=STD))
-    with pytest.raises(NotRepeatable, match=words):  # by its record alone
-        Replay(scope.graph, scope.layers["output"].node or 0)
+    if name not in ("a value changed through a view", "circular padding"):  # these are told by their images alone, not by their record
+        with pytest.raises(NotRepeatable, match=words):
+            Replay(scope.graph, scope.layers["output"].node or 0)
     with pytest.raises(NotRepeatable):
         ready(model, SIZE)
 
