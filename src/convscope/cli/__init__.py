@@ -91,10 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConvscopeError, CycloptsError) as error:
         return _fail(str(error))
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # what rich makes of it
+            return _silent()
         return _fail(f"ended by sys.exit({error.code}) before it was done, in the network's own code or by a signal")
     except BrokenPipeError:  # the reader of a pipe has gone, as with `convscope layers vgg16 | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _silent()
     except OSError as error:
         return _fail(f"{printable(error.filename)}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
@@ -109,6 +110,12 @@ class _Visible(logging.Formatter):
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
     sys.stderr.write(f"warning: {one_line(message)}\n")
+
+
+def _silent() -> int:
+    """Nothing more is written to a pipe whose reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(line: str) -> int:
