@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import convscope as cs
+import promises
 from convscope.cli import main
 from convscope.errors import BadInput
 from convscope.render.panels import Curves
 from made import drawn, made
+
+PROMISE = promises.Promise(lambda s: cs.activation_sums(s, "layer", promises.MAPS), "result.beside(result).sums")
 
 PHOTOS, XRAYS = drawn(12, 6, 3, 3), drawn(9, 6, 3, 3, seed=5)
 MAPS = {"gun": [0, 2], "knife": [5], "empty": []}

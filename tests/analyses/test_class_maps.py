@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import convscope as cs
+import promises
 from convscope.analyses.class_maps import choose_units, count_votes, maps_of
 from convscope.errors import BadInput, UnitNotFound
 from made import drawn, made
+
+PROMISE = promises.Promise(lambda s: cs.class_maps(s, "layer", per_image=3, per_class=3), "result.view().note")
 
 
 def activations_of(chosen: list[list[int]], channels: int) -> np.ndarray:

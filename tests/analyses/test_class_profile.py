@@ -10,9 +10,12 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 import convscope as cs
+import promises
 from convscope.errors import BadInput
 from convscope.render.panels import Bars, Heat, Table
 from made import drawn, made
+
+PROMISE = promises.Promise(lambda s: cs.class_profile(s, "layer"), "(result.responds(2), result.best('ant'))")
 
 LABELS: list[str | None] = ["ant", "bee", "cat", None, "ant", "bee"] * 8
 

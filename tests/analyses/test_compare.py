@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 import convscope as cs
+import promises
 from convscope.analyses.compare import assign, correlations, linear_cka
 from convscope.errors import BadInput, LayerNotFound
 from made import drawn, made
+
+PROMISE = promises.Promise(
+    lambda s: cs.compare(s, s, layers="layer", examples=2), "(result.of('layer'), result.passed, result.table().rows)"
+)
 
 LABELS: list[str | None] = ["ant", "bee", "cat"] * 10
 MAPS = drawn(30, 6, 3, 3)

@@ -12,6 +12,7 @@ import scipy.stats
 from sklearn import metrics
 
 import convscope as cs
+import promises
 from alarms import MAPS, activations, survey_of
 from convscope.analyses.baselines import margins
 from convscope.analyses.detector_evaluation import detector_scores, own_decisions
@@ -19,6 +20,8 @@ from convscope.analyses.labelled_scores import LabelledScores, Rule
 from convscope.errors import BadInput, ConvscopeError, UnitNotFound
 from convscope.render.panels import Curves
 from made import drawn, made
+
+PROMISE = promises.Promise(lambda s: cs.detector(s, "layer", promises.MAPS, draws=20), "result.provenance()['libraries']")
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,18 @@ import pytest
 from sklearn import metrics
 
 import convscope as cs
+import promises
 from alarms import MAPS, activations, survey_of
 from convscope import render
 from convscope.analyses.detector_evaluation import DECISIONS, detector_scores
 from convscope.errors import BadInput
 from convscope.render.panels import Counts, Curves, Table
 from made import made
+
+PROMISE = promises.Promise(
+    lambda s: cs.detector_evaluation(cs.detector(s, "layer", promises.MAPS, draws=20), s),
+    "result.view().note",
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import convscope as cs
+import promises
 from convscope.errors import BadInput
 from convscope.survey.survey import middles
 from made import SIDE, drawn, made
+
+PROMISE = promises.Promise(lambda s: cs.exemplars(s, "layer", [0, 3]), "result.view().subtitle")
 
 COUNT, CHANNELS = 26, 7
 MAPS = drawn(COUNT, CHANNELS, 5, 6)  # coarse: equal maxima within and between images

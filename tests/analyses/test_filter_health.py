@@ -9,9 +9,12 @@ import pytest
 import scipy.stats
 
 import convscope as cs
+import promises
 from convscope.analyses.filter_health import duplicates
 from convscope.render.panels import Bars, Table
 from made import drawn, made
+
+PROMISE = promises.Promise(lambda s: cs.filter_health(s), "(result.alive_below, tuple(result.of('layer').items()))")
 
 COUNT = 40
 

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 import convscope as cs
+import promises
 from convscope.analyses.predictions import classes_of
 from convscope.errors import BadInput
 from convscope.render.panels import Counts, Image, Table
 from convscope.statistics import wilson
 from made import drawn, made
+
+PROMISE = promises.Promise(
+    lambda s: cs.predictions(s, classes={"ant": 0, "bee": 1}),
+    "(result.accuracy(), result.confusion()[0])",
+)
 
 LABELS: list[str | None] = ["ant", "bee", "cat", None, "ant", "bee", "dog"] * 6
 CLASSES = ["fly", "ant", "bee", "cat"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +14,9 @@ from convscope.receipts import read_receipt
 from convscope.results.base import Result
 from fresh import load_in_a_fresh_process
 from made import drawn, made
+from promises import MAPS, promises_in
 
-MAPS = {"ant": [0, 1], "bee": [2]}
-CALLS: dict[str, Callable[[cs.Survey], Result]] = {
-    "exemplars": lambda s: cs.exemplars(s, "layer", [0, 3]),
-    "class_maps": lambda s: cs.class_maps(s, "layer", per_image=3, per_class=3),
-    "class_profile": lambda s: cs.class_profile(s, "layer"),
-    "activation_sums": lambda s: cs.activation_sums(s, "layer", MAPS),
-    "detector": lambda s: cs.detector(s, "layer", MAPS, draws=20),
-    "detector_evaluation": lambda s: cs.detector_evaluation(cs.detector(s, "layer", MAPS, draws=20), s),
-    "filter_health": lambda s: cs.filter_health(s),
-    "compare": lambda s: cs.compare(s, s, layers="layer", examples=2),
-    "predictions": lambda s: cs.predictions(s, classes={"ant": 0, "bee": 1}),
-}
-
-METHODS = {
-    "exemplars": "result.view().subtitle",
-    "class_maps": "result.view().note",
-    "class_profile": "(result.responds(2), result.best('ant'))",
-    "activation_sums": "result.beside(result).sums",
-    "detector": "result.provenance()['libraries']",
-    "detector_evaluation": "result.view().note",
-    "compare": "(result.of('layer'), result.passed, result.table().rows)",
-    "predictions": "(result.accuracy(), result.confusion()[0])",
-    "filter_health": "(result.alive_below, tuple(result.of('layer').items()))",
-}
-"""What each result can say beyond its fields, for a result that was loaded in another process to be held against."""
+PROMISES = promises_in("analyses")
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +41,19 @@ def equal(one: Result, other: Result) -> bool:
 
 def test_every_reader_is_here() -> None:
     homes = {name: getattr(getattr(cs, name), "__module__", "") for name in dir(cs)}
-    assert set(CALLS) == {name for name, home in homes.items() if home == f"convscope.analyses.{name}"}
+    assert set(PROMISES) == {name for name, home in homes.items() if home == f"convscope.analyses.{name}"}
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", PROMISES)
 class TestReader:
     def test_same_twice_and_nothing_written(self, survey: cs.Survey, name: str) -> None:
         before = {path: path.stat().st_mtime_ns for path in Path(survey.path).rglob("*")}
-        first = CALLS[name](survey)
-        assert equal(first, CALLS[name](cs.read_survey(survey.path)))
+        first = PROMISES[name].call(survey)
+        assert equal(first, PROMISES[name].call(cs.read_survey(survey.path)))
         assert {path: path.stat().st_mtime_ns for path in Path(survey.path).rglob("*")} == before
 
     def test_store_round_trip_and_receipt(self, survey: cs.Survey, name: str, tmp_path: Path) -> None:
-        made = CALLS[name](survey)
+        made = PROMISES[name].call(survey)
         loaded = cs.load(made.save(tmp_path / name))
         assert type(loaded) is type(made) and equal(made, loaded) and loaded.summary() == made.summary()
         assert (tmp_path / name / "figure.png").stat().st_size > 1000
@@ -89,19 +65,19 @@ class TestReader:
     def test_summaries_alone_work_or_say_what_is_missing(self, name: str, tmp_path: Path) -> None:
         short = made(tmp_path / "s", {"layer": drawn(30, 9, 4, 4)}, ["ant", "bee", None] * 10, summary_only=True, votes_per_image=3)
         if name in ("exemplars", "class_maps", "filter_health"):
-            assert CALLS[name](short).save(tmp_path / name)
+            assert PROMISES[name].call(short).save(tmp_path / name)
             return
         with pytest.raises(cs.ConvscopeError, match="holds summaries only") as raised:
-            CALLS[name](short)
+            PROMISES[name].call(short)
         assert "\n" not in str(raised.value)
 
 
 def test_a_fresh_process_loads_the_class_of_every_reader(survey: cs.Survey, tmp_path: Path) -> None:
-    results = {name: call(survey) for name, call in CALLS.items()}
+    results = {name: promise.call(survey) for name, promise in PROMISES.items()}
     folders = {name: result.save(tmp_path / name, figure=False) for name, result in results.items()}
-    for name, (cls, summary, value) in load_in_a_fresh_process(folders, METHODS).items():
+    for name, (cls, summary, value) in load_in_a_fresh_process(folders, {name: promise.says for name, promise in PROMISES.items()}).items():
         assert cls == f"convscope.results.{name}.{type(results[name]).__name__}" and summary == results[name].summary()
-        assert same(eval(METHODS[name], {"result": results[name]}), value), name
+        assert same(eval(PROMISES[name].says, {"result": results[name]}), value), name
 
 
 def test_reading_and_saving_load_no_torch(survey: cs.Survey, tmp_path: Path) -> None:

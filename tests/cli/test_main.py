@@ -353,3 +353,12 @@ def test_torch_is_not_left_changed(place: Path, capsys: pytest.CaptureFixture[st
     before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
     run(capsys, *FV, "1", "--units", "0", "--out", "pictures", *QUICK)
     assert torch.equal(before[0], torch.get_rng_state()) and before[1:] == (torch.get_num_threads(), torch.is_grad_enabled())
+
+
+def test_words_are_read_where_pydantic_is_loaded(tmp_path: Path) -> None:
+    # cyclopts then checks values against annotations; also tried: positions, named numbers, several surveys
+    call = ["feature-visualization", "textures", "features.27", "--units", "0-1", "--set", "steps=1", "--out", str(tmp_path / "out")]
+    program = f"import sys, pydantic; from convscope.cli import main; sys.exit(main({call}))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("unit*.png")) == ["unit_0000.png", "unit_0001.png"]

@@ -17,7 +17,9 @@ from convscope.fast import lean, memory, use_fast
 from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
 from convscope.scope import Inputs, Scope
-from test_matrix import CALLS, SIDE, scope_on
+from promises import SIDE, promises_in, scope_on
+
+PROMISES = promises_in("techniques")
 
 
 @pytest.fixture
@@ -52,14 +54,14 @@ def agree(one: Any, other: Any) -> bool:
     return bool(np.all(one == other))
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", PROMISES)
 def test_techniques_without_it(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.delenv("CONVSCOPE_FAST", raising=False)
-    fast = CALLS[name][0](scope_on(hand_built.small()))
+    fast = PROMISES[name].call(scope_on(hand_built.small()))
     assert fast.manifest["fast"] is True
     request.getfixturevalue("nothing_fast")
     monkeypatch.setenv("CONVSCOPE_FAST", "0")
-    plain = CALLS[name][0](scope_on(hand_built.small()))
+    plain = PROMISES[name].call(scope_on(hand_built.small()))
     assert plain.manifest["fast"] is False
     for one, other in zip(fast.arrays(), plain.arrays(), strict=True):
         assert agree(one.array, other.array), one.name

@@ -82,7 +82,10 @@ class Visit:
         self.page = self.context.new_page()
         self.page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda asked: self.wrong.append(f"failed: {asked.url}"))
+        # leaving a page gives up the images that it still waits for
+        self.page.on(
+            "requestfailed", lambda asked: None if asked.failure == "net::ERR_ABORTED" else self.wrong.append(f"failed: {asked.url}")
+        )
         self.page.on("request", lambda asked: None if asked.url.startswith((base, "data:")) else self.wrong.append(f"outside: {asked.url}"))
         self.page.on("dialog", lambda shown: self.wrong.append(f"dialog: {shown.message}"))
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import convscope
 import hand_built
+import promises
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.render.layout import arrange
@@ -20,6 +21,12 @@ from convscope.results.activation_grid import grid_of, maps_of
 from convscope.scope import Inputs, Scope
 from convscope.techniques.activation_grid import _scale
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.activation_grid(s, promises.IMAGES[:2], follow={"5": 3}),
+    "(result.grid('5', 1), result.dead_units('5'), result.path(1))",
+    forwards=4,
+)
 
 
 def maps_slowly(scope: Scope, image: torch.Tensor, layer: int) -> np.ndarray:

@@ -10,12 +10,15 @@ import torch
 
 import convscope as cs
 import hand_built
+import promises
 import scanned
 from convscope.analyses.detector_evaluation import detector_scores
 from convscope.cli import main
 from convscope.errors import BadInput, BadWeights
 from convscope.render.panels import Image
 from convscope.scope import Inputs, Scope
+
+PROMISE = promises.Promise(lambda s: cs.alarm(s, promises.detector(s), promises.IMAGES[:2]), "result.sounded()", forwards=1)
 
 METHODS = ("maps", "output", "probe")
 

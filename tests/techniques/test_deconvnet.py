@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import convscope
 import hand_built
+import promises
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.render.panels import Group, Image
@@ -25,6 +26,12 @@ from convscope.results.deconvnet import on_grey
 from convscope.scope import Inputs, Scope
 from convscope.scope.edits import RULES
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.deconvnet(s, "5", [0, 1], promises.IMAGES[:2]),
+    "result.view().subtitle",
+    forwards=2,
+)
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -16,12 +16,19 @@ from torch.nn import functional as F
 
 import convscope
 import hand_built
+import promises
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.optimize import objectives
 from convscope.optimize.recipes import RECIPES
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.feature_visualization(s, "5", [0, 1], recipe="fourier", size=promises.SIDE, steps=3),
+    "result.view().note",
+    forwards=21,
+)
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 import convscope as cs
 import hand_built
+import promises
 from convscope.errors import BadInput
 from convscope.scope import Inputs, Scope
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: cs.grad_cam(s, promises.IMAGES[:2], layer="5"), "(result.at_image_size(), result.view().note)", forwards=2
+)
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "squeezenet1_1": (lambda: torchvision.models.squeezenet1_1(weights=None), "features.12"),

@@ -13,11 +13,18 @@ from torch import nn
 
 import convscope
 import hand_built
+import promises
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.results.hypothesis import standing
 from convscope.scope import Inputs, Scope
 from convscope.statistics import permutation_test
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.hypothesis(s, "5", 0, promises.IMAGES[:2], promises.IMAGES[2:], permutations=9),
+    "result.view().title",
+    forwards=2,
+)
 
 
 def values_of(count: int, channels: int, seed: int = 0, ties: bool = False) -> np.ndarray:

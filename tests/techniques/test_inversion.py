@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 import hand_built
+import promises
 from convscope.errors import BadInput, LayerNotFound
 from convscope.ops.denoise import tv_denoised
 from convscope.optimize.parameterizations import MeanSubtracted
@@ -22,6 +23,12 @@ from convscope.render.panels import Image as Tile
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: cs.inversion(s, "5", promises.IMAGES[:2], edit=[None, cs.FeatureMap(1)], steps=3),
+    "result.evaluations",
+    forwards=5,
+)
 
 PHOTO = draws(1, 3, 24, 24, seed=7)
 

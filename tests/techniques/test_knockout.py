@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import convscope as cs
 import hand_built
+import promises
 import scanned
 from convscope.cli import main
 from convscope.errors import BadInput, LayerNotFound, NotReached, UnitNotFound
@@ -19,6 +20,10 @@ from convscope.results.class_maps import ClassMaps
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: cs.knockout(s, "5", [0, 2], promises.IMAGES, controls=2), "(result.effect(), result.view().note)", forwards=2
+)
 
 SIDE = 24
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]

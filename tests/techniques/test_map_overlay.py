@@ -12,12 +12,19 @@ from torch import nn
 
 import convscope
 import hand_built
+import promises
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.render.contact_sheet import enlarged
 from convscope.render.panels import Image
 from convscope.scope import Inputs, Scope
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.map_overlay(s, "5", promises.IMAGES[:2], top=3),
+    "(result.masks(1), result.masked())",
+    forwards=2,
+)
 
 
 def enlarged_slowly(values: np.ndarray, height: int, width: int) -> np.ndarray:

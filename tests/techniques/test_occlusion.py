@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 import convscope
 import hand_built
+import promises
 from convscope.cli import main
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.ops.patches import positions
@@ -24,6 +25,12 @@ from convscope.results import occlusion as shown
 from convscope.scope import Inputs, Scope
 from convscope.zoo.textures.generator import CLASSES, SHAPES, indexed
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.occlusion(s, promises.IMAGES[:2], patch=6, stride=6),
+    "result.view().subtitle",
+    forwards=8,
+)
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 HEIGHT, WIDTH = 22, 31

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 import convscope as cs
+import promises
 from convscope.errors import BadInput
 from convscope.scope import Inputs, Scope
 from hand_built import torchvision_network
+
+PROMISE = promises.Promise(lambda s: cs.receptive_field(s, "4"), "result.box(2, 3)", forwards=1)
 
 
 def test_one_layer_and_all_layers_agree(tmp_path: Path) -> None:

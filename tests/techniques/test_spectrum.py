@@ -12,9 +12,16 @@ from torch import nn
 
 import convscope
 import hand_built
+import promises
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.scope import Inputs, Scope
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: convscope.spectrum(s, "5", promises.IMAGES),
+    "(result.spikes(3), result.rank(2))",
+    forwards=1,
+)
 
 
 def spectra_slowly(model: nn.Module, scope: Scope, images: list[torch.Tensor], layer: int) -> dict[str, np.ndarray]:

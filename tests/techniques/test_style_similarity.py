@@ -11,9 +11,14 @@ from PIL import Image
 from torch import nn
 
 import convscope as cs
+import promises
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.scope import Scope
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: cs.style_similarity(s, promises.IMAGES[:3], groups=["a", "a", "b"]), "result.nearest('gram')", forwards=3
+)
 
 IMAGES = [draws(3, 24, 24, seed=1), 0.4 * draws(3, 24, 24, seed=2), draws(3, 18, 30, seed=3), 0.4 * draws(3, 20, 20, seed=4)]
 

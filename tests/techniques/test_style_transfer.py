@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import convscope as cs
+import promises
 from convscope.errors import BadInput, BadWeights, LayerNotFound
 from convscope.ops.denoise import tv_denoised
 from convscope.ops.map_statistics import DESCRIPTORS, style_loss
@@ -22,6 +23,12 @@ from convscope.render.panels import Image as Tile
 from convscope.scope import Inputs, Scope
 from convscope.techniques import style_transfer
 from hand_built import draws
+
+PROMISE = promises.Promise(
+    lambda s: cs.style_transfer(s, promises.IMAGES[0], [promises.IMAGES[1], promises.IMAGES[2]], steps=3),
+    "result.remaining()",
+    forwards=9,
+)
 
 CONTENT, STYLE = draws(3, 24, 24, seed=7), 0.5 * draws(3, 16, 30, seed=8)
 STATISTICS = ["sums", "gram", "mean-std"]

@@ -12,11 +12,18 @@ from PIL import Image as Pillow
 
 import convscope as cs
 import hand_built
+import promises
 import scanned
 from convscope.cli import main
 from convscope.errors import BadImage, BadInput, BadWeights, LayerNotFound, UnitNotFound
 from convscope.render.panels import Group, Image
 from convscope.results.deconvnet import on_grey
+
+PROMISE = promises.Promise(
+    lambda s: cs.top_patches(s, promises.survey(s), "5", [0, 3], top=2),
+    "result.evidence_map(1, 1)",
+    forwards=1,
+)
 
 SIDE = scanned.SIDE
 

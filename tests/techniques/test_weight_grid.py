@@ -12,10 +12,13 @@ from torch import nn
 
 import convscope
 import hand_built
+import promises
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound
 from convscope.render.panels import Mosaic
 from convscope.scope import Inputs, Scope
+
+PROMISE = promises.Promise(lambda s: convscope.weight_grid(s, "0"), "result.collated()")
 
 
 def scope_of(*convolutions: nn.Module, size: int = 16) -> Scope:

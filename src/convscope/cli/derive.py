@@ -31,6 +31,10 @@ UNITS = "UNITS"
 """What units look like; they are always an option."""
 
 
+class Word(str):
+    """What a converter reads. No `str`: where pydantic is loaded, cyclopts would have it check that what the converter gives is one."""
+
+
 @dataclass(frozen=True)
 class Written:
     """How values of a type are written.
@@ -201,7 +205,7 @@ def _parameter(item: inspect.Parameter, way: Written, text: str, *, positional: 
         more |= {"negative": (), "show_default": False}
     if item.default is None or way.default:
         more["show_default"] = way.default or False
-    kind = (list[str] if way.several else str) if way.read is not None else way.kind
+    kind = (list[Word] if way.several else Word) if way.read is not None else way.kind
     default = None if item.kind is item.VAR_KEYWORD else item.default
     return inspect.Parameter(
         name,
