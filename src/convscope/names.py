@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
-from convscope.errors import BadInput, UnitNotFound
+from convscope.errors import AmbiguousLayer, BadInput, UnitNotFound
 
 OUTPUT = "output"
 """Name of the layer that is the network's output; its units are the classes."""
 
 Units: TypeAlias = int | str | slice | Sequence[int | str] | None
 """Units of a layer: a number, a list, a slice, or None for all; on "output" class names as well."""
+
+SomeUnits: TypeAlias = int | str | Sequence[int | str]
+"""Units of a layer where all of them cannot be meant."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -34,6 +37,38 @@ def near_hint(name: str, known: Iterable[str]) -> str:
     """ "; near names: a, b" for an error message; "" if no known name is near."""
     near = near_names(name, known)
     return f"; near names: {', '.join(near)}" if near else ""
+
+
+def layer_name(asked: str, known: Mapping[str, Any]) -> str:
+    """A layer's name, or the name that a layer's number stands for: "40" for features.40, as articles count the layers of VGG.
+
+    Args:
+        asked: A name, which is returned as it is, or a number.
+        known: The layers by name. Where several have the number, those with maps are meant, as classifier.0 of VGG has none.
+
+    Raises:
+        AmbiguousLayer: Several layers have that number.
+    """
+    if asked in known or not asked.isdecimal():
+        return asked
+    found = [name for name in known if name.rpartition(".")[2] == asked]
+    found = [name for name in found if _has_maps(known[name])] if len(found) > 1 else found
+    if len(found) > 1:
+        listed = ", ".join(found[:4]) + ", ..." * (len(found) > 4)
+        raise AmbiguousLayer(f"layer {asked}: {len(found)} layers have this number; say which: {listed}")
+    return found[0] if found else asked
+
+
+def layer_names(asked: Any, known: Mapping[str, Any]) -> Any:
+    """:func:`layer_name` of one layer or of several; anything else as it is."""
+    if isinstance(asked, str):
+        return layer_name(asked, known)
+    return [layer_names(each, known) for each in asked] if isinstance(asked, (list, tuple)) else asked
+
+
+def _has_maps(layer: Any) -> bool:
+    """Whether a layer of a network or of a survey has maps."""
+    return len(layer.spatial) == 2 if hasattr(layer, "spatial") else layer.height * layer.width > 1
 
 
 def class_number(target: int | str, count: int, names: Sequence[str]) -> int:

@@ -362,3 +362,21 @@ def test_words_are_read_where_pydantic_is_loaded(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert sorted(path.name for path in (tmp_path / "out").glob("unit*.png")) == ["unit_0000.png", "unit_0001.png"]
+
+
+def test_layers_by_number_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "deep.py").write_text(
+        NETWORK.replace("return model,", "return nn.Sequential(nn.ModuleDict({'features': model})['features']),")
+    )
+    code, out, err = run(capsys, "spectrum", "deep.py:build", "2", "plain.png", "--units", "3")
+    assert code == 0 and "layer 2 is 0.2" in err and "unit 3: number " in out
+    code, _, err = run(
+        capsys, "feature-visualization", "deep.py:build", "2", "--units", "1", "--objective", "neuron:3,4", *QUICK, "--out", "g"
+    )
+    assert code == 0 and read_receipt(place / "g" / "unit_0001.png")["parameters"]["layer"] == "0.2"
+    code, _, err = run(capsys, "spectrum", "deep.py:build", "0.2", "plain.png", "--units", "all")
+    assert code == 2 and err.startswith('error: Invalid value for --units: which units? "all" says nothing here')
+    code, _, err = run(capsys, "feature-visualization", "net.py:build", "2", "--units", "1", "--set", "lr=0.2", "--out", "none")
+    assert (
+        code == 2 and err.startswith("error: a recipe has no parameter 'lr': it is called learning_rate here") and not Path("none").exists()
+    )

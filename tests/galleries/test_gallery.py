@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -443,3 +445,22 @@ def test_a_damaged_receipt(scope: Scope, tmp_path: Path, missing: str) -> None:
     write_png(path, np.asarray(Image.open(path)), receipt)
     with pytest.raises(StoreConflict, match="its receipt is damaged"):
         convscope.redo(path, scope=scope)
+
+
+def test_a_sheet_says_recipe_seed_and_changes_and_marks(scope: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("convscope.results.gallery")
+    seen: list[tuple[list[tuple[str, str | None]], str]] = []
+
+    def record(tiles: list[Any], *, title: str, side: int) -> np.ndarray:
+        seen.append(([(tile.caption, tile.marked) for tile in tiles], title))
+        return np.zeros((side, side, 3), np.uint8)
+
+    monkeypatch.setattr(module, "contact_sheet", record)
+    made = make(scope, tmp_path, [0, 5], seed=3)
+    rescued = dataclasses.replace(made.images[0])
+    rescued.__dict__["receipt"] = made.images[0].receipt | {"status": "rescued"}
+    write_sheet(Gallery(made.folder, (rescued, made.images[1])), "small, 2")
+    (captions, title) = seen[0]
+    assert title == "small, 2 · recipe multiscale, size 12, stages 2, steps 6 · seed 3"
+    assert captions[0][0].endswith(" · rescued") and captions[0][1] is None and captions[1][1] == "stuck"
+    assert "recipe multiscale, size 12, stages 2, steps 6" in convscope.feature_visualization(scope, "2", 0, **NUMBERS).view().subtitle

@@ -96,3 +96,19 @@ def test_every_parameter_is_explained() -> None:
     text = Recipe.__doc__ or ""
     for field in dataclasses.fields(Recipe):
         assert field.name in text, field.name
+
+
+@pytest.mark.parametrize(
+    ("article", "ours"),
+    [("upscaling_steps", "stages"), ("upscaling_factor", "enlargement"), ("opt_steps", "steps"), ("lr", "learning_rate")],
+)
+def test_names_of_the_articles_are_answered_with_ours(article: str, ours: str) -> None:
+    with pytest.raises(BadInput, match=f"^a recipe has no parameter '{article}': it is called {ours} here$"):
+        find_recipe("multiscale", **{article: 3})
+    assert hasattr(RECIPES["multiscale"], ours)
+
+
+def test_changes_are_those_from_the_recipe_of_that_name() -> None:
+    assert find_recipe("crops").changes() == {}
+    assert find_recipe("crops", steps=7, jitter=[1, 2]).changes() == {"steps": 7, "jitter": (1, 2)}
+    assert set(Recipe("own", "pixels").changes()) >= {"parameterization", "steps"}

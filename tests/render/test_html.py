@@ -339,7 +339,7 @@ def test_every_class_has_a_style_and_every_style_a_class() -> None:
         Mosaic(np.ones((40, 3, 3)), 40, limits),
         Mosaic(np.ones((4, 3, 3)), 2, limits[:4], scale="grey", column_names=("+0", "+1")),
         Bars(np.ones(3), names=("a long name of a bar",) * 3),
-        Bars(np.ones(300), spikes=((0, "first"), (299, "299th"))),
+        Bars(np.ones(300), spikes=((0, "first"), (299, "299th")), marked=(299,)),
         Bars(np.ones(900)),
         Curves((Line("", np.ones(1), np.ones(1)),), level=(1, "l")),
         Intervals(("a row",) * 30, (Interval("s", np.ones((30, 3))),)),

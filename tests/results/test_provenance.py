@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeAlias, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import convscope as cs
 import hand_built
-from convscope.errors import LayerNotFound
+from convscope.errors import AmbiguousLayer, LayerNotFound
 from convscope.results.base import Array, Result, axes
 from convscope.results.provenance import SUBJECTS, Choices, technique
 
@@ -159,3 +161,45 @@ def test_arguments_in_another_order(tmp_path: Path) -> None:
             assert "layer must be the name of a layer" in shown and words in shown and "\n" not in shown and len(shown) < 400, shown
     with pytest.raises(LayerNotFound, match="near names"):
         cs.activation_grid(scope, images, "nonsense")
+
+
+class Numbered(nn.Module):
+    """Layers as torchvision numbers them: features.0 and classifier.0, and a block with a 1 of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), block)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(images))
+
+
+def test_layers_by_number() -> None:
+    network = Numbered()
+    images = hand_built.draws(2, 3, 16, 16)
+    network(images)
+    scope = cs.Scope(network, cs.Inputs(size=16), name="numbered")
+    made = cs.spectrum(scope, "2", images)
+    assert made.layer == "features.2" and made.manifest["parameters"]["layer"] == "features.2"
+    assert (made.values == cs.spectrum(scope, "features.2", images).values).all()
+    assert cs.activation_grid(scope, images, ["2"]).layers == ("features.2",)
+    assert cs.spectrum(scope, "3", images).layer == "features.3"
+    with pytest.raises(AmbiguousLayer, match=r"layer 0: 2 layers have this number; say which: features\.0, features\.3\.0"):
+        cs.spectrum(scope, "0", images)
+    with pytest.raises(LayerNotFound, match="no layer '17'"):
+        cs.spectrum(scope, "17", images)
+    plain = cs.Scope(hand_built.small(), cs.Inputs(size=24))
+    assert cs.spectrum(plain, "5", hand_built.draws(1, 3, 24, 24)).layer == "5", "a name is a name"
+
+
+def test_of_layers_with_one_number_those_with_maps_are_meant() -> None:
+    network = nn.Sequential()
+    network.add_module("features", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("classifier", nn.Sequential(nn.Linear(4, 5), nn.ReLU()))
+    scope = cs.Scope(network, cs.Inputs(size=16))
+    assert (
+        cs.weight_grid(scope, "0").layer == "features.0" and cs.spectrum(scope, "1", hand_built.draws(1, 3, 16, 16)).layer == "features.1"
+    )

@@ -54,7 +54,7 @@ def test_a_spectrum_table_holds_value_maximum_and_active_share():
     result = spectrum(2)
     table = next(panel for panel in result.view().flat() if isinstance(panel, Table))
     mean = result.values[:, 7].mean()
-    assert table.rows[0] == ("7", f"{mean:.3g}", f"{result.maxima[:, 7].mean():.3g}", f"{100 * result.active[:, 7].mean():.0f} %")
+    assert table.rows[0] == ("7", "1", f"{mean:.3g}", f"{result.maxima[:, 7].mean():.3g}", f"{100 * result.active[:, 7].mean():.0f} %")
 
 
 def test_spikes_come_with_their_pictures():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from torch import nn
 import convscope
 import hand_built
 import promises
-from convscope.errors import BadImage, BadInput, LayerNotFound
+from convscope.errors import BadImage, BadInput, LayerNotFound, UnitNotFound
+from convscope.render.panels import Bars, Table
 from convscope.scope import Inputs, Scope
 from hand_built import draws
 
@@ -122,11 +125,74 @@ def test_files_and_folders(scope: Scope, tmp_path: Path) -> None:
         convscope.spectrum(scope, "5", tmp_path)
 
 
-def test_pictures_of_the_highest_units(scope: Scope, tmp_path: Path) -> None:
-    convscope.gallery(scope, "5", [1, 6], tmp_path / "pictures", size=24, steps=2, crop_size=16)
-    made = convscope.spectrum(scope, "5", draws(1, 3, 24, 24), pictures=tmp_path / "pictures")
-    assert made.pictured == (1, 6) and made.pictures.shape == (2, 3, 128, 128)
-    assert convscope.spectrum(scope, "5", draws(1, 3, 24, 24)).pictured == ()
+def test_pictures_of_the_named_units(scope: Scope, tmp_path: Path) -> None:
+    image = draws(1, 3, 24, 24)
+    plain = convscope.spectrum(scope, "5", image)
+    assert plain.pictured == () and plain.lacking == () and plain.pictures.shape == (0, 3, 128, 128)
+    first = plain.named()[0]
+    low = int(plain.values[0].argmin())
+    convscope.gallery(scope, "5", sorted({first, low}), tmp_path / "pictures", size=24, steps=2, crop_size=16)
+    made = convscope.spectrum(scope, "5", image, units=low, pictures=tmp_path / "pictures")
+    assert made.pictured == (low, first) and made.pictures.shape == (2, 3, 128, 128)
+    assert set(made.lacking) == set(made.named()) - {low, first}
+
+
+def ranks_slowly(values: np.ndarray, unit: int) -> list[int]:
+    return [1 + sum(float(other) > float(row[unit]) for other in row) for row in values]
+
+
+def test_units_asked_about_are_marked_whatever_their_rank(scope: Scope) -> None:
+    images = draws(2, 3, 24, 24)
+    low = int(convscope.spectrum(scope, "5", images).values.mean(0).argmin())
+    made = convscope.spectrum(scope, "5", images, units=[low, 3, low])
+    assert made.marked == (low, 3) and made.rank(low).tolist() == ranks_slowly(made.values, low)
+    for number, name in enumerate(made.names):
+        assert f"  unit {low}: number {made.rank(low)[number]} of 8 ({made.values[number, low]:.3g})" in made.summary(), name
+    charts = [panel for panel in made.view().flat() if isinstance(panel, Bars)]
+    assert len(charts) == 3 and all(chart.marked == (low, 3) for chart in charts)
+    assert all([index for index, _ in chart.spikes][:2] == [low, 3] for chart in charts), "first, so that they keep their labels"
+    table = next(panel for panel in made.view().flat() if isinstance(panel, Table))
+    ranks = [int(row[1]) for row in table.rows]
+    assert str(low) in [row[0] for row in table.rows] and ranks == sorted(ranks)
+    assert ranks == [ranks_slowly(made.mean[None], int(row[0]))[0] for row in table.rows]
+    assert "Violet" in made.view().note and "Violet" not in convscope.spectrum(scope, "5", images).view().note
+    with pytest.raises(UnitNotFound, match="units 0 to 7, got 8"):
+        convscope.spectrum(scope, "5", images, units=8)
+
+
+def test_pictures_that_are_lacking_are_said_or_made(scope: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = draws(1, 3, 24, 24)
+    marked = int(convscope.spectrum(scope, "5", image).values[0].argmin())
+    others = [unit for unit in range(8) if unit not in (marked, *convscope.spectrum(scope, "5", image).named())]
+    convscope.gallery(scope, "5", others[:1], tmp_path / "pictures", size=24, steps=2, crop_size=16)
+    made = convscope.spectrum(scope, "5", image, units=marked, pictures=tmp_path / "pictures")
+    assert made.pictured == () and made.lacking == made.named()
+    for words in (made.summary(), made.view().note):
+        assert f"has none of the named units: {marked}, " in words
+    module = importlib.import_module("convscope.techniques.spectrum")
+    quick = functools.partial(convscope.feature_visualization, size=24, steps=2, crop_size=16)
+    monkeypatch.setattr(module, "feature_visualization", quick)
+    filled = convscope.spectrum(scope, "5", image, units=marked, pictures=tmp_path / "pictures", make_pictures=True, seed=4)
+    assert filled.pictured == filled.named() and not filled.lacking and "has none" not in filled.summary()
+    assert filled.manifest["made"]["units"] == list(filled.named()) and filled.manifest["made"]["seed"] == 4
+    expected = quick(scope, "5", [marked], seed=4).images[0]
+    again = Image.fromarray(np.rint(255 * expected.transpose(1, 2, 0)).astype(np.uint8)).resize((128, 128), Image.Resampling.LANCZOS)
+    assert np.abs(filled.pictures[0] * 255 - np.asarray(again).transpose(2, 0, 1)).max() <= 1
+    assert f"Made for this figure (recipe crops, seed 4): {marked}, " in filled.view().note
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [f"unit_{others[0]:04d}.png"], "the folder is left alone"
+    alone = convscope.spectrum(scope, "5", image, units=marked, make_pictures=True, seed=4)
+    assert (alone.pictures == filled.pictures).all()
+
+
+def test_pictures_of_another_network_are_refused(scope: Scope, tmp_path: Path) -> None:
+    image = draws(1, 3, 24, 24)
+    unit = convscope.spectrum(scope, "5", image).named()[0]
+    other = hand_built.small()
+    with torch.no_grad():
+        next(iter(other.parameters())).mul_(2)
+    convscope.gallery(Scope(other, Inputs(size=24)), "5", unit, tmp_path / "pictures", size=24, steps=2, crop_size=16)
+    with pytest.raises(BadInput, match="another network or other weights"):
+        convscope.spectrum(scope, "5", image, pictures=tmp_path / "pictures")
 
 
 def test_the_same_images_give_the_same_bits(scope: Scope) -> None:

@@ -19,7 +19,7 @@ import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
 from convscope.cli.running import SUBJECTS, chooses_units, run_technique, subjects_of, units_of
-from convscope.names import Units
+from convscope.names import SomeUnits, Units
 
 _EDITS = "Written own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg."
 
@@ -64,6 +64,7 @@ def known_types(*, network: bool) -> list[Written]:
 
     known = [
         Written(Units, words.units, UNITS, 'Written 0,3,8-11, names, or "all".'),
+        Written(SomeUnits, words.some_units, UNITS, "Written 0,3,8-11, or names."),
         Written(tuple[int, int], words.position, "Y,X"),
         Written(int | tuple[int, int], words.pair, "N|NxN", "Written 16, or 16x32 (down, across)."),
         Written(str | Sequence[str], words.names, "NAME,..."),

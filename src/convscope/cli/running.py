@@ -15,7 +15,7 @@ from convscope.cli.output import reserved, write_somewhere
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.files import is_url
-from convscope.names import is_whole
+from convscope.names import is_whole, layer_names
 from convscope.preprocessing import SUFFIXES
 from convscope.results.base import Result
 from convscope.results.class_maps import maps_by_class, of_classes
@@ -171,10 +171,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         layer, beside = words.layer_and_surveys(values.pop("words", None) or ())
         values |= {"layer": layer, "beside": beside}
     if chooses_units(signature):
-        _choose_units(signature, values)
-    for key, value in values.items():
-        if isinstance(value, OfLayer):
-            values[key] = value.make(values["layer"])
+        _check_choice(signature, values)
     save = SAVERS.get(name, _save)
     layer, resumes = values.get("layer", ""), save is not _save
     folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer or ()), resumes=resumes)
@@ -182,6 +179,9 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         opened = opener(**opening)
         subjects = opened if isinstance(opened, tuple) else (opened,)
         try:
+            _name_layers(subjects[0], values)
+            if chooses_units(signature):
+                _choose_units(signature, values)
             written = save(function, subjects, folder, dict(values))
         except (LayerNotFound, BadImage):
             _check_order(subjects[-1], values, usage)
@@ -189,6 +189,18 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     say(written.summary)
     print_written(written.files)
     return 0 if written.passed else 1
+
+
+def _name_layers(subject: Any, values: dict[str, Any]) -> None:
+    """Puts names in place of layers' numbers, and says which; makes objectives that wait for the name of their layer."""
+    for key in ("layer", "layers"):
+        if (asked := values.get(key)) and hasattr(subject, "layers"):
+            values[key] = layer_names(asked, subject.layers)
+            if values[key] != asked:
+                say(f"layer {words.listing(asked)} is {words.listing(values[key])}", error=True)
+    for key, value in values.items():
+        if isinstance(value, OfLayer):
+            values[key] = value.make(values["layer"])
 
 
 def chooses_units(signature: inspect.Signature) -> bool:
@@ -227,18 +239,22 @@ def units_of(
     return units
 
 
-def _choose_units(signature: inspect.Signature, values: dict[str, Any]) -> None:
-    """Puts the units that --maps and --class say in place of --units."""
-    units, maps, classes = signature.parameters["units"], values.pop("maps", None), values.pop("classes", None)
-    if maps is None:
-        if classes:
+def _check_choice(signature: inspect.Signature, values: Mapping[str, Any]) -> None:
+    """Raises BadInput if --units, --maps and --class do not go together."""
+    if values.get("maps") is None:
+        if values.get("classes"):
             raise BadInput("--class says whose maps of --maps are meant; give --maps, too")
-        if units.default is units.empty and "units" not in values:
+        if signature.parameters["units"].default is inspect.Parameter.empty and "units" not in values:
             raise BadInput("which units? Say --units 0,3,8-11, or --maps and the folder of a result that names them")
     elif "units" in values:
         raise BadInput("--units and --maps both say which units; give one of them")
-    else:
-        values["units"] = units_of(values["layer"], _takes_groups(units), maps=maps, classes=classes)
+
+
+def _choose_units(signature: inspect.Signature, values: dict[str, Any]) -> None:
+    """Puts the units that --maps and --class say in place of --units."""
+    maps, classes = values.pop("maps", None), values.pop("classes", None)
+    if maps is not None:
+        values["units"] = units_of(values["layer"], _takes_groups(signature.parameters["units"]), maps=maps, classes=classes)
 
 
 def _takes_groups(units: inspect.Parameter) -> bool:

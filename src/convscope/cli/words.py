@@ -31,6 +31,13 @@ def units(text: str) -> list[int | str] | None:
     return chosen
 
 
+def some_units(text: str) -> list[int | str]:
+    """Units written as those of :func:`units`, where all of them make no sense."""
+    if (chosen := units(text)) is None:
+        raise BadInput('which units? "all" says nothing here; write their numbers, e.g. 0,3,8-11')
+    return chosen
+
+
 def names(text: str) -> str | list[str]:
     """Names with commas in between; one alone is text."""
     parts = _parts(text)
@@ -183,6 +190,11 @@ def result(folder: str | Path, kind: type[Any]) -> Any:
     if not isinstance(loaded, kind):
         raise BadInput(f"{folder}: holds a result of {loaded.technique}, not of {kind.technique}")
     return loaded
+
+
+def listing(given: str | Sequence[str]) -> str:
+    """One name, or several with commas in between."""
+    return given if isinstance(given, str) else ", ".join(given)
 
 
 def _parts(text: str) -> list[str]:

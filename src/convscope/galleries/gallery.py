@@ -9,7 +9,7 @@ from typing import Any
 
 from convscope.errors import StoreConflict
 from convscope.files import local_path
-from convscope.names import Units
+from convscope.names import Units, layer_name
 from convscope.optimize.objective import Objective
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
@@ -57,7 +57,7 @@ def gallery(
     Raises:
         StoreConflict: The folder holds images made with other parameters, or with an objective that has no name.
     """
-    folder = local_path(out)
+    folder, layer = local_path(out), layer_name(layer, scope.layers)
     plan = find_recipe(recipe, **changes)
     goal = goal_of(scope, layer, units, objective, penalty, copies, diversity, plan)
     images = {number: [GalleryImage(number, copy, folder / image_name(number, copy)) for copy in range(copies)] for number in goal.units}

@@ -20,6 +20,17 @@ ImageForm: TypeAlias = Literal["fourier", "normalized", "pixels", "mean-subtract
 """Parameterizations of images that minimize a loss."""
 
 
+ARTICLE_NAMES = {
+    "upscaling_steps": "stages",
+    "upscaling_factor": "enlargement",
+    "opt_steps": "steps",
+    "lr": "learning_rate",
+    "sz": "size",
+    "filter": "units",
+}
+"""What the articles call parameters (S0, S2), with the names here."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Parameters of feature visualization.
@@ -82,6 +93,12 @@ class Recipe:
             return RandomAffine(self.pad, self.jitter, self.scale, self.rotate)
         return None
 
+    def changes(self) -> dict[str, Any]:
+        """The parameters that differ from those of the recipe of its name; all of a recipe of the caller's own."""
+        own, given = dataclasses.asdict(self), RECIPES.get(self.name)
+        base = {} if given is None else dataclasses.asdict(given)
+        return {name: value for name, value in own.items() if name != "name" and (not base or base[name] != value)}
+
     def changed(self, **parameters: Any) -> Recipe:
         """The same recipe with other parameters.
 
@@ -90,6 +107,8 @@ class Recipe:
         """
         known = [field.name for field in dataclasses.fields(self) if field.name != "name"]
         for name in parameters:
+            if name in ARTICLE_NAMES:
+                raise BadInput(f"a recipe has no parameter {name!r}: it is called {ARTICLE_NAMES[name]} here")
             if name not in known:
                 near = ", ".join(near_names(name, known)) or ", ".join(known)
                 raise BadInput(f"a recipe has no parameter {name!r}; near names: {near}")

@@ -6,7 +6,7 @@ around it in SVGs of their own, placed by percentages, so that they are never st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,9 @@ def bars(panel: Bars) -> Markup:
         element("path", d=_columns(values, panel.baseline, bottom, top, step), class_="cs-bars"),
         element("path", d=_columns(values, panel.baseline, bottom, top, step, [index for index, _ in spikes]), class_="cs-bars cs-strong"),
     ]
+    asked = [index for index, _ in spikes if index in panel.marked]
+    if asked:
+        drawn.append(element("path", d=_columns(values, panel.baseline, bottom, top, step, asked), class_="cs-bars cs-strong cs-asked"))
     if len(second):
         at = [(index / step, value) for index, value in enumerate(second) if np.isfinite(value)]
         drawn.append(element("path", d=_dots([x for x, _ in at], _rows([y for _, y in at], bottom, top)), class_="cs-dots cs-strong"))
@@ -87,10 +90,10 @@ def bars(panel: Bars) -> Markup:
     words += " Labelled: " + ", ".join(f"{label}: {number(values[index])}" for index, label in spikes[:12]) + "." if spikes else ""
     kind = "cs-bar-chart" + (" cs-wide-bars" if count <= _MANY else " cs-dense-bars" if count <= _DENSE else "")
     body = _body(drawn, f"-0.5 0 {_short(count / step)} {_HEIGHT}", words, kind)
-    above = _labels(kept, tiers) if kept else None
+    above = _labels(kept, tiers, {(index + 0.5) / count for index in asked}) if kept else None
     key = _legend([("cs-plain", panel.legend[0]), ("cs-strong cs-dot", panel.legend[1])]) if len(second) and len(panel.legend) == 2 else ""
     plot = framed(body, _numbers(panel, count), Axis(_marks(bottom, top), panel.y_label), above=above)
-    return joined(key, element("div", plot, _named(spikes, values), class_=breadth(count)))
+    return joined(key, element("div", plot, _named(spikes, values, asked), class_=breadth(count)))
 
 
 def strip(panel: Strip) -> Markup:
@@ -322,10 +325,13 @@ def _fitting(labels: Sequence[tuple[float, str, float]]) -> tuple[list[tuple[flo
     return kept, max((tier for *_, tier in kept), default=-1) + 1
 
 
-def _labels(kept: Sequence[tuple[float, str, float, int]], tiers: int) -> Markup:
+def _labels(kept: Sequence[tuple[float, str, float, int]], tiers: int, asked: Collection[float]) -> Markup:
+    """Labels at their shares; those at the shares `asked` in a colour of their own."""
+
     def side(share: float, words: str) -> str:
         half = (len(words) * LETTER + 6) / 2 / NARROW
-        return "cs-start" if share < half else "cs-end" if share > 1 - half else ""
+        own = ["cs-asked"] if share in asked else []
+        return " ".join(own + (["cs-start"] if share < half else ["cs-end"] if share > 1 - half else []))
 
     texts = (
         element("text", words, x=_percent(share), y=(tiers - tier) * _TIER - 4, class_=side(share, words)) for share, words, _, tier in kept
@@ -339,11 +345,12 @@ def _leaders(kept: Sequence[tuple[float, str, float, int]], count: float, bottom
     return "".join(f"M{_short(share * count - 0.5)} 0V{row:.0f}" for (share, *_), row in zip(kept, rows, strict=True))
 
 
-def _named(spikes: Sequence[tuple[int, str]], values: np.ndarray) -> Markup:
+def _named(spikes: Sequence[tuple[int, str]], values: np.ndarray, asked: Collection[int]) -> Markup:
     """The labels in full with their values, where the chart shows them shortened."""
     if all(_short_label(label) == label for _, label in spikes):
         return Markup()
-    items = (element("li", element("b", label), f" {number(values[index])}") for index, label in spikes)
+    names = (element("b", label, class_="cs-asked" if index in asked else "") for index, label in spikes)
+    items = (element("li", name, f" {number(values[index])}") for name, (index, _) in zip(names, spikes, strict=True))
     return element("ul", *items, class_="cs-named")
 
 

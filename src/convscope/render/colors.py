@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 INK, FAINT, RULE, LEADER = "#1f2328", "#59636e", "#d0d7de", "#a8b1bb"
-PLAIN, STRONG, WARN = "#5b7ea6", "#c2410c", "#b42318"
-"""Bars and dots; what is emphasized; what went wrong (white text on it is legible)."""
+PLAIN, STRONG, ASKED, WARN = "#5b7ea6", "#c2410c", "#8b3fc4", "#b42318"
+"""Bars and dots; what is emphasized; what was asked about; what went wrong (white text on it is legible)."""
 
 CLASSES = ("#2563a8", "#c2410c", "#15803d", "#8b3fc4", "#b7791f", "#0e7490", "#be185d", "#4b5563")
 """Colours to tell groups apart, in this order."""

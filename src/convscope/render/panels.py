@@ -154,6 +154,7 @@ class Bars:
         baseline: The value bars start from.
         first: The number of the first bar.
         limits: The values at both ends of the vertical axis; None takes them from the values.
+        marked: The spikes that were asked about, in a colour of their own.
     """
 
     values: np.ndarray
@@ -167,6 +168,7 @@ class Bars:
     baseline: float = 0.0
     first: int = 0
     limits: tuple[float, float] | None = None
+    marked: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1:

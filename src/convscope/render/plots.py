@@ -28,9 +28,8 @@ def bars(axes: Axes, panel: Bars, width: float, height: float) -> None:
     axes.vlines(places, panel.baseline, values, colors=colors.PLAIN, linewidths=stroke, capstyle="butt")
     spikes = [(index, label) for index, label in panel.spikes if np.isfinite(values[index])]
     chosen = np.array([index for index, _ in spikes], dtype=np.int64)
-    axes.vlines(
-        places[chosen], panel.baseline, values[chosen], colors=colors.STRONG, linewidths=max(stroke, fonts.points(2.5)), capstyle="butt"
-    )
+    strong = [_spike_color(panel, index) for index in chosen]
+    axes.vlines(places[chosen], panel.baseline, values[chosen], colors=strong, linewidths=max(stroke, fonts.points(2.5)), capstyle="butt")
     if panel.second is not None:
         axes.plot(places, panel.second, linestyle="none", marker="o", markersize=fonts.points(5), color=colors.STRONG)
     _legend(axes, panel)
@@ -41,7 +40,7 @@ def bars(axes: Axes, panel: Bars, width: float, height: float) -> None:
         axes.set_yticks(np.linspace(*panel.limits, 5))
         axes.spines["left"].set_bounds(*panel.limits)
     _name_bars(axes, panel, room)
-    _labels(axes, values, spikes, width, height)
+    _labels(axes, panel, values, spikes, width, height)
 
 
 def strip(axes: Axes, panel: Strip) -> None:
@@ -224,7 +223,11 @@ def _push(centres: np.ndarray, apart: np.ndarray, widths: np.ndarray, room: floa
             centres[index] = min(centres[index], centres[index + 1] - apart[index])
 
 
-def _labels(axes: Axes, values: np.ndarray, spikes: list[tuple[int, str]], width: float, height: float) -> None:
+def _spike_color(panel: Bars, index: int) -> str:
+    return colors.ASKED if index in panel.marked else colors.STRONG
+
+
+def _labels(axes: Axes, panel: Bars, values: np.ndarray, spikes: list[tuple[int, str]], width: float, height: float) -> None:
     """Writes the spikes' labels in one line above the bars, with lines that lead to them."""
     kept = fit_labels(spikes, width)
     if not kept:
@@ -237,9 +240,9 @@ def _labels(axes: Axes, values: np.ndarray, spikes: list[tuple[int, str]], width
         x = [own / width, own / width, centre / width]
         y = [top + 2 / height, 1 - (_TIER + _LEADER - 6) / height, 1 - _TIER / height]
         axes.plot(x, y, color=colors.LEADER, linewidth=0.7, linestyle=(0, (3, 2)), transform=axes.transAxes)
-        size = fonts.points(fonts.SMALL)
-        style: dict[str, Any] = {"ha": "center", "va": "top", "color": colors.STRONG, "family": "DejaVu Sans", "parse_math": False}
-        axes.text(centre / width, 1.0, text, fontsize=size, transform=axes.transAxes, **style)
+        style: dict[str, Any] = {"ha": "center", "va": "top", "family": "DejaVu Sans", "parse_math": False}
+        style |= {"fontsize": fonts.points(fonts.SMALL), "color": _spike_color(panel, index)}
+        axes.text(centre / width, 1.0, text, transform=axes.transAxes, **style)
 
 
 def _limits(axes: Axes, panel: Bars, values: np.ndarray, height: float, *, labelled: bool) -> None:

@@ -82,7 +82,7 @@ class FeatureVisualization(Result):
             f"The network takes no images of this size: it saw them at {'x'.join(map(str, seen_at))} px." if seen_at else "",
             channels.note(self, self.images.shape[1]),
         )
-        return View(words.title(self), tiles, columns=None, subtitle=words.subtitle(self), note=note)
+        return View(words.title(self), tiles, columns=None, subtitle=words.subtitle(self, words.recipe(self.manifest)), note=note)
 
 
 def _title(result: FeatureVisualization, row: int) -> str:

@@ -18,6 +18,7 @@ from convscope.preprocessing import decode, to_values
 from convscope.receipts import read_receipt, write_png
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image
+from convscope.results import words
 from convscope.text import printable
 
 SHEET = "sheet.png"
@@ -41,6 +42,7 @@ _RECEIPT = {
         "parameters": _TABLE,
         "network": _TABLE,
         "recipe": _TABLE,
+        "changed": _TABLE,
         "group": {"type": "array", "items": {"type": ["integer", "null"]}},
         "objective": {"type": ["array", "null"]},
     }
@@ -172,12 +174,19 @@ def is_gallery(folder: str | Path) -> bool:
 
 
 def write_sheet(gallery: Gallery, title: str) -> Path:
-    """Writes all images of a gallery on one contact sheet, `sheet.png` in its folder; what is stuck is marked."""
+    """Writes all images of a gallery on one contact sheet, `sheet.png` in its folder.
+
+    The title goes on with recipe, changed parameters and seed; what is rescued is said, what is stuck is marked.
+    """
     tiles: list[Image] = []
     for image in gallery:
         name = f"{'objective' if image.unit is None else image.unit} {image.unit_name}".strip()
         name += f", copy {image.copy}" if image.copy else ""
-        tiles.append(Image(image.image, name, f"{image.score:.3g}", "stuck" if image.status == "stuck" else None))
-    sheet = np.pad(contact_sheet(tiles, title=title, side=160), ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=255)
-    recipe = gallery.images[0].receipt.get("recipe", {}).get("name", "") if gallery.images else ""
-    return write_png(gallery.folder / SHEET, sheet, {"technique": "contact_sheet", "title": title, "recipe": recipe})
+        rescued = " · rescued" if image.status == "rescued" else ""
+        tiles.append(Image(image.image, name, f"{image.score:.3g}{rescued}", "stuck" if image.status == "stuck" else None))
+    receipt = gallery.images[0].receipt if gallery.images else {}
+    seed = receipt.get("parameters", {}).get("seed")
+    said = " · ".join(filter(None, [title, words.recipe(receipt), "" if seed is None else f"seed {seed}"]))
+    sheet = np.pad(contact_sheet(tiles, title=said, side=160), ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=255)
+    made = {"technique": "contact_sheet", "title": title, "recipe": receipt.get("recipe", {}).get("name", ""), "seed": seed}
+    return write_png(gallery.folder / SHEET, sheet, made)

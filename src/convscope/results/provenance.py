@@ -17,7 +17,7 @@ import numpy as np
 
 from convscope.errors import BadInput, LayerNotFound, asking
 from convscope.image_files import is_image
-from convscope.names import is_whole, near_hint
+from convscope.names import is_whole, layer_names, near_hint
 from convscope.results.base import Result
 from convscope.text import printable
 
@@ -53,8 +53,9 @@ class Subject(Protocol):
 def technique(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator of every technique: checks the arguments, adds them to error messages, and records them in the result's manifest.
 
-    The name of the first parameter says what it takes (:data:`SUBJECTS`), and so does that of a further one. A parameter annotated with
-    `Literal` takes these values only. Arguments that JSON cannot hold (images) are recorded as a description.
+    The name of the first parameter says what it takes (:data:`SUBJECTS`), and so does that of a further one. A layer may be given by its
+    number (:func:`convscope.names.layer_name`). A parameter annotated with `Literal` takes these values only. Arguments that JSON cannot
+    hold (images) are recorded as a description.
 
     Raises:
         BadInput: Such an argument is of another kind, or a value is not among the choices of its parameter.
@@ -63,6 +64,7 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
     choices = {name: found for name, hint in get_type_hints(function).items() if (found := Choices.of(hint))}
     first, *others = signature.parameters
     subjects = [first, *(name for name in others if name in SUBJECTS and signature.parameters[name].default is inspect.Parameter.empty)]
+    named = [name for name in signature.parameters if name.endswith(("layer", "layers"))]
     order = ", ".join([first, *(name for name in others if signature.parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY)])
 
     @functools.wraps(function)
@@ -84,8 +86,11 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
         with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered(seed if is_whole(seed) else None):
             for name, allowed in choices.items():
                 allowed.check(name, bound.arguments[name])
+            for name in named:
+                if bound.arguments.get(name) is not None:
+                    bound.arguments[name] = layer_names(bound.arguments[name], getattr(subject, "layers", {}))
             try:
-                result = function(*args, **kwargs)
+                result = function(*bound.args, **bound.kwargs)
             except LayerNotFound as error:
                 if files := [each for layer in layers for each in ([layer] if isinstance(layer, str) else layer) if _is_file(each)]:
                     error.message = f"{function.__name__}({order}): {_NAME}, got the file or folder {printable(files[0])}"

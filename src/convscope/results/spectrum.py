@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from convscope.results.base import Array, ImageResult, axes
 _SPIKES, _MOST_PLOTS = 8, 8
 _TILES, _ACROSS, _SIDE = 6, 3, 104
 _IN_SUMMARY = 5
+_VIOLET = 3
+"""The class colour that is `colors.ASKED`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +27,15 @@ class Spectrum(ImageResult):
         values: Mean (or maximum) over positions of every unit, (n c).
         maxima: Maximum over positions, (n c).
         active: Share of positions above zero, (n c): a high maximum with a small share is a local feature that the mean dilutes.
-        pictures: Feature visualizations of the highest units, where given, (picture rgb h w) in [0,1].
+        pictures: Feature visualizations of the units named in the figure, where given, (picture rgb h w) in [0,1].
         layer: The layer's name.
         names: Names of the images.
         unit_names: Names of the units (class names on the output layer); empty where there are none.
         reduce: What `values` holds: "mean" or "max".
+        marked: The units that were asked about.
         pictured: The units of `pictures`.
+        stuck: Those of them whose picture means nothing, see :class:`~convscope.FeatureVisualization`.
+        lacking: Named units that have no picture in the folder that was given.
     """
 
     values: Array = axes("n c", "series", unit="activation")
@@ -39,7 +46,10 @@ class Spectrum(ImageResult):
     names: tuple[str, ...] = ()
     unit_names: tuple[str, ...] = ()
     reduce: str = "mean"
+    marked: tuple[int, ...] = ()
     pictured: tuple[int, ...] = ()
+    stuck: tuple[int, ...] = ()
+    lacking: tuple[int, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
@@ -55,32 +65,54 @@ class Spectrum(ImageResult):
         """Rank of a unit in each image's spectrum, 1 = highest, (n); equal values share the better rank."""
         return 1 + (self.values > self.values[:, unit : unit + 1]).sum(1)
 
+    def named(self) -> tuple[int, ...]:
+        """The units that the figure has room to show a picture of: those asked about, then the highest of each row, each once."""
+        rows = [_of(self.values, image) for image in self._rows()]
+        return tuple(dict.fromkeys([*self.marked, *(unit for row in rows for unit in _outstanding(row)[:_TILES])]))
+
+    def _rows(self) -> list[int | None]:
+        """The rows with a plot of their own; None is the mean of all."""
+        count = len(self.names)
+        return [None] * (count > 1) + (list(range(count)) if count <= _MOST_PLOTS else [])
+
     def summary(self) -> str:
-        """The five highest units of each image."""
+        """The five highest units of each image, and where the units asked about stand."""
         lines: list[str] = []
         for image, name in enumerate(self.names):
             named = [f"{words.unit_name(unit, self.unit_names)} ({value:.3g})" for unit, value in self.spikes(_IN_SUMMARY, image)]
             lines.append(f"{name}: {', '.join(named)}")
-        return self.with_skipped("\n".join(lines), "\n")
+            for unit in self.marked:
+                at = f"number {self.rank(unit)[image]} of {self.values.shape[1]} ({self.values[image, unit]:.3g})"
+                lines.append(f"  unit {words.unit_name(unit, self.unit_names)}: {at}")
+        return self.with_skipped("\n".join([*lines, *filter(None, [_lacking(self)])]), "\n")
 
     def view(self) -> View:
         """The mean spectrum, then one row per image, or a matrix image x unit where there are many."""
         count, units = self.values.shape
         rows: list[Panel] = []
-        if count > 1:
-            rows += _row(self, None, f"mean of {count} images")
-        if count <= _MOST_PLOTS:
-            for image, name in enumerate(self.names):
-                rows += _row(self, image, name)
+        for image in self._rows():
+            rows += _row(self, image, f"mean of {count} images" if image is None else self.names[image])
         panels: list[Panel] = [Group(tuple(rows), 2)]
         if count > _MOST_PLOTS:
             panels.append(words.matrix(self.values, list(self.names), title="every image", unit=_y_label(self)))
+        made: Mapping[str, Any] = self.manifest.get("made", {})
         note = words.note(
             f"Named are the units with at least a quarter of the highest value, {_SPIKES} at most.",
+            "Violet: the units asked about." if self.marked else "",
             "Images at the right: feature visualizations of the named units." if self.pictured else "",
+            f"Made for this figure ({words.recipe(made)}, seed {made['seed']}): {words.listed(made['units'], 24)}." if made else "",
+            _lacking(self),
         )
         subtitle = words.subtitle(self, f"{units} units", words.plural(count, "image"))
         return View("Activation spectrum", tuple(panels), subtitle=subtitle, note=self.with_skipped(note))
+
+
+def _lacking(result: Spectrum) -> str:
+    """Which named units have no picture."""
+    if not result.lacking:
+        return ""
+    what = "none of the named units" if not result.pictured else "no picture of some named units"
+    return f"The folder of pictures has {what}: {words.listed(result.lacking, 12)} (make_pictures optimizes them here)."
 
 
 def _outstanding(values: np.ndarray) -> list[int]:
@@ -95,17 +127,31 @@ def _y_label(result: Spectrum) -> str:
 
 
 def _row(result: Spectrum, image: int | None, title: str) -> list[Panel]:
-    """The spectrum of one image (of the mean, if None) as bars, and its highest units as a table and their visualizations."""
+    """The spectrum of one image (of the mean, if None) as bars, and its named units as a table and their visualizations."""
     values = _of(result.values, image)
-    chosen = _outstanding(values)
+    chosen = list(dict.fromkeys([*result.marked, *_outstanding(values)]))
     named = {unit: words.unit_name(unit, result.unit_names) for unit in chosen}
-    bars = Bars(values, title, "unit", _y_label(result), tuple(named.items()))
+    ranks = {unit: 1 + int((values > values[unit]).sum()) for unit in chosen}
+    bars = Bars(values, title, "unit", _y_label(result), tuple(named.items()), marked=result.marked)
     pictures = dict(zip(result.pictured, result.pictures, strict=True))
-    tiles = tuple(Image(pictures[unit], named[unit], number(values[unit])) for unit in chosen[:_TILES] if unit in pictures)
+    places = [unit for unit in chosen if unit in pictures][: _TILES + len(result.marked)]
+    tiles = tuple(
+        Image(
+            pictures[unit],
+            named[unit],
+            f"{number(values[unit])}, rank {ranks[unit]}",
+            "stuck" if unit in result.stuck else None,
+            frame=_VIOLET if unit in result.marked else None,
+        )
+        for unit in places
+    )
     maxima, active = _of(result.maxima, image), _of(result.active, image)
-    rows = [(named[unit], number(values[unit]), number(maxima[unit]), f"{100 * active[unit]:.0f} %") for unit in chosen]
-    table = Table(("unit", result.reduce, "max", "active"), tuple(rows), "highest units" if rows else "no unit stands out")
-    return [bars, Group((table, Group(tiles, _ACROSS, side=_SIDE)), 2) if tiles else table]
+    rows = [
+        (named[unit], str(ranks[unit]), number(values[unit]), number(maxima[unit]), f"{100 * active[unit]:.0f} %")
+        for unit in sorted(chosen, key=lambda unit: ranks[unit])
+    ]
+    table = Table(("unit", "rank", result.reduce, "max", "active"), tuple(rows), "named units" if rows else "no unit stands out")
+    return [bars, Group((table, Group(tiles, _ACROSS + (len(tiles) > _TILES), side=_SIDE)), 2) if tiles else table]
 
 
 def _of(values: np.ndarray, image: int | None) -> np.ndarray:

@@ -101,6 +101,12 @@ def provenance(result: Result) -> str:
     return " · ".join(parts)
 
 
+def recipe(made: Mapping[str, Any]) -> str:
+    """The recipe of a feature visualization with the parameters changed in it, from a manifest or receipt; "" if it has none."""
+    name, changed = made.get("recipe", {}).get("name"), made.get("changed", {})
+    return ", ".join([f"recipe {name}", *(f"{key} {plain(value)}" for key, value in changed.items())]) if name else ""
+
+
 def optimized(result: Result, images: np.ndarray) -> tuple[str, str, str]:
     """How images were optimized, as far as the manifest says: pooling, size and optimizer."""
     manifest: Mapping[str, Any] = result.manifest

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from convscope.errors import BadImage, BadInput, asking
+from convscope.names import layer_names
 from convscope.progress import task
 from convscope.results.provenance import describe, manifest
 from convscope.scanner import parts
@@ -166,6 +167,7 @@ def _write(
 def _layers(scope: Scope, layers: str | Sequence[str] | None) -> tuple[str, ...]:
     """Layer names in call order, each once, the output last."""
     asked = [layers] if isinstance(layers, str) else list(scope.layers.after_relu() if layers is None else layers)
+    asked = layer_names(asked, scope.layers)
     known = {name: scope.layers[name] for name in asked if name != OUTPUT}
     return (*sorted(known, key=lambda name: known[name].position), OUTPUT)
 

@@ -124,6 +124,7 @@ def feature_visualization(
         reasons=tuple(reason for part in parts for reason in part.reasons),
         manifest={
             "recipe": asdict(plan),
+            "changed": plan.changes(),
             "precision": scope.resolve("optimize"),
             "objective": goal.describe(),
             "penalty": None if penalty is None else penalty.describe(),
