@@ -59,6 +59,7 @@ FLOORS = {
     "watch": 9,
     "cli": 10,
     "": 11,
+    "__main__": 12,
 }
 """The floor of every package and module of the top level. Imports go down: to a lower floor, or to the own package.
 

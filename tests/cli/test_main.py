@@ -341,8 +341,7 @@ def test_interrupted_anywhere(place: Path, capsys: pytest.CaptureFixture[str], m
 
 def test_as_a_program(place: Path) -> None:
     def call(*words: str) -> subprocess.CompletedProcess[str]:
-        script = "import sys; from convscope.cli import main; sys.exit(main())"
-        return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run([sys.executable, "-m", "convscope", *words], capture_output=True, text=True, timeout=120, check=False)
 
     wrong = call("spectrum", "net.py:build", "nothing", "plain.png")
     assert wrong.returncode == 2 and wrong.stdout == ""
@@ -356,7 +355,7 @@ def test_torch_is_not_left_changed(place: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_words_are_read_where_pydantic_is_loaded(tmp_path: Path) -> None:
-    # cyclopts then checks values against annotations; also tried: positions, named numbers, several surveys
+    # cyclopts then checks values against annotations; also tried: --patch 32x32, --objective neuron:2,3, --outputs a=1 --outputs b=2, --maps a=1,2
     call = ["feature-visualization", "textures", "features.27", "--units", "0-1", "--set", "steps=1", "--out", str(tmp_path / "out")]
     program = f"import sys, pydantic; from convscope.cli import main; sys.exit(main({call}))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
