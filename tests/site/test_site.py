@@ -166,6 +166,23 @@ def test_similar_units_are_those_that_correlate_most(site: Site) -> None:
     assert site.content.similar("early", 5, "early", 8) == []
 
 
+def test_what_is_strongest_is_so_among_all_units(tmp_path: Path) -> None:
+    # also tried: units that carry a class, similar units, weights; with pages for none of a layer's units
+    survey = survey_of(tmp_path, classes=["kind 0", "kind_1", "Kind 2", "other"])
+    few = Site(survey, tmp_path, Options({"early": (20,), "late": (), "output": (0, 1, 2, 3)}), FACTS | {"images": len(survey)})
+    few.write()
+    assert check_pages(tmp_path) > 0
+    means = survey.mean("early")
+    wanted = np.argsort(-means[4], kind="stable")[:5].tolist()
+    assert [ref.unit for ref in few.content.spikes("early", 4, 5)] == wanted and 20 not in wanted
+    shown = (tmp_path / "image" / "4.html").read_text(encoding="utf-8")
+    assert all(f"<b>{unit}</b>" in shown for unit in wanted)
+    near = few.content.similar("early", 20, "early", 8)
+    assert len(near) == len(few.content.similar("early", 20, "early", 70)[:8]) and all(
+        not few.content.has_page("early", one.unit) for one in near
+    )
+
+
 def test_accuracy_and_mistakes(site: Site) -> None:
     content = site.content
     found = cs.predictions(content.survey)

@@ -397,7 +397,7 @@ class Content:
         likeness = own @ self.layer(other).direction
         if other == layer:
             likeness[unit] = -np.inf
-        best = [int(one) for one in np.argsort(-likeness, kind="stable") if self.has_page(other, int(one))][:most]
+        best = np.argsort(-likeness, kind="stable")[:most].tolist()
         return [UnitRef(other, one, float(likeness[one])) for one in best if likeness[one] > 0]
 
     def neighbours(self, layer: str) -> tuple[str, str]:
@@ -420,7 +420,7 @@ class Content:
         content = self.layer(layer)
         if content.profile is not None and label >= 0 and content.profile.counts[label] > 1:
             best = content.profile.best(self.survey.labels[label], content.layer.channels)
-            found = [UnitRef(layer, one, float(content.profile.auc[one, label])) for one in best if self.has_page(layer, one)]
+            found = [UnitRef(layer, one, float(content.profile.auc[one, label])) for one in best]
             return [ref for ref in found[:CARRIERS] if ref.value > 0.5], "AUC"
         if unit < 0:
             return [], ""
@@ -428,21 +428,20 @@ class Content:
         values = values - values.mean()
         length = float(np.sqrt((values**2).sum()))
         likeness = (values / length).astype(np.float32) @ content.direction if length else np.zeros(content.layer.channels)
-        best = [int(one) for one in np.argsort(-likeness, kind="stable") if self.has_page(layer, int(one))][:CARRIERS]
+        best = np.argsort(-likeness, kind="stable")[:CARRIERS].tolist()
         return [UnitRef(layer, one, float(likeness[one])) for one in best if likeness[one] > 0], "r"
 
     def spikes(self, layer: str, row: int, most: int) -> list[UnitRef]:
         """The units that fire highest on an image, by their mean."""
         means = self.layer(layer).means[row]
-        units = [int(unit) for unit in np.argsort(-means, kind="stable") if self.has_page(layer, int(unit))][:most]
-        return [UnitRef(layer, unit, float(means[unit])) for unit in units]
+        return [UnitRef(layer, unit, float(means[unit])) for unit in np.argsort(-means, kind="stable")[:most].tolist()]
 
     def unusual(self, layer: str, row: int, most: int) -> list[UnitRef]:
         """The units that fire most above their average over all images, in standard deviations."""
         content = self.layer(layer)
         sd = content.column("sd")
         score = np.divide(content.means[row] - content.column("mean"), sd, out=np.zeros(len(sd)), where=sd > 0)
-        units = [int(unit) for unit in np.argsort(-score, kind="stable") if self.has_page(layer, int(unit))][:most]
+        units = np.argsort(-score, kind="stable")[:most].tolist()
         return [UnitRef(layer, unit, float(score[unit])) for unit in units if score[unit] > 0]
 
 

@@ -252,8 +252,8 @@ class Pages:
         return {"images": images, "projections": content.projections(name, unit)}
 
     def _weights(self, connections: Sequence[Any]) -> list[dict[str, Any]]:
-        refs = [UnitRef(one.layer, one.unit, one.weight) for one in connections if self.content.has_page(one.layer, one.unit)]
-        return self._tiles(refs[:_WEIGHTS], _signed, with_layer=True)
+        refs = [UnitRef(one.layer, one.unit, one.weight) for one in connections[:_WEIGHTS]]
+        return self._tiles(refs, _signed, with_layer=True)
 
     # ---------------------------------------------------------------------------------------------------------- classes, images
 
