@@ -7,7 +7,7 @@ from PIL import Image as Pillow
 
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.draw import draw, encode, pixels
-from convscope.render.layout import MARGIN, arrange
+from convscope.render.layout import MARGIN, arrange, scale_marks
 from convscope.render.panels import Bars, Dots, Group, Heat, Image, Signed, Strip, Table, Text, View, shared_range
 
 
@@ -33,11 +33,40 @@ def test_a_figure_saved_at_another_resolution_keeps_its_sheet():
         assert (np.array(picture.convert("L")) == 0).sum() == pytest.approx(100 * 100, rel=0.03)
 
 
-@pytest.mark.parametrize(("kind", "ends"), [(Heat, ["0", "3.5", "7"]), (Signed, ["-7", "0", "7"])])
-def test_the_colour_bar_prints_its_range_and_unit(kind: type[Heat], ends: list[str]):
+@pytest.mark.parametrize(("kind", "ends"), [(Heat, ["0", "2", "4", "6"]), (Signed, ["-5", "0", "5"])])
+def test_the_colour_bar_has_round_numbers_zero_and_its_unit(kind: type[Heat], ends: list[str]):
     found = words(View("", (kind(np.array([[1.0, 7.0]]), "drop", unit="logit"),)))
     assert set(ends) <= set(found)
     assert {"logit", "drop"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind", "expected"),
+    [
+        ((-1.31, 0.0988), Heat, {-1.0: "-1", -0.5: "-0.5", 0.0: "0"}),
+        ((-39.8, 39.8), Signed, {-20.0: "-20", 0.0: "0", 20.0: "20"}),
+        ((0, 0.549), Heat, {0.0: "0", 0.2: "0.2", 0.4: "0.4"}),
+        ((3.1e-8, 5.2e-8), Heat, {4e-8: "4e-08", 5e-8: "5e-08"}),
+    ],
+    ids=["mostly below zero", "signed", "a probability", "tiny"],
+)
+def test_marks_along_a_scale_are_round_and_at_their_places(
+    limits: tuple[float, float], kind: type[Heat], expected: dict[float, str]
+) -> None:
+    marks = scale_marks(kind(np.zeros((1, 1)), limits=limits), own=False)
+    low, high = limits
+    assert [name for _, name in marks] == list(expected.values())
+    np.testing.assert_allclose([low + share * (high - low) for share, _ in marks], list(expected), atol=1e-9 * (high - low))
+    assert scale_marks(Signed(np.zeros((1, 1)), limits=limits), own=True) == ((0.0, "-max"), (0.5, "0"), (1.0, "max"))
+
+
+def test_zero_is_drawn_across_a_colour_bar_that_crosses_it() -> None:
+    def lines(panel: Heat) -> int:
+        figure = draw(View("", (panel,)))
+        return sum(len(axes.get_lines()) for axes in figure.axes)
+
+    crossing = Signed(np.array([[-2.0, 7.0]]))
+    assert lines(crossing) == lines(Heat(np.array([[0.0, 7.0]]))) + 1
 
 
 def test_maps_on_one_scale_share_a_sheet_and_one_colour_bar():

@@ -66,11 +66,11 @@ def article_collated(t: np.ndarray) -> np.ndarray:
 def test_the_articles_formulas() -> None:
     scope = scope_of(nn.Conv2d(3, 5, (4, 3)))
     weights = scope.weights_of("0").numpy()
-    colored = convscope.weight_grid(scope, "0")
-    assert (colored.weights == weights).all() and colored.scale == "tile"
+    colored = convscope.weight_grid(scope, "0", scale="zscore")
+    assert (colored.weights == weights).all() and colored.scale == "zscore"
     for tile, expected in zip(colored.shown, article_multi(weights), strict=True):
         np.testing.assert_allclose(tile.transpose(1, 2, 0), expected, atol=1e-6)
-    single = convscope.weight_grid(scope, "0", mode="channels")
+    single = convscope.weight_grid(scope, "0", mode="channels", scale="zscore")
     np.testing.assert_allclose(single.shown.reshape(-1, 4, 3), np.array(article_single(weights)), atol=1e-6)
     p = convscope.weight_grid(scope, "0", mode="collated", scale="range")
     assert (p.collated(article=True) == article_collated(weights)).all() and p.scale == "range"
@@ -90,16 +90,30 @@ def test_collated_is_a_bijection_and_the_articles_transpose() -> None:
 @pytest.mark.parametrize("mode", ["rgb", "channels"])
 def test_tiles_do_not_depend_on_gain_and_offset(mode: str) -> None:
     scope = scope_of(nn.Conv2d(3, 4, 5))
-    before = convscope.weight_grid(scope, "0", mode=mode)
-    after = convscope.weight_grid(first(scope, 7.5 * before.weights + 2), "0", mode=mode)
+    before = convscope.weight_grid(scope, "0", mode=mode, scale="zscore")
+    after = convscope.weight_grid(first(scope, 7.5 * before.weights + 2), "0", mode=mode, scale="zscore")
     np.testing.assert_allclose(after.shown, before.shown, atol=1e-5)
     shared = convscope.weight_grid(scope, "0", mode=mode, scale="shared")
     assert not np.allclose(shared.shown, before.shown, atol=1e-2)
 
 
+@pytest.mark.parametrize("mode", ["rgb", "channels"])
+def test_each_tile_has_zero_in_the_middle_and_nothing_is_clipped(mode: str) -> None:
+    scope = scope_of(nn.Conv2d(3, 4, 5))
+    made = convscope.weight_grid(scope, "0", mode=mode)
+    assert made.scale == "tile"
+    for o, i, y, x in np.ndindex(*made.weights.shape):
+        tile = made.weights[o] if mode == "rgb" else made.weights[o, i]
+        expected = 0.5 + float(made.weights[o, i, y, x]) / (2 * max(abs(float(w)) for w in tile.ravel()))
+        assert made.shown[o, i, y, x] == pytest.approx(expected, abs=1e-6)
+    gained = convscope.weight_grid(first(scope, 7.5 * made.weights), "0", mode=mode)
+    np.testing.assert_allclose(gained.shown, made.shown, atol=1e-6)
+    assert "is zero" in made.view().note
+
+
 def test_an_unclipped_tile_has_mean_one_half() -> None:
     calm = np.tile(np.array([[-1.0, 1.0], [1.0, -1.0]]) * 0.1, (2, 3, 1, 1))
-    shown = convscope.weight_grid(first(scope_of(nn.Conv2d(3, 2, 2)), calm), "0", mode="channels").shown
+    shown = convscope.weight_grid(first(scope_of(nn.Conv2d(3, 2, 2)), calm), "0", mode="channels", scale="zscore").shown
     np.testing.assert_allclose(shown.mean((2, 3)), 0.5)
     assert set(np.unique(shown)) == {0, 1}
 
@@ -113,11 +127,12 @@ def test_the_shared_scale_is_symmetric() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.0])
 @pytest.mark.parametrize("mode", ["rgb", "channels", "collated"])
-def test_equal_weights_are_grey(value: float, mode: str) -> None:
+def test_equal_weights_are_even(value: float, mode: str) -> None:
     scope = first(scope_of(nn.Conv2d(3, 4, 3)), np.full((4, 3, 3, 3), value, np.float32))
     made = convscope.weight_grid(scope, "0", mode=mode, scale="tile")
-    np.testing.assert_allclose(made.shown, 0.5, atol=1e-6)
-    for scale in ("auto", "range"):
+    np.testing.assert_allclose(made.shown, 0.5 if value == 0 else 1.0 if value > 0 else 0.0, atol=1e-6)
+    np.testing.assert_allclose(convscope.weight_grid(scope, "0", mode=mode, scale="zscore").shown, 0.5, atol=1e-6)
+    for scale in ("auto", "range", "zscore"):
         assert np.isfinite(convscope.weight_grid(scope, "0", mode=mode, scale=scale).shown).all()
         assert render.png(convscope.weight_grid(scope, "0", mode=mode, scale=scale).view())
 
@@ -126,7 +141,7 @@ def test_kernels_of_one_weight_compare_with_each_other() -> None:
     scope = scope_of(nn.Conv2d(3, 5, 1))
     made = convscope.weight_grid(scope, "0", mode="channels")
     assert made.scale == "shared" and len(np.unique(made.shown)) == 15
-    assert (convscope.weight_grid(scope, "0", mode="channels", scale="tile").shown == 0.5).all()
+    assert (convscope.weight_grid(scope, "0", mode="channels", scale="zscore").shown == 0.5).all()
     assert convscope.weight_grid(scope, "0").scale == "tile", "in rgb, a filter has three"
 
 
@@ -146,7 +161,7 @@ def test_the_figure_has_every_kernel_upright() -> None:
     made = [convscope.weight_grid(scope, "1", mode="collated", scale=scale) for scale in ("auto", "range")]
     panels = [next(panel for panel in one.view().flat() if isinstance(panel, Mosaic)) for one in made]
     for panel in panels:
-        assert panel.columns == 4 and len(panel.tiles) == 24
+        assert panel.columns == 24 and panel.together == 4 and len(panel.tiles) == 24
         for o, i in np.ndindex(6, 4):
             assert (panel.tiles[o * 4 + i] == made[0].weights[o, i]).all()
     assert [panel.scale for panel in panels] == ["signed", "grey"]
@@ -181,7 +196,7 @@ def test_store_model_and_repetition(scope: Scope, small: nn.Module, tmp_path: Pa
         ({"layer": "8"}, BadInput, "layer 8 is a Linear, which has no kernels to show; convolutions near it: 4, 0"),
         ({"layer": "4"}, BadInput, "its filters read 6 channels"),
         ({"mode": "grey"}, BadInput, "mode must be rgb, channels or collated, got 'grey'"),
-        ({"scale": "map"}, BadInput, "scale must be auto, tile, shared or range, got 'map'"),
+        ({"scale": "map"}, BadInput, "scale must be auto, tile, zscore, shared or range, got 'map'"),
     ],
 )
 def test_wrong_questions(scope: Scope, wrong: dict[str, str], error: type[Exception], words: str) -> None:

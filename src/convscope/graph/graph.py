@@ -174,6 +174,15 @@ class Graph:
                 waiting += [edge.node for edge in self.nodes[reached].edges]
         return sorted(found)
 
+    def before(self, node: int) -> set[int]:
+        """A node and all nodes that it was computed from."""
+        found, waiting = set[int](), [node]
+        while waiting:
+            if (reached := waiting.pop()) not in found:
+                found.add(reached)
+                waiting += [edge.node for edge in self.nodes[reached].edges]
+        return found
+
     def macs(self, begin: int, end: int) -> int:
         """Multiply-accumulate operations of nodes begin .. end-1, for one image."""
         return sum(node.macs for node in self.nodes[begin:end])

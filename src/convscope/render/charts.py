@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.render import colors, layout
+from convscope.render.layout import ticks
 from convscope.render.markup import Markup, element, joined
 from convscope.render.panels import Bars, Curves, Intervals, Line, Strip, finite_range, number
 from convscope.render.plots import spread
@@ -183,15 +184,6 @@ def curves(panel: Curves) -> Markup:
     across = tuple((1 - share, name) for share, name in _marks(x0, x1, 5, whole=panel.limits is None))
     key = _legend([(_line_class(line), name) for name, line in layout.legend_names(panel).items()])
     return element("div", key, framed(body, Axis(across, panel.x_label), Axis(_marks(y0, y1), panel.y_label)), class_="cs-medium")
-
-
-def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
-    """Round numbers inside a range, about `most` at most."""
-    from matplotlib.ticker import MaxNLocator
-
-    found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1).tick_values(low, high)
-    slack = (high - low) * 1e-9
-    return [float(value) + 0.0 for value in found if low - slack <= value <= high + slack]
 
 
 def breadth(count: int) -> str:

@@ -182,13 +182,16 @@ def _color_bar(page: Page, panel: Heat, x: float, y: float, height: float, *, ow
     axes = page.axes(x, y + 6, 14, height - 12)
     mapped = ScalarMappable(Normalize(low, high), "gray" if grey else colors.scale(isinstance(panel, Signed)))
     bar = page.figure.colorbar(mapped, cax=axes)
-    ends = layout.scale_ends(panel, own=own)
-    bar.set_ticks([low, (low + high) / 2, high], labels=ends)
+    marks = layout.scale_marks(panel, own=own)
+    bar.set_ticks([low + share * (high - low) for share, _ in marks], labels=[name for _, name in marks])
+    bar.ax.minorticks_off()
     bar.outline.set_visible(False)
+    if low < 0 < high:
+        bar.ax.axhline(0, color=colors.INK, linewidth=1)
     if panel.unit:
         room = fonts.shorten(fonts.legible(panel.unit), fonts.SMALL, round(height))
         page.text(
-            x + 30 + max(fonts.width(end, fonts.SMALL) for end in ends),
+            x + 30 + max((fonts.width(name, fonts.SMALL) for _, name in marks), default=0),
             y + height / 2,
             room,
             fonts.SMALL,

@@ -243,7 +243,7 @@ def _heat(panel: Heat, images: Images) -> Markup:
     zoom = _MAP_SIDE / max(rows, columns, 1)
     shown = _img(pixels, alt, images, max(round(columns * zoom), 1), max(round(rows * zoom), 1))
     if panel.x_label:
-        marks = tuple(((value + 0.5) / rows, f"{value:.0f}") for value in charts.ticks(0, rows - 1, 5, whole=True))
+        marks = tuple(((value + 0.5) / rows, f"{value:.0f}") for value in layout.ticks(0, rows - 1, 5, whole=True))
         shown = charts.framed(shown, _columns_axis(panel), charts.Axis(marks))
     return _figure(panel.title, shown, panel.caption, _scale(panel), kind="cs-map")
 
@@ -253,7 +253,7 @@ def _columns_axis(panel: Heat) -> charts.Axis:
     if not panel.x_label:
         return charts.Axis()
     count = panel.values.shape[1] * panel.x_step
-    found = charts.ticks(0, count - 1, 6, whole=True)
+    found = layout.ticks(0, count - 1, 6, whole=True)
     return charts.Axis(tuple(((value + 0.5) / count, f"{value:.0f}") for value in found), panel.x_label)
 
 
@@ -284,12 +284,20 @@ def _mosaic_scale(panel: Mosaic) -> str:
 
 def _scale(panel: Heat, *, own: bool = False, grey: bool = False) -> Markup:
     """The colour scale of a map with its unit; with `own`, each map has its own ends, so that they are words instead of numbers."""
-    ends = layout.scale_ends(panel, own=own)
-    ramp = element("span", class_=f"cs-ramp cs-{'grey' if grey else 'signed' if isinstance(panel, Signed) else 'heat'}")
-    marks = element("span", *(element("span", end) for end in ends), class_="cs-ends")
+    marks = layout.scale_marks(panel, own=own)
+    kind = "grey" if grey else "signed" if isinstance(panel, Signed) else "heat"
+    low, high = panel.range()
+    ends = (marks[0][1], marks[-1][1]) if own else (number(low), number(high))
+    names = element("svg", *(element("text", name, x=f"{100 * share:.4g}%", y=13, class_=_side(share)) for share, name in marks))
     unit = element("span", panel.unit, class_="cs-unit") if panel.unit else ""
-    alt = f"colour scale from {ends[0]} to {ends[2]}" + (f", {panel.unit}" if panel.unit else "")
-    return element("div", ramp, marks, unit, class_="cs-scale", role="img", aria_label=alt)
+    alt = f"colour scale from {ends[0]} to {ends[1]}" + (f", {panel.unit}" if panel.unit else "")
+    ramp = element("span", class_=f"cs-ramp cs-{kind}")
+    return element("div", ramp, names, unit, class_="cs-scale", role="img", aria_label=alt)
+
+
+def _side(share: float) -> str:
+    """How a text at this share of a line lies, so that it stays within."""
+    return "cs-start" if share < 0.04 else "cs-end" if share > 0.96 else ""
 
 
 def counts_table(panel: Counts) -> Markup:

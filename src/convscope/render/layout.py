@@ -187,17 +187,26 @@ def numeric_columns(table: Table) -> list[bool]:
     return [bool(table.rows) and all(_NUMERIC.match(row[column]) for row in table.rows) for column in range(len(table.header))]
 
 
-def scale_ends(panel: Heat, *, own: bool) -> tuple[str, str, str]:
-    """What stands at the lower end, the middle and the upper end of a map's colour scale.
+def scale_marks(panel: Heat, *, own: bool) -> tuple[tuple[float, str], ...]:
+    """What stands along a map's colour scale: (share of its length from the lower end, text), round numbers with zero among them.
 
     Args:
         panel: A map on the scale.
         own: Whether each of several maps has its own ends, so that they are words instead of numbers.
     """
     low, high = panel.range()
-    if not own:
-        return number(low), number((low + high) / 2), number(high)
-    return ("-max", "0", "max") if isinstance(panel, Signed) else (number(low) if low == 0 else "min", "", "max")
+    if own:
+        return ((0.0, "-max"), (0.5, "0"), (1.0, "max")) if isinstance(panel, Signed) else ((0.0, "0" if low == 0 else "min"), (1.0, "max"))
+    return tuple(((value - low) / (high - low), number(value)) for value in ticks(low, high, 4))
+
+
+def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
+    """Round numbers inside a range, about `most` at most; zero is among them where the range holds it."""
+    from matplotlib.ticker import MaxNLocator
+
+    found = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1).tick_values(low, high)
+    slack = (high - low) * 1e-9
+    return [float(value) + 0.0 for value in found if low - slack <= value <= high + slack]
 
 
 def _heat_size(panel: Heat, width: int | None) -> tuple[int, int]:

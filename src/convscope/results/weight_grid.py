@@ -22,8 +22,9 @@ class WeightGrid(Result):
         shown: The brightness of each weight as shown, (filter channel h w) in [0,1].
         layer: The layer's name.
         mode: "rgb", "channels" or "collated".
-        scale: "tile": 0.5 + (w - mean) / standard deviation over the tile, clipped, where a tile is a filter ("rgb") or a kernel;
-            "shared": 0.5 + w / (2 max |w|) over the layer, so that zero is grey; "range": (w - min) / (max - min) over the layer.
+        scale: "tile": 0.5 + w / (2 max |w|) over the tile, so that zero is grey, where a tile is a filter ("rgb") or a kernel; "zscore":
+            0.5 + (w - mean) / standard deviation over the tile, clipped; "shared": as "tile" over the layer; "range": (w - min) /
+            (max - min) over the layer.
         groups: Groups of the convolution; filter o reads the input channels of group o // (filters / groups).
     """
 
@@ -80,12 +81,10 @@ def _filters(result: WeightGrid) -> Mosaic:
 
 def _kernels(result: WeightGrid) -> Mosaic:
     """Rows are filters and columns input channels; where there are few channels, several filters share a row."""
-    collated = result.mode == "collated"
-    physical = result.scale != "tile"
+    physical = result.scale != "zscore"
     tiles = result.weights if physical else result.shown
     rows, columns = tiles.shape[:2]
-    together = 1 if collated or columns >= _FEW else min(_FEW // columns, rows)
-    limits = np.tile(_limits(result), (rows * columns, 1))
+    together = 1 if columns >= _FEW else min(_FEW // columns, rows)
     caption = "Rows: filters. Columns: channels." if together == 1 else "Filter = number at the left + number above, with its channel."
     names = [
         f"{channel}" if together == 1 else f"+{place}" if columns == 1 else f"+{place},{channel}"
@@ -95,9 +94,9 @@ def _kernels(result: WeightGrid) -> Mosaic:
     return Mosaic(
         tiles.reshape(-1, *tiles.shape[2:]),
         columns * together,
-        limits,
+        _limits(result).reshape(-1, 2),
         _side(result, -(-rows // together), columns * together),
-        "signed" if result.scale == "shared" else "grey",
+        "signed" if result.scale in ("tile", "shared") else "grey",
         caption=caption,
         unit="weight" if physical else "brightness: 0.5 + z",
         row_names=tuple(str(first) for first in range(0, rows, together)),
@@ -108,20 +107,25 @@ def _kernels(result: WeightGrid) -> Mosaic:
 
 
 def _limits(result: WeightGrid) -> np.ndarray:
-    if result.scale == "tile":
-        return np.array([0.0, 1.0])
-    low, high = float(result.weights.min()), float(result.weights.max())
-    reach = max(-low, high) or 1.0
-    return np.array([low, high]) if result.scale == "range" else np.array([-reach, reach])
+    """(filter channel 2): both ends of the scale of each kernel."""
+    kernels = result.weights.shape[:2]
+    if result.scale == "zscore":
+        return np.broadcast_to([0.0, 1.0], (*kernels, 2))
+    if result.scale == "range":
+        return np.broadcast_to([result.weights.min(), result.weights.max()], (*kernels, 2))
+    reach = np.abs(result.weights).max((2, 3) if result.scale == "tile" else None)
+    reach = np.broadcast_to(np.where(reach > 0, reach, 1.0), kernels)
+    return np.stack([-reach, reach], -1)
 
 
 def _note(result: WeightGrid) -> str:
     low, high = number(result.weights.min()), number(result.weights.max())
     what = "filter" if result.mode == "rgb" else "kernel"
+    zero = f"{'Grey' if result.mode == 'rgb' else 'White'} is zero."
     scales = {
-        "tile": f"Brightness: each {what} on its own scale, 0.5 + (w - its mean) / its standard deviation, clipped: do not compare tiles.",
-        "shared": "One scale for the layer, its largest |w| at both ends"
-        + ("; grey is zero." if result.mode == "rgb" else "; white is zero."),
+        "tile": f"Each {what} on its own scale, its largest |w| at both ends: do not compare tiles. {zero}",
+        "zscore": f"Brightness: each {what} for itself, 0.5 + (w - its mean) / its standard deviation, clipped: do not compare tiles.",
+        "shared": f"One scale for the layer, its largest |w| at both ends. {zero}",
         "range": "One grey scale for the layer, from its smallest to its largest weight.",
     }
     grouped = f" {result.groups} groups: channel numbers count within a filter's group." if result.groups > 1 else ""

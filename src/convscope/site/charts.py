@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image as Pillow
 
-from convscope.render import charts
+from convscope.render import charts, layout
 from convscope.render.markup import Markup, element
 from convscope.render.panels import Bars, number
 
@@ -37,7 +37,7 @@ def histogram(values: np.ndarray, marked: np.ndarray, of: str) -> Markup:
     drawn = [element("path", d=ticks, class_="cs-marks"), element("path", d=bars, class_="cs-bars")]
     kind = {"class_": "cs-histogram", "role": "img", "preserveAspectRatio": "none"}
     body = element("svg", *drawn, viewBox=f"-0.5 0 {_BINS} {_HEIGHT}", aria_label=words, **kind)
-    marks = tuple(((value - low) / (high - low), number(value)) for value in charts.ticks(low, high, 4))
+    marks = tuple(((value - low) / (high - low), number(value)) for value in layout.ticks(low, high, 4))
     return charts.framed(body, charts.Axis(marks, of))
 
 

@@ -7,6 +7,7 @@ import torch
 
 from convscope.errors import BadInput
 from convscope.graph.graph import Field
+from convscope.names import is_whole
 from convscope.results.provenance import technique
 from convscope.results.receptive_field import ReceptiveField
 from convscope.scope import Image, Scope
@@ -17,17 +18,20 @@ SAMPLES = 8
 
 
 @technique
-def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | None = None, seed: int = 0) -> ReceptiveField:
+def receptive_field(
+    scope: Scope, layer: str | None = None, *, image: Image | None = None, position: tuple[int, int] | None = None, seed: int = 0
+) -> ReceptiveField:
     """Receptive fields of units, the pixels that they depend on.
 
     Exact hulls by interval arithmetic on the network's graph, through branches, residuals, dilation, uneven padding and transposed
     convolutions, y and x separately. For one layer also the effective field: E(p) = mean over random images and channel weights
-    r of (d sum_c r_c A_c(middle) / dx_p)^2, summed over colours.
+    r of (d sum_c r_c A_c(y, x) / dx_p)^2, summed over colours.
 
     Args:
         scope: The network.
         layer: Layer name; None: the fields of all layers.
         image: An image to draw box and effective field on; the effective field is then that image's own.
+        position: (y, x) on the layer's map, of the unit whose field is drawn; None: the middle.
         seed: Seed of the random images and channel weights.
 
     Returns:
@@ -35,6 +39,7 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
 
     Raises:
         LayerNotFound: Unknown layer.
+        BadInput: A position without a layer, or outside its map.
 
     Source:
         Araujo, Norris, Sim 2019 (distill.00021); effective field: Luo et al. 2016 (arXiv 1701.04128), whose mean of signed gradients
@@ -48,15 +53,17 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
 
     Command line:
         convscope receptive-field textures
-        convscope receptive-field textures --layer features.20 --image data/images/chains/0000.png
+        convscope receptive-field textures --layer features.20 --image data/images/chains/0000.png --position 2,5
         convscope receptive-field resnet18 --weights random
     """
     names = list(scope.layers) if layer is None else [scope.layers[layer].name]
+    at = _position(scope, layer, position)
     height, width = scope.inputs.height, scope.inputs.width
-    fields = {name: [_field(scope, name, axis) for axis in (0, 1)] for name in names}
+    fields = {name: _fields(scope, name) for name in names}
     shown = np.zeros((scope.inputs.channel_count, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
     rows, columns = (_ends(scope, names[0], axis) if layer is not None else np.zeros((0, 4), int) for axis in (0, 1))
-    effective = np.zeros((0, 0), np.float32) if layer is None else _effective(scope, layer, image, seed)
+    effective = np.zeros((0, 0), np.float32) if layer is None else _effective(scope, layer, image, at, seed)
+    steps, spans = _growth(scope, layer, at)
     return ReceptiveField(
         size=np.array([[field.size for field in pair] for pair in fields.values()]),
         jump=np.array([[field.jump for field in pair] for pair in fields.values()]),
@@ -65,13 +72,67 @@ def receptive_field(scope: Scope, layer: str | None = None, *, image: Image | No
         rows=rows,
         columns=columns,
         effective=effective,
+        spans=spans,
         image=shown,
         layers=tuple(names),
+        steps=steps,
+        position=at,
         height=height,
         width=width,
         share=float((effective > 0.0455).mean()) if effective.size else 0.0,
         manifest={"precision": scope.resolve("measure")},
     )
+
+
+def _position(scope: Scope, layer: str | None, asked: tuple[int, int] | None) -> tuple[int, ...]:
+    """Where on the layer's map the unit is that is drawn; empty for several layers, and of a layer without a map."""
+    if layer is None:
+        if asked is not None:
+            raise BadInput("position: a unit belongs to one layer; say which layer")
+        return ()
+    spatial = scope.layers[layer].spatial
+    if asked is None:
+        return tuple(length // 2 for length in spatial)
+    if len(asked) != len(spatial) or not all(is_whole(at) and 0 <= at < length for at, length in zip(asked, spatial, strict=True)):
+        there = f"positions to ({', '.join(str(length - 1) for length in spatial)})" if spatial else "no map, so no positions"
+        raise BadInput(f"position: layer {layer} has {there}, got {tuple(asked)}")
+    return tuple(map(int, asked))
+
+
+def _growth(scope: Scope, layer: str | None, at: tuple[int, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The layers on the way to one (of all layers: to the last that does not see everything) whose fields are larger than all before.
+
+    Returns:
+        Their names, and for each (y0 y1 x0 x1), the first and last pixel of one of its fields, not clipped: of the unit whose field lies
+        around the middle of that of the layer's unit.
+    """
+    known = [each for each in scope.layers.values() if each.node is not None and len(each.spatial) == 2]
+    local = [each for each in known if not any(_field(scope, each.name, axis).whole for axis in (0, 1))]
+    last = scope.layers[layer] if layer is not None else local[-1] if local else None
+    if last is None or last not in local:
+        return (), np.zeros((0, 4), int)
+    place = at or tuple(length // 2 for length in last.spatial)
+    before = scope.graph.before(last.node or 0)
+    middles = [(field.first[one] + field.last[one]) / 2 for field, one in zip(_fields(scope, last.name), place, strict=True)]
+    steps: list[str] = []
+    spans: list[list[int]] = []
+    widest = (1, 1)
+    for each in local:
+        pair = _fields(scope, each.name)
+        size = tuple(int(field.size) for field in pair)
+        if each.node not in before or size == widest or any(new < old for new, old in zip(size, widest, strict=True)):
+            continue
+        widest, span = size, list[int]()
+        for field, middle in zip(pair, middles, strict=True):
+            nearest = int(np.abs((field.first + field.last) / 2 - middle).argmin())
+            span += [int(field.first[nearest]), int(field.last[nearest])]
+        steps.append(each.name)
+        spans.append(span)
+    return tuple(steps), np.array(spans, int).reshape(-1, 4)
+
+
+def _fields(scope: Scope, name: str) -> list[Field]:
+    return [_field(scope, name, axis) for axis in (0, 1)]
 
 
 def _field(scope: Scope, name: str, axis: int, *, clipped: bool = False) -> Field:
@@ -87,8 +148,8 @@ def _ends(scope: Scope, name: str, axis: int) -> np.ndarray:
     return np.stack([full.first, full.last, inside.first, inside.last], 1)
 
 
-def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.ndarray:
-    """(h w) squared gradient of the unit in the middle of the map with respect to the pixels, divided by its maximum."""
+def _effective(scope: Scope, layer: str, image: Image | None, at: tuple[int, ...], seed: int) -> np.ndarray:
+    """(h w) squared gradient of the unit at a position of the map with respect to the pixels, divided by its maximum."""
     generator = torch.Generator("cpu").manual_seed(derive_seed(seed, "receptive_field", layer))
     size = scope.inputs.channel_count, scope.inputs.height, scope.inputs.width
     if image is None:
@@ -97,9 +158,9 @@ def _effective(scope: Scope, layer: str, image: Image | None, seed: int) -> np.n
         images = scope.inputs(image)[None].expand(SAMPLES, -1, -1, -1)
     known = scope.layers[layer]
     cotangents = torch.zeros(SAMPLES, *known.shape, dtype=torch.float32, device="cpu")
-    middle = [slice(None), *(length // 2 for length in known.shape)]
-    middle[known.channel_axis + 1] = slice(None)
-    cotangents[tuple(middle)] = torch.randn(SAMPLES, known.channels, generator=generator, dtype=torch.float32, device="cpu")
+    unit: list[int | slice] = [slice(None), *at]
+    unit.insert(known.channel_axis + 1, slice(None))
+    cotangents[tuple(unit)] = torch.randn(SAMPLES, known.channels, generator=generator, dtype=torch.float32, device="cpu")
     _, pull = scope.vector_jacobian(images, layer)
     energy = pull(cotangents[None])[0].square().sum(1).mean(0)
     return (energy / energy.max().clamp(min=torch.finfo(energy.dtype).tiny)).cpu().numpy()

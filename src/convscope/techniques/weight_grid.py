@@ -18,7 +18,7 @@ def weight_grid(
     layer: str,
     *,
     mode: Literal["rgb", "channels", "collated"] = "rgb",
-    scale: Literal["auto", "tile", "shared", "range"] = "auto",
+    scale: Literal["auto", "tile", "zscore", "shared", "range"] = "auto",
 ) -> WeightGrid:
     """Weights of a convolution as images.
 
@@ -28,10 +28,10 @@ def weight_grid(
         mode: "rgb": each filter as an image, for layers that read the image's three channels, its only one, or those that ``Inputs.rgb``
             names; "channels": each kernel on its own;
             "collated": all kernels as one array.
-        scale: "tile": brightness 0.5 + z, clipped to [0,1], z = (w - mean) / std over the tile (a filter in "rgb", else a kernel): shows
-            form, tiles do not compare. "shared": zero is grey and the layer's largest |w| is at both ends: tiles compare. "range": from
-            the layer's smallest to its largest weight, as in the article. "auto": "shared" for "collated" and for kernels of a single
-            weight, else "tile".
+        scale: "tile": brightness 0.5 + w / (2 max |w|) over the tile (a filter in "rgb", else a kernel): zero is grey, nothing is clipped;
+            tiles do not compare. "zscore": 0.5 + z, clipped to [0,1], z = (w - mean) / std over the tile, as in the article. "shared":
+            as "tile" with the layer's largest |w|: tiles compare. "range": from the layer's smallest to its largest weight, as the
+            article's collated plot. "auto": "shared" for "collated" and for kernels of a single weight, else "tile".
 
     Returns:
         The weights, their brightness, and `.collated()`; the article's own array is `.collated(article=True)`.
@@ -41,9 +41,9 @@ def weight_grid(
         BadInput: The layer has no kernels, or "rgb" of a layer that does not read three channels.
 
     Source:
-        Kumar, PadhAI (S1), `plot_weights`. Deviations: a tile of equal weights is grey, not 0/0; kernels lie as they are applied;
-        one image instead of thousands of plots. First-layer filters look like edges and colours; that raw kernels of deep layers
-        show faces, as S1 says, is not so: see :func:`~convscope.feature_visualization`.
+        Kumar, PadhAI (S1), `plot_weights`. Deviations: the default scale keeps zero grey and clips nothing; a tile of equal weights is
+        grey, not 0/0; kernels lie as they are applied; one image instead of thousands of plots. First-layer filters look like edges and
+        colours; that raw kernels of deep layers show faces, as S1 says, is not so: see :func:`~convscope.feature_visualization`.
 
     Example:
         >>> import convscope as cs
@@ -80,14 +80,15 @@ def brightness(weights: np.ndarray, scale: str, tile: tuple[int, ...]) -> np.nda
 
     Args:
         weights: Any finite values.
-        scale: "tile", "shared" or "range".
-        tile: For "tile": the axes that a tile spans.
+        scale: "tile", "zscore", "shared" or "range".
+        tile: The axes that a tile spans.
     """
-    if scale == "tile":
+    if scale == "zscore":
         mean, deviation = weights.mean(tile, keepdims=True), weights.std(tile, keepdims=True)
         flat = deviation <= 1e-6 * np.abs(weights).max(tile, keepdims=True)  # equal but for rounding
         return np.clip((weights - mean) / np.where(flat, 1, deviation) + 0.5, 0, 1)
     if scale == "range":
         low, high = weights.min(), weights.max()
         return (weights - low) / (high - low or 1)
-    return 0.5 + weights / (2 * (np.abs(weights).max() or 1))
+    reach = np.abs(weights).max(tile if scale == "tile" else None, keepdims=True)
+    return 0.5 + weights / (2 * np.where(reach > 0, reach, 1))
