@@ -355,7 +355,7 @@ def test_torch_is_not_left_changed(place: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_words_are_read_where_pydantic_is_loaded(tmp_path: Path) -> None:
-    # cyclopts then checks values against annotations; also tried: --patch 32x32, --objective neuron:2,3, --outputs a=1 --outputs b=2, --maps a=1,2
+    # cyclopts then checks values; also tried: --patch 32x32, --objective neuron:2,3, --outputs a=1 --outputs b=2, --maps a=1,2
     call = ["feature-visualization", "textures", "features.27", "--units", "0-1", "--set", "steps=1", "--out", str(tmp_path / "out")]
     program = f"import sys, pydantic; from convscope.cli import main; sys.exit(main({call}))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -379,3 +379,33 @@ def test_layers_by_number_are_named(place: Path, capsys: pytest.CaptureFixture[s
     assert (
         code == 2 and err.startswith("error: a recipe has no parameter 'lr': it is called learning_rate here") and not Path("none").exists()
     )
+
+
+PARTS = NETWORK.replace("return model, Inputs(", "return Parts(model), Inputs(") + (
+    """
+class Parts(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        logits = self.model(images)
+        return {"aux": logits.mean(1, keepdim=True), "logits": logits}
+"""
+)
+
+
+def test_the_part_that_is_the_output_is_known_later(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("parts.py").write_text(PARTS)
+    layer, network = "model.2", ["--network", "parts.py:build"]
+    code, _, err = run(capsys, "scan", "parts.py:build", "red", "--output-part", "logits", "--layers", layer, "--out", "survey")
+    assert code == 0, err
+    code, _, err = run(capsys, "top-patches", "survey", layer, "--units", "0", "--top", "2", *network, "--out", "patches")
+    assert code == 0, err
+    words = ["parts.py:build", "output", "--units", "3", "--output-part", "logits", "--out", "images", *QUICK]
+    assert run(capsys, "feature-visualization", *words)[0] == 0
+    code, out, err = run(capsys, "redo", "images/unit_0003.png", *network)
+    assert code == 0 and "bit-equal" in out, err
+    few = ["--layers", layer, "--units", "0", "--classes", "3", "--no-projections"]
+    code, _, err = run(capsys, "atlas", "parts.py:build", "red", "--output-part", "logits", *few, *QUICK, "--out", "site")
+    assert code == 0 and Path("site", "class", "3.html").exists(), err

@@ -32,6 +32,7 @@ def atlas(
     weights: str = "pretrained",
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    output_part: str | None = None,
     **changes: object,
 ) -> None:
     """A site that opens from a file, with a page for every unit, class and image.
@@ -57,6 +58,7 @@ def atlas(
         weights: A file (.safetensors, .pth), "pretrained" or "random".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.
+        output_part: Which part of what the network returns is the layer "output": a key, attribute or number, e.g. logits.
         changes: Recipe parameters to replace.
 
     Command line:
@@ -69,7 +71,7 @@ def atlas(
     seconds = None if budget is None else seconds_of(budget)
     wanted = [name.strip() for name in layers.split(",") if name.strip()] if layers else None
     with progress():
-        scope = open_network(network, weights=weights, device=device, precision=precision)
+        scope = open_network(network, weights=weights, device=device, precision=precision, output_part=output_part)
         settings: Any = changes.get("set") or {}
         given: dict[str, Any] = {"layers": wanted, "units": units, "classes": classes, "recipe": recipe, "copies": copies, **settings}
         count = len(find_sources(images))

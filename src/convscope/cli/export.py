@@ -34,6 +34,7 @@ def export(
     from convscope.export import detector_module, detector_network, detector_onnx
     from convscope.results.detector import Detector
     from convscope.zoo import open as open_network
+    from convscope.zoo.recorded import recorded_output
 
     if path.exists():
         raise StoreConflict(f"{path} is there already; choose another file")
@@ -43,7 +44,7 @@ def export(
         if network is None:
             written = detector_onnx(detector_module(loaded, method), path)
         else:
-            scope = open_network(network, weights=weights)
+            scope = open_network(network, weights=weights, output=recorded_output(loaded.manifest["network"]))
             size = scope.inputs.height, scope.inputs.width
             written = detector_onnx(detector_network(loaded, scope, method), path, size=size)
     takes = f"the map of {loaded.layer}" if network is None else "images (n 3 h w) in [0,1]"

@@ -32,12 +32,15 @@ def redo(
     from convscope.galleries.redo import redo as again
     from convscope.receipts import read_receipt, write_png
     from convscope.zoo import open as open_network
+    from convscope.zoo.recorded import recorded_output
 
     if out is not None:
         check_file(out)
     with progress():
-        scope = open_network(network, weights=weights or "pretrained") if network else None
-        layer = read_receipt(image).get("parameters", {}).get("layer", "") if objective else ""
+        receipt = read_receipt(image) if network or objective else {}
+        output = recorded_output(receipt.get("network") or {})
+        scope = open_network(network, weights=weights or "pretrained", output=output) if network else None
+        layer = receipt.get("parameters", {}).get("layer", "") if objective else ""
         made = again(image, scope=scope, weights=weights, objective=words_of(objective).make(layer) if objective else None)
     say(f"{image}: {made.verdict}")
     if out is not None:

@@ -121,11 +121,12 @@ def open_with_detector(
 def _open_recorded(opened: Any, source: str, network: str | None, weights: str | None, **settings: Any) -> Any:
     """The network given, or else the one that a survey or detector names."""
     from convscope.zoo import open as open_by_name
-    from convscope.zoo.recorded import open_recorded
+    from convscope.zoo.recorded import open_recorded, recorded_output
 
+    recorded = opened.manifest["network"]
     if network is None:
-        return open_recorded(opened.manifest["network"], source, weights=weights, **settings)
-    return open_by_name(network, weights=weights or "pretrained", **settings)
+        return open_recorded(recorded, source, weights=weights, **settings)
+    return open_by_name(network, weights=weights or "pretrained", output=recorded_output(recorded), **settings)
 
 
 SUBJECTS: dict[tuple[str, ...], Callable[..., Any]] = {

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+from collections.abc import Iterator
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
+import xxhash
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -35,15 +38,36 @@ def check_tensors(model: nn.Module, name: str) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device."""
-    digest = hashlib.sha256()
+    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device.
+
+    It is remembered for a network as long as a faster hash over the same bytes stays the same: every result holds it, and the weights may
+    have changed since the last one.
+    """
+    quick = xxhash.xxh3_128()
+    for piece in _pieces(model):
+        quick.update(piece)
+    known = _HASHES.get(model)
+    if known is None or known[0] != quick.digest():
+        digest = hashlib.sha256()
+        for piece in _pieces(model):
+            digest.update(piece)
+        known = _HASHES[model] = quick.digest(), digest.hexdigest()[:16]
+    return known[1]
+
+
+_HASHES: WeakKeyDictionary[nn.Module, tuple[bytes, str]] = WeakKeyDictionary()
+"""The fast hash and the SHA-256 of networks, as they were last."""
+
+
+def _pieces(model: nn.Module) -> Iterator[bytes | memoryview]:
+    """The bytes that :func:`weights_hash` is over."""
     for name, tensor in sorted(model.state_dict().items()):
         if not isinstance(tensor, Tensor):  # a module's own extra state
-            digest.update(f"{name} {tensor!r}".encode())
+            yield f"{name} {tensor!r}".encode()
             continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()[:16]
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        if tensor.numel():
+            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def unwrapped(model: object) -> nn.Module:

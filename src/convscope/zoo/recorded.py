@@ -36,8 +36,13 @@ def open_recorded(network: Mapping[str, Any], source: str | Path, *, weights: st
         raise BadInput(f"{source}: made with the network {name}, which a receipt cannot open; give it as `scope` (--network)")
     if weights is None and published not in (None, "pretrained"):
         raise BadInput(f"{source}: made with the weights {published}, which a receipt cannot read; give the file as `weights` (--weights)")
+    return open_network(name, weights=weights or published, output=recorded_output(network), **settings)
+
+
+def recorded_output(network: Mapping[str, Any]) -> str | None:
+    """Which part of what the network returns was the layer "output"; None for all of it."""
     output = network.get("output")
-    return open_network(name, weights=weights or published, output=output if isinstance(output, str) else None, **settings)
+    return output if isinstance(output, str) else None
 
 
 def check_recorded(scope: Scope, network: Mapping[str, Any], source: str | Path) -> None:
