@@ -390,7 +390,7 @@ class Parts(nn.Module):
 
     def forward(self, images):
         logits = self.model(images)
-        return {"aux": logits.mean(1, keepdim=True), "logits": logits}
+        return {"logits": logits[:, :2], "kinds": logits}
 """
 )
 
@@ -398,14 +398,14 @@ class Parts(nn.Module):
 def test_the_part_that_is_the_output_is_known_later(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("parts.py").write_text(PARTS)
     layer, network = "model.2", ["--network", "parts.py:build"]
-    code, _, err = run(capsys, "scan", "parts.py:build", "red", "--output-part", "logits", "--layers", layer, "--out", "survey")
+    code, _, err = run(capsys, "scan", "parts.py:build", "red", "--output-part", "kinds", "--layers", layer, "--out", "survey")
     assert code == 0, err
     code, _, err = run(capsys, "top-patches", "survey", layer, "--units", "0", "--top", "2", *network, "--out", "patches")
     assert code == 0, err
-    words = ["parts.py:build", "output", "--units", "3", "--output-part", "logits", "--out", "images", *QUICK]
+    words = ["parts.py:build", "output", "--units", "3", "--output-part", "kinds", "--out", "images", *QUICK]
     assert run(capsys, "feature-visualization", *words)[0] == 0
     code, out, err = run(capsys, "redo", "images/unit_0003.png", *network)
     assert code == 0 and "bit-equal" in out, err
     few = ["--layers", layer, "--units", "0", "--classes", "3", "--no-projections"]
-    code, _, err = run(capsys, "atlas", "parts.py:build", "red", "--output-part", "logits", *few, *QUICK, "--out", "site")
+    code, _, err = run(capsys, "atlas", "parts.py:build", "red", "--output-part", "kinds", *few, *QUICK, "--out", "site")
     assert code == 0 and Path("site", "class", "3.html").exists(), err
