@@ -514,7 +514,7 @@ def run(reader: str, minutes: float) -> int:
     number = int(time.time())
     while time.process_time() - begun < 60 * minutes and not ended:
         number += 1
-        # what is drawn depends on the bytes of earlier files, which hold times: hypothesis then gives up these examples, and the next follow
+        # draws depend on the bytes of earlier files, which hold times: hypothesis then gives up these examples, and the next follow
         with contextlib.suppress(FlakyStrategyDefinition):
             seed(number)(settings(max_examples=100, **UNHURRIED)(given(st.data())(one)))()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
