@@ -98,6 +98,15 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert not any(re.search(r"│ +-\w", line) and line.rstrip(" │").endswith("…") for line in lines)
 
 
+def test_names_of_layers_are_never_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # also tried: convnext_atto of timm
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, "layers", "squeezenet1_0")
+    words = [line.split()[0] for line in out.splitlines()[2:]]
+    assert "features.12.expand3x3_activation" in words and len(words) == len(set(words))
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+
+
 @pytest.mark.parametrize("command", [*techniques(), *OTHERS])
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, err = run(capsys, command, "--help")
@@ -239,6 +248,7 @@ MISTAKES = {
     "no value": ((*FV, "1", "--set", "steps"), "steps: expected NAME=VALUE"),
     "no such precision": ((*FV, "1", "--precision", "half"), '"half" for --precision. Choose from: "auto", "float32", "bfloat16"'),
     "no such device": ((*FV, "1", "--device", "gpu"), "unknown device 'gpu'"),
+    "device of another kind": ((*FV, "1", "--device", "mps"), "device 'mps' is not supported: convscope runs on cpu and cuda; use cpu"),
     "no such weights": ((*FV, "1", "--weights", "gone.pth"), "gone.pth"),
     "text for a picture": (("spectrum", "net.py:build", "1", "text.png"), "text.png: not an image file"),
     "cut picture": (("spectrum", "net.py:build", "1", "cut.jpg"), "cut.jpg: "),

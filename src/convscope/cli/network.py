@@ -36,5 +36,5 @@ def layers(network: str, *, kind: str | None = None, weights: str = "random", ou
         table.HEADER,
         rows,
         right=[index > 1 for index in range(len(table.HEADER))],
-        spare=("parameters", "MACs"),
+        spare=("kind", "stride", "parameters", "MACs"),
     )

@@ -66,13 +66,14 @@ def print_table(
         header: Names of the columns.
         rows: Their texts.
         right: Which columns are aligned right, as numbers are.
-        spare: Columns that are left out, the last first, until the table fits the terminal.
+        spare: Columns that are left out, the last first, until the table fits the terminal. The first column is never wrapped.
     """
     shown, left_out = list(range(len(header))), [header.index(name) for name in spare]
     while True:
         table = Table(title=Text(visible(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for index in shown:
-            table.add_column(Text(visible(header[index])), justify="right" if right[index] else "left", overflow="fold")
+            side = "right" if right[index] else "left"
+            table.add_column(Text(visible(header[index])), justify=side, overflow="fold", no_wrap=index == 0)  # names are there to be copied
         for row in rows:
             table.add_row(*(Text(visible(row[index])) for index in shown))
         if not left_out or console().measure(table, options=console().options.update(width=UNBOUND)).maximum <= console().width:

@@ -93,14 +93,18 @@ def usable_device(device: str | torch.device) -> torch.device:
     """The device of that name.
 
     Raises:
-        BadInput: No such device on this machine.
+        BadInput: No such device on this machine, or one of another kind.
     """
     try:
         chosen = torch.device(device)
     except RuntimeError:
         raise BadInput(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise BadInput(f"device {device!r} is not supported: convscope runs on cpu and cuda; use cpu")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {device!r} asked for, but this machine has no usable CUDA device")
+    if chosen.index is not None and chosen.type == "cuda" and chosen.index >= torch.cuda.device_count():
+        raise BadInput(f"device {device!r} asked for, but this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
     return chosen
 
 
