@@ -154,7 +154,7 @@ def main() -> None:
     spikes = [unit for unit, _ in cs.spectrum(scope, "features.12", zebra).spikes(8)]
     pictures = cs.gallery(scope, "features.12", spikes, OUT.parent.parent / "out" / "docs" / "features.12")
     (OUT / "spectrum.png").write_bytes(render.png(cs.spectrum(scope, "features.12", zebra, pictures=pictures.folder).view()))
-    (OUT / "receptive_field.png").write_bytes(render.png(cs.receptive_field(scope, "features.7", image=gate).view()))
+    small(render.png(cs.receptive_field(scope, "features.7", image=gate, position=(8, 13)).view()), "receptive_field.png")
     layers = [f"features.{index}.squeeze_activation" for index in (3, 7, 12)]
     small(render.png(cs.activation_grid(scope, gate, layers).view()), "activation_grid.png")
     goldfish = next((photographs / "imagenet-sample").glob("*goldfish*"))
@@ -162,6 +162,8 @@ def main() -> None:
     small(render.png(cs.activation_grid(scope, goldfish, fires, follow={"features.12": 185}).view()), "activation_path.png")
     small(render.png(cs.weight_grid(scope, "features.0").view()), "weight_grid.png")
     small(render.png(cs.weight_grid(scope, "features.3.expand3x3", mode="collated").view()), "weight_grid_collated.png")
+    along = cs.kernel_angles(scope, "features.0", [2, 8, 18, 27, 72], photographs / "ants-bees" / "val" / "bees")
+    small(render.png(along.view()), "kernel_angles.png")
     small(render.png(cs.map_overlay(scope, "features.12", gate, top=10).view()), "map_overlay.png")
     small(render.png(cs.deconvnet(scope, "features.12", [133, 194], gate).view()), "deconvnet_gate.png")
     domes = [photographs / "occlusion-article" / f"dome538-{number}.jpg" for number in (1, 2)]

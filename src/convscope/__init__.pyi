@@ -39,6 +39,7 @@ from .results.gallery import read_gallery as read_gallery
 from .results.grad_cam import GradCam as GradCam
 from .results.hypothesis import Hypothesis as Hypothesis
 from .results.inversion import Inversion as Inversion
+from .results.kernel_angles import KernelAngles as KernelAngles
 from .results.knockout import Knockout as Knockout
 from .results.map_overlay import MapOverlay as MapOverlay
 from .results.occlusion import Occlusion as Occlusion
@@ -61,6 +62,7 @@ from .techniques.feature_visualization import feature_visualization as feature_v
 from .techniques.grad_cam import grad_cam as grad_cam
 from .techniques.hypothesis import hypothesis as hypothesis
 from .techniques.inversion import inversion as inversion
+from .techniques.kernel_angles import kernel_angles as kernel_angles
 from .techniques.knockout import knockout as knockout
 from .techniques.map_overlay import map_overlay as map_overlay
 from .techniques.occlusion import occlusion as occlusion
