@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ import scanned
 from convscope.errors import BadInput, StoreConflict
 from convscope.galleries import atlas as module
 from convscope.galleries.atlas import Atlas, atlas, chosen_layers, forecast, shown_units
+from convscope.galleries.live import LiveNetwork
 from convscope.receipts import read_receipt
 
 QUICK: dict[str, Any] = {"steps": 2, "size": 24, "crop_size": 16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_in() -> Iterator[None]:
+    """The network of the live page, which has its own tests, stands in for seconds of export."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "live_network", lambda *_: LiveNetwork(b"network", "float32", 1e-6, 4))
+        yield
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -39,6 +49,7 @@ def test_everything_is_there(whole: Atlas, photos: Path) -> None:
     assert {f"unit/2/{unit}.html" for unit in range(6)} | {f"unit/5/{unit}.avif" for unit in range(8)} <= names
     assert {f"class/{unit}.html" for unit in range(5)} | {f"image/{image}.webp" for image in range(12)} <= names
     assert {"layer/2.html", "layer/output.html", "sheet/2/0.avif", "sheet/2/weights.png", "data/manifest.json"} <= names
+    assert {"live.html", "live/model.js", "live/runtime.js", "live/network.js", "live/LICENCE.txt", "live/near/output.js"} <= names
     assert (whole.made, whole.wanted) == (19, 19)
     assert not [name for name in names if ".tmp" in name or "nan" in name]
     head = json.loads((whole.path / "atlas.json").read_text())

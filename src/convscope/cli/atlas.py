@@ -26,6 +26,7 @@ def atlas(
     copies: int = 1,
     no_projections: bool = False,
     no_images: bool = False,
+    no_live: bool = False,
     budget: str | None = None,
     seed: int = 0,
     ray: str | None = None,
@@ -52,6 +53,7 @@ def atlas(
         copies: Images for each unit, from different noise.
         no_projections: Leave out the projections of the strongest images.
         no_images: Do not publish the images; pages then show where crops lie.
+        no_live: Leave out the page that measures the reader's own photographs, and the network in it.
         budget: Time after which no further image is begun, such as 30m, 2h or 90s.
         seed: Seed of all draws.
         ray: Scan on a Ray cluster: "auto" or an address.
@@ -82,7 +84,7 @@ def atlas(
         if expected.files > MANY_FILES:
             say(f"more than {MANY_FILES:,} files are slow to copy: --layers and --units make it smaller")
         made = make(
-            scope, images, out, projections=not no_projections, photographs=not no_images, budget=seconds, seed=seed, ray=ray, **given
+            scope, images, out, projections=not no_projections, photographs=not no_images, live=not no_live, budget=seconds, seed=seed, ray=ray, **given
         )
     more = "" if made.made == made.wanted else "; the same command makes the others"
     say(f"{made.made:,} of {made.wanted:,} images by feature visualization, {made.files:,} files, {made.size / 2**20:.1f} MB{more}")

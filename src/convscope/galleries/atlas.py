@@ -18,6 +18,7 @@ import torch
 
 from convscope.errors import BadImage, BadInput, StoreConflict, asking
 from convscope.galleries.gallery import asked_of, differences, receipt
+from convscope.galleries.live import live_network
 from convscope.graph.connections import connections
 from convscope.names import OUTPUT, Units
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
@@ -31,6 +32,7 @@ from convscope.site import addresses
 from convscope.site.arrangement import arrange
 from convscope.site.build import Site, folder_size
 from convscope.site.content import LayerContent, Options, directions
+from convscope.site.live import MODEL, RECORD, Live, embedded, packed
 from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps, is_current, write_table
 from convscope.survey.survey import Survey, read_survey
 from convscope.techniques.deconvnet import deconvnet
@@ -46,6 +48,8 @@ MOST_UNITS = 6_000
 _TIMED = 4
 """Images whose optimization is timed for a forecast."""
 PROJECTED, _TILE, _GAP = 3, 112, 4
+_CHECKED = 4
+"""Images that the network of the live page is checked on."""
 _STRONGEST, _MAPS = 8, 4
 _LARGEST_FOLDER = 2_000
 _IMAGE_BYTES, _PHOTO_BYTES, _THUMB_BYTES, _PAGE_BYTES = 10_500, 9_000, 2_600, 9_000
@@ -108,6 +112,7 @@ def atlas(
     copies: int = 1,
     projections: bool = True,
     photographs: bool = True,
+    live: bool = True,
     budget: float | None = None,
     seed: int = 0,
     ray: str | None = None,
@@ -131,6 +136,7 @@ def atlas(
         copies: Images for each unit, from different noise.
         projections: Whether to project the three strongest images of each unit back to pixels (deconvnet).
         photographs: Whether to publish the images; if not, pages show where crops lie.
+        live: Whether to add a page that measures the reader's own photographs, with the network in it (about 5 MB and the weights).
         budget: Seconds after which no further image is begun; None: no limit.
         seed: Seed of all draws.
         ray: Scan on a Ray cluster, as for :func:`~convscope.scan`.
@@ -158,7 +164,7 @@ def atlas(
         _check_folder(root)
         survey = _scanned(scope, images, root, names, ray)
         options = Options(
-            shown, photographs, copies, published_suffix(), {"recipe": plan.name, "steps": plan.stages * plan.steps}, projections
+            shown, photographs, copies, published_suffix(), {"recipe": plan.name, "steps": plan.stages * plan.steps}, projections, live
         )
         work = _Work(scope, survey, root, options, plan, seed)
         with scope.session():
@@ -168,6 +174,8 @@ def atlas(
                 site.write(advance)
             work.note(site)
             site.content.maps = work.maps()
+            if live:
+                work.live(site)
             finished = work.fill(site, begun + budget if budget is not None else None)
             with task("pages", site.steps()) as advance:
                 site.write(advance)
@@ -322,6 +330,25 @@ class _Work:
         """Writes the table of maps, which takes a second pass over the images, and reads it."""
         self._write_table(MAPS, self._maps)
         return Maps.read(self.root)
+
+    def live(self, site: Site) -> None:
+        """Adds the network to the live page, or the reason why it cannot be there."""
+        known = Live.read(self.root)
+        if known is not None and not known.reason and known.key == self.key and (self.root / MODEL).exists():
+            return
+        rows = np.linspace(0, len(self.survey) - 1, min(_CHECKED, len(self.survey))).round().astype(int)
+        images = [pixels for row in rows.tolist() if (pixels := self._photograph(row)) is not None]
+        try:
+            if not images:
+                raise BadInput("none of its images is there to check it with")
+            made = live_network(self.scope, self.layers, np.stack(images)[:, : self.scope.inputs.channel_count])
+        except BadInput as error:
+            _log.warning("the live page is without the network: %s", error.message)
+            found = Live(error.message, self.key)
+        else:
+            site.writer.write(MODEL, embedded("model", packed(made.data)))
+            found = Live("", self.key, made.precision, len(made.data), made.difference, made.images)
+        site.writer.write(f"{DATA}/{RECORD}", found.text())
 
     def _write_table(self, name: str, make: Callable[[], dict[str, Any]]) -> None:
         folder = self.root / DATA
@@ -553,7 +580,7 @@ class _Work:
         site.writer.write("index.html", site.pages.network())
         wanted = {name: len(units) * self.options.copies for name, units in self.options.units.items()}
         made = {name: sum(len(site.content.unit_images(name, unit)) for unit in units) for name, units in self.options.units.items()}
-        parameters = {"copies": self.options.copies, "photographs": self.options.photographs, "projections": self.options.projections}
+        parameters = {"copies": self.options.copies, "photographs": self.options.photographs, "projections": self.options.projections, "live": self.options.live}
         head = manifest(self.scope, "atlas", parameters | {"recipe": describe(self.plan), "seed": self.seed}) | {
             "schema": 1,
             "libraries": {name: version(name) for name in ("pillow", "scikit-learn")},

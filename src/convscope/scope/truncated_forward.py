@@ -17,7 +17,12 @@ class _Reached(BaseException):
 
 
 def forward_until(
-    model: nn.Module, images: Tensor, layers: Sequence[Layer], take: Callable[[Layer, Tensor], Any] | None = None
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[Layer],
+    take: Callable[[Layer, Tensor], Any] | None = None,
+    *,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """The values of layers in one forward, which ends after the last of them in call order.
 
@@ -29,6 +34,7 @@ def forward_until(
         images: Network input, (n c h w), normalized.
         layers: The layers wanted.
         take: Called with a layer and its value as soon as it is computed; its result is returned in place of the value.
+        whole: Whether the forward goes on to its end: tracers lose their place when it does not.
 
     Returns:
         {layer name: tensor (n ...), attached to the autograd graph if there is one, or what `take` returned}.
@@ -59,7 +65,7 @@ def forward_until(
             captured[layer.name] = value, version_of(value)
             if layer.overwritten and output is found:
                 passed_on = found.clone()
-        if call == last.call and module is last.module:
+        if call == last.call and module is last.module and not whole:
             raise _Reached
         return passed_on
 

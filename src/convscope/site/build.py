@@ -14,6 +14,7 @@ from convscope.render.html import STYLE
 from convscope.site import addresses
 from convscope.site.content import Content, Options
 from convscope.site.images import SHEET, Thumbnails, photograph_bytes
+from convscope.site.live import LICENCE, MODEL, NETWORK, RUNTIME, Live, licence_text, near_address, near_script, runtime_script
 from convscope.site.pages import Pages
 from convscope.site.write import Writer
 from convscope.survey.survey import Survey
@@ -55,6 +56,7 @@ class Site:
             write(addresses.image_page(image), pages.image(image))
             advance(1)
         write("search.js", pages.search())
+        self._live()
         for address, page in (("about.html", pages.about()), ("compare.html", pages.compare()), ("index.html", pages.network())):
             write(address, page)
         self._clean()
@@ -79,6 +81,23 @@ class Site:
             self.writer.write(address, self._thumbnails.sheet(name, sheet))
         self.writer.write(addresses.layer_data(name), self.pages.layer_data(name))
         self.writer.write(addresses.layer_page(name), self.pages.layer(name))
+
+    def _live(self) -> None:
+        """Writes the live page and what it loads; the network itself is there already, or is not."""
+        if not self.content.options.live:
+            return
+        write, live = self.writer.write, Live.read(self.content.site)
+        static = files("convscope.site").joinpath("static")
+        for name in ("live.js", "live-worker.js"):
+            write(f"static/{name}", static.joinpath(name).read_text(encoding="utf-8"))
+        write("live.html", self.pages.live(live))
+        write(NETWORK, self.pages.live_data(live))
+        rows = [self.content.survey.row(image) for image in sorted(self.stored)]
+        for name in [*self.content.layers, OUTPUT]:
+            write(near_address(name), near_script(self.content, name, rows))
+        if live is not None and not live.reason:
+            write(RUNTIME, runtime_script())
+            write(LICENCE, licence_text())
 
     def _photographs(self, advance: Callable[[int], None]) -> None:
         survey = self.content.survey
@@ -113,6 +132,13 @@ class Site:
             sheets |= {addresses.layer_sheet(name, number, suffix) for number in range(-(-len(units) // SHEET))}
         pages |= {addresses.image_page(image) for image in self.stored}
         photographs = {addresses.image_file(image) for image in self.stored} if content.options.photographs else set[str]()
+        live = Live.read(content.site)
+        if content.options.live:
+            pages |= {NETWORK, *(near_address(name) for name in [*content.layers, OUTPUT])}
+            pages |= {RUNTIME, MODEL, LICENCE} if live is not None and not live.reason else set()
+        else:
+            (content.site / "live.html").unlink(missing_ok=True)
+        self.writer.keep_only("live", (".js", ".txt"), pages)
         for folder in ("unit", "layer", "class", "image", "sheet", "static"):
             self.writer.keep_only(folder, (".html", ".js") if folder != "static" else (), pages)
         self.writer.keep_only("sheet", (suffix,), sheets)

@@ -85,6 +85,7 @@ class Options:
         recipe: How they are made, for the reader.
         command: The `convscope` and `cs.` names of the network, for lines to copy.
         projections: Whether units have projections; text: why not.
+        live: Whether there is a page that measures the reader's own photographs.
     """
 
     units: Mapping[str, tuple[int, ...]]
@@ -93,6 +94,7 @@ class Options:
     suffix: str = ".avif"
     recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
     projections: bool | str = False
+    live: bool = False
 
 
 class LayerContent:
@@ -448,3 +450,8 @@ class Content:
 def significant(p: float) -> bool:
     """Whether a corrected p-value counts as a finding."""
     return p < SIGNIFICANCE
+
+
+def stem(name: str) -> str:
+    """A file's name without folders and suffix."""
+    return name.rpartition("/")[2].rpartition(".")[0] or name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,10 @@ from convscope.render.html import counts_table
 from convscope.render.markup import Markup, text
 from convscope.render.panels import Counts, number
 from convscope.site import addresses, charts
-from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant
+from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant, stem
 from convscope.site.images import thumbnail_place
+from convscope.site.live import Live, network_data
+from convscope.site.write import script
 
 _WEIGHTS, _SPIKES, _STRIP = 4, 5, 8
 _CONFUSIONS, _SHOWN = 12, 24
@@ -118,6 +119,16 @@ class Pages:
     def compare(self) -> str:
         """Two pages side by side, named in the address."""
         return self._page("compare.html", "compare.html")
+
+    def live(self, live: Live | None) -> str:
+        """The page for a photograph of the reader's."""
+        reason = live.reason if live is not None else ""
+        return self._page("live.html", "live.html", ready=live is not None and not reason, reason=reason)
+
+    def live_data(self, live: Live | None) -> str:
+        """What the live page knows of the network, as a script."""
+        ready = live is not None and not live.reason
+        return f"window.atlasNetwork={script(network_data(self.content, sorted(self.stored), ready=ready))};\n"
 
     def search(self) -> str:
         """What search looks in, as a script: layers with their numbers of units, classes, images."""
@@ -442,19 +453,9 @@ _TABLES = (
 )
 
 
-def stem(name: str) -> str:
-    """A file's name without folders and suffix."""
-    return name.rpartition("/")[2].rpartition(".")[0] or name
-
-
 def breaks(name: str) -> Markup:
     """A name that may be broken behind each dot and underscore."""
     return Markup(re.sub(r"([._/:])(?=.)", r"\1<wbr>", text(name)))
-
-
-def script(value: Any) -> str:
-    """A value as JSON that may stand in a script: ASCII, and without `</`."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
 
 
 def _finalized(value: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 from pathlib import Path
+from typing import Any
 
 
 class Writer:
@@ -45,3 +47,8 @@ class Writer:
             left = path.name.startswith(".") and path.suffix == ".tmp"
             if path.is_file() and (left or (path.suffix in suffixes and address not in wanted)):
                 path.unlink()
+
+
+def script(value: Any) -> str:
+    """A value as JSON that may stand in a script: ASCII, and without `</`."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
