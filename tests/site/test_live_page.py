@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ ASK = """async ([what, asked]) => {
     return (message) => new Promise((done) => { waiting[count] = done; worker.postMessage({id: count++, ...message}); });
   })();
   const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
-  const text = (data) => { let all = ""; for (const one of new Uint8Array(data.buffer)) all += String.fromCharCode(one); return btoa(all); };
+  const text = (data) => btoa(Array.from(new Uint8Array(data.buffer), (one) => String.fromCharCode(one)).join(""));
   const message = {what, ...asked};
   for (const [key, value] of Object.entries(message)) if (key === "file") message.file = new Blob([bytes(value)]);
   const {answer, error} = await window.asker(message);
@@ -239,7 +238,6 @@ def test_what_is_refused(browser: Any, root: Path) -> None:
     page = browser.new_page()
     page.goto((root / "about.html").as_uri())
     page.add_script_tag(path=str(root / "static/live-worker.js"))
-    whole = encoded(photograph(0, 90, 80), "PNG")
     cases = {
         "cannot read": b"no image",
         "too few": encoded(photograph(1, 30, 7), "PNG"),
@@ -252,7 +250,6 @@ def test_what_is_refused(browser: Any, root: Path) -> None:
     odd = cut[: place + 8] + b"\xff" * (len(cut) - place - 8)  # a damaged EXIF block is no orientation
     answer = ask(page, "prepare", file=base64.b64encode(odd).decode(), preprocessing=how_of(Preprocessing(64)))
     assert answer.get("of", [90, 80]) == [90, 80]
-    assert whole
     page.close()
 
 

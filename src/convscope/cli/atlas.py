@@ -84,7 +84,16 @@ def atlas(
         if expected.files > MANY_FILES:
             say(f"more than {MANY_FILES:,} files are slow to copy: --layers and --units make it smaller")
         made = make(
-            scope, images, out, projections=not no_projections, photographs=not no_images, live=not no_live, budget=seconds, seed=seed, ray=ray, **given
+            scope,
+            images,
+            out,
+            projections=not no_projections,
+            photographs=not no_images,
+            live=not no_live,
+            budget=seconds,
+            seed=seed,
+            ray=ray,
+            **given,
         )
     more = "" if made.made == made.wanted else "; the same command makes the others"
     say(f"{made.made:,} of {made.wanted:,} images by feature visualization, {made.files:,} files, {made.size / 2**20:.1f} MB{more}")

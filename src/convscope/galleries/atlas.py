@@ -580,7 +580,7 @@ class _Work:
         site.writer.write("index.html", site.pages.network())
         wanted = {name: len(units) * self.options.copies for name, units in self.options.units.items()}
         made = {name: sum(len(site.content.unit_images(name, unit)) for unit in units) for name, units in self.options.units.items()}
-        parameters = {"copies": self.options.copies, "photographs": self.options.photographs, "projections": self.options.projections, "live": self.options.live}
+        parameters = {name: getattr(self.options, name) for name in ("copies", "photographs", "projections", "live")}
         head = manifest(self.scope, "atlas", parameters | {"recipe": describe(self.plan), "seed": self.seed}) | {
             "schema": 1,
             "libraries": {name: version(name) for name in ("pillow", "scikit-learn")},

@@ -165,7 +165,7 @@ def _halved(data: bytes) -> bytes:
 
 def _difference(data: bytes, scope: Scope, layers: Sequence[str], images: np.ndarray) -> float:
     """The largest difference to the scope, as a share of each layer's largest value, over means, maxima, maps and output."""
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

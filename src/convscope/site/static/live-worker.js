@@ -187,6 +187,55 @@ window.liveWorker = () => {
     ][turn >= 1 && turn <= 8 ? turn - 1 : 0];
 
   /**
+   * RGBA of an image on a ground.
+   * @param {ImageBitmap} image @param {number[]} transform @param {number} width @param {number} height @param {string} ground
+   */
+  function drawn(image, transform, width, height, ground) {
+    const canvas = new OffscreenCanvas(width, height);
+    const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
+    pen.imageSmoothingEnabled = false;
+    if (ground) {
+      pen.fillStyle = ground;
+      pen.fillRect(0, 0, width, height);
+    }
+    const [a, b, c, d, e, f] = transform;
+    pen.setTransform(a, b, c, d, e, f);
+    pen.drawImage(image, 0, 0);
+    return pen.getImageData(0, 0, width, height).data;
+  }
+
+  /** A pixel of 100 with alpha 128: 177 on white, and 178 in a browser that rounds colour times alpha up. */
+  const PROBE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNISUlpAAAECQGtO9KskwAAAABJRU5ErkJggg==";
+  /** @type {Promise<boolean> | null} */
+  let probed = null;
+
+  /** Whether this browser rounds colour times alpha up, as Firefox does: half a step too bright on average. */
+  function roundsUp() {
+    probed ??= (async () => {
+      const image = await createImageBitmap(new Blob([Uint8Array.from(atob(PROBE), (one) => one.charCodeAt(0))]));
+      return drawn(image, [1, 0, 0, 1, 0, 0], 1, 1, "#fff")[0] === 178;
+    })();
+    return probed;
+  }
+
+  /**
+   * Colours on white as they are when rounded to the nearest: the likeliest colour is found and laid on white again.
+   * @param {Uint8ClampedArray} seen on white @param {Uint8ClampedArray} clear on nothing, for its alpha
+   */
+  function evened(seen, clear) {
+    for (let at = 0; at < seen.length; at += 4) {
+      const alpha = clear[at + 3];
+      if (alpha === 255 || alpha === 0) continue;
+      for (const place of [at, at + 1, at + 2]) {
+        const raised = seen[place] - 255 + alpha;
+        const colour = Math.max(0, Math.min(255, Math.round(((raised - 0.5) * 255) / alpha)));
+        seen[place] = Math.round((colour * alpha) / 255) + 255 - alpha;
+      }
+    }
+    return seen;
+  }
+
+  /**
    * A file as the network is fed it: turned upright by its EXIF tag, transparency on white, colour profiles left alone.
    * @param {Blob} given @param {Preprocessing} how
    * @returns {Promise<Pixels & {of: [number, number]}>} with width and height of the file
@@ -201,16 +250,11 @@ window.liveWorker = () => {
     const [width, height] = turn > 4 && turn <= 8 ? [image.height, image.width] : [image.width, image.height];
     if (Math.min(width, height) < SMALLEST) throw new Error(`${width} x ${height} pixels are too few (at least ${SMALLEST} a side)`);
     if (width * height > MOST_PIXELS) throw new Error(`${width} x ${height} pixels are too many`);
+    const up = await roundsUp();
     /** @param {number} left @param {number} top @param {number} across @param {number} down */
     const part = (left, top, across, down) => {
-      const canvas = new OffscreenCanvas(across, down);
-      const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
-      pen.imageSmoothingEnabled = false;
-      pen.fillStyle = "#fff";
-      pen.fillRect(0, 0, across, down);
-      pen.setTransform(a, b, c, d, e - left, f - top);
-      pen.drawImage(image, 0, 0);
-      return pen.getImageData(0, 0, across, down).data;
+      const seen = drawn(image, [a, b, c, d, e - left, f - top], across, down, "#fff");
+      return up ? evened(seen, drawn(image, [a, b, c, d, e - left, f - top], across, down, "")) : seen;
     };
     try {
       return { ...fitted(part, width, height, how), of: [width, height] };
