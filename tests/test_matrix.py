@@ -177,3 +177,17 @@ def test_networks_of_other_inputs(name: str, network: str, tmp_path: Path, monke
     for field in made.arrays():
         if "c" in field.axes and field.kind == "image":
             assert field.array.shape[field.axes.index("c")] == count
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("spectrum", "result.rank(-1)"),
+        ("activation_grid", "result.layer('conv')"),
+        ("activation_grid", "result.dead_units('conv')"),
+        ("style_similarity", "result.nearest('grams')"),
+    ],
+)
+def test_what_a_result_does_not_hold(name: str, asked: str) -> None:
+    with pytest.raises(BadInput, match=r"is not in this result.*it holds"):
+        eval(asked, {"result": plain(name)})

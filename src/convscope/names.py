@@ -39,6 +39,23 @@ def near_hint(name: str, known: Iterable[str]) -> str:
     return f"; near names: {', '.join(near)}" if near else ""
 
 
+def place_of(asked: Any, known: Sequence[Any], what: str) -> int:
+    """The place of a layer, label or unit among those that a result holds.
+
+    Args:
+        asked: Its name or number.
+        known: Those there are.
+        what: What it is, for the message.
+
+    Raises:
+        BadInput: It is not among them.
+    """
+    if asked in known:
+        return known.index(asked)
+    shown = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
+    raise BadInput(f"{what} {asked!r} is not in this result{near_hint(asked, known) if isinstance(asked, str) else ''}; it holds {shown}")
+
+
 def layer_name(asked: str, known: Mapping[str, Any]) -> str:
     """A layer's name, or the name that a layer's number stands for: "40" for features.40, as articles count the layers of VGG.
 

@@ -1,7 +1,12 @@
-"""Ambient progress: work announces itself here; whoever wants to show it installs a reporter. Silent by default."""
+"""Ambient progress: work announces itself here; whoever wants to show it installs a reporter.
+
+Silent by default, but in notebooks, where a line is shown; :func:`show` turns that line on or off.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +29,21 @@ class Reporter(Protocol):
         ...
 
 
-_reporter: ContextVar[Reporter | None] = ContextVar("convscope_progress", default=None)
+_reporter: ContextVar[Reporter | None] = ContextVar("convscope_progress")
+"""None: silence. Not set: what :func:`show` has said."""
+_shown: list[bool] = []
+"""What :func:`show` was told last."""
+
+
+def show(on: bool = True) -> None:
+    """Shows progress as a line on standard error from here on, in scripts too; ``on=False``: never, not even in notebooks.
+
+    Example:
+        >>> import convscope as cs
+        >>> cs.progress.show()
+        >>> cs.progress.show(False)
+    """
+    _shown[:] = [on]
 
 
 @contextmanager
@@ -43,7 +62,7 @@ def task(description: str, total: int) -> Generator[Callable[..., None]]:
 
     Inside a task, further tasks report nothing: the outermost one is what the user waits for.
     """
-    reporter = _reporter.get()
+    reporter = _reporter.get(_Line() if (_shown[-1] if _shown else _in_notebook()) else None)
     if reporter is None:
         yield _silent
         return
@@ -61,3 +80,42 @@ def task(description: str, total: int) -> Generator[Callable[..., None]]:
 
 
 def _silent(steps: int = 1, note: str = "") -> None: ...
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class _Line:
+    """A line that is written over, at most twice a second, and gone at the end."""
+
+    EVERY = 0.5
+
+    def begin(self, description: str, total: int) -> int:
+        self.description, self.total, self.done = description, total, 0
+        self.started = self.said = time.monotonic()
+        self.width = 0
+        return 0
+
+    def advance(self, task: int, steps: int, note: str) -> None:  # noqa: ARG002 - there is one task at a time
+        self.done += steps
+        now = time.monotonic()
+        if now - self.said < self.EVERY or not 0 < self.done < self.total:
+            return
+        self.said = now
+        left = (self.total - self.done) * (now - self.started) / self.done
+        self._write(f"{self.description}: {100 * self.done // self.total} %, {left:.0f} s left{'  ' if note else ''}{note}")
+
+    def end(self, task: int) -> None:  # noqa: ARG002
+        if self.width:
+            self._write("")
+            sys.stderr.write("\r")
+            sys.stderr.flush()
+
+    def _write(self, line: str) -> None:
+        line = "".join(sign if sign.isprintable() else " " for sign in line)[:120]
+        sys.stderr.write(f"\r{line.ljust(self.width)}")
+        sys.stderr.flush()
+        self.width = len(line)

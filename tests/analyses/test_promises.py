@@ -94,3 +94,18 @@ sys.exit("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("class_profile", "result.responds(99)"),
+        ("class_profile", "result.best('wasp')"),
+        ("compare", "result.of('layers')"),
+        ("compare", "result.matched('')"),
+        ("filter_health", "result.of('output')"),
+    ],
+)
+def test_what_a_result_does_not_hold(survey: cs.Survey, name: str, asked: str) -> None:
+    with pytest.raises(cs.errors.BadInput, match=r"is not in this result.*it holds"):
+        eval(asked, {"result": PROMISES[name].call(survey)})

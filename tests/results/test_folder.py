@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import convscope as cs
 from convscope.errors import BadInput, StoreConflict
 from convscope.receipts import read_receipt
 from convscope.results.base import Result, axes
@@ -177,6 +178,28 @@ def test_an_empty_folder_is_filled_and_a_filled_one_is_refused(tmp_path: Path):
     assert (tmp_path / "other" / "thesis.tex").read_text() == "precious"
     with pytest.raises(StoreConflict, match="is not a folder"):
         save(probe(), tmp_path / "other" / "thesis.tex")
+
+
+def test_overwrite_replaces_a_result_of_its_own_kind_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = save(probe(), tmp_path / "a")
+    again = probe().with_manifest({"second": True})
+    assert load(save(again, folder, overwrite=True)).manifest["second"] is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+    with pytest.raises(StoreConflict, match=r"holds a result of .*, which one of spectrum does not replace"):
+        save(cs.Spectrum(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((0, 3, 4, 4))), folder, overwrite=True)
+    (folder / "thesis.tex").write_text("precious")
+    with pytest.raises(StoreConflict, match=r"holds thesis\.tex besides the result"):
+        save(again, folder, overwrite=True)
+    (folder / "thesis.tex").unlink()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.txt").write_text("precious")
+    with pytest.raises(StoreConflict, match="already holds other files"):
+        save(probe(), tmp_path / "other", overwrite=True)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError(5, "disk")))
+    with pytest.raises(StoreConflict, match="cannot be replaced"):
+        save(probe(), folder, overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("step", ["arrays.safetensors", "figure.png", "manifest.json", "rename"])

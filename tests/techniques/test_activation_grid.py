@@ -300,7 +300,7 @@ def test_a_network_without_convolutions() -> None:
     scope = Scope(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2)), Inputs(size=8))
     with pytest.raises(BadInput, match="has no convolution; say which layers"):
         convscope.activation_grid(scope, draws(1, 3, 8, 8))
-    with pytest.raises(BadInput, match="not in this grid"):
+    with pytest.raises(BadInput, match="not in this result"):
         convscope.activation_grid(Scope(hand_built.small(), Inputs(size=24)), draws(1, 3, 24, 24)).grid("0")
 
 

@@ -73,7 +73,8 @@ def print_table(
         table = Table(title=Text(visible(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for index in shown:
             side = "right" if right[index] else "left"
-            table.add_column(Text(visible(header[index])), justify=side, overflow="fold", no_wrap=index == 0)  # names are there to be copied
+            # names are there to be copied
+            table.add_column(Text(visible(header[index])), justify=side, overflow="fold", no_wrap=index == 0)
         for row in rows:
             table.add_row(*(Text(visible(row[index])) for index in shown))
         if not left_out or console().measure(table, options=console().options.update(width=UNBOUND)).maximum <= console().width:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 def draw(view: View) -> Figure:
     """The view as a matplotlib figure, sized so that everything is legible at 100 %."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from convscope.render.shown_figure import ShownFigure
 
     block = layout.arrange(view)
-    figure = Figure(figsize=(block.width / fonts.DPI, block.height / fonts.DPI), dpi=fonts.DPI, facecolor="white")
+    figure = ShownFigure(figsize=(block.width / fonts.DPI, block.height / fonts.DPI), dpi=fonts.DPI, facecolor="white")
     FigureCanvasAgg(figure)
     page = Page(figure, block.width, block.height)
     for item in block.items:

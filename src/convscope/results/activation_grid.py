@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convscope.errors import BadInput
+from convscope.names import place_of
 from convscope.render.colors import colorize
 from convscope.render.mosaic import mosaic_size
 from convscope.render.panels import Group, Heat, Image, Mosaic, Panel, Signed, Table, View, finite_range, number
@@ -67,9 +68,7 @@ class ActivationGrid(ImageResult):
         Raises:
             BadInput: The layer is not in this grid.
         """
-        if layer not in self.layers:
-            raise BadInput(f"layer {layer!r} is not in this grid; it holds {', '.join(self.layers)}")
-        return self.maps[self.layers.index(layer)]
+        return self.maps[place_of(layer, self.layers, "layer")]
 
     def grid(self, layer: str, image: int = 0) -> np.ndarray:
         """All maps of a layer as one array (rows*h, columns*w): unit c at row c // columns, column c % columns, the rest NaN."""

@@ -134,22 +134,23 @@ class Result:
         return {}
 
     def figure(self) -> Figure:
-        """The result as a matplotlib figure."""
+        """The result as a matplotlib figure, which a notebook shows by itself."""
         return render.figure(self.view())
 
-    def save(self, folder: str | Path, *, figure: bool = True) -> Path:
+    def save(self, folder: str | Path, *, figure: bool = True, overwrite: bool = False) -> Path:
         """Writes arrays, manifest and figure into `folder` (created; manifest last) and returns it.
 
         Args:
             folder: Created with the folders above it; may exist if empty.
             figure: Whether to draw ``figure.png`` as well; without it, matplotlib is not loaded.
+            overwrite: Whether a saved result of the same technique is replaced; a folder with anything else in it is not.
 
         Raises:
             StoreConflict: The folder already holds something.
         """
         from convscope.results import folder as store
 
-        return store.save(self, folder, figure=figure)
+        return store.save(self, folder, figure=figure, overwrite=overwrite)
 
     def _repr_png_(self) -> bytes | None:
         return self._shown(lambda: render.png(self.view()))

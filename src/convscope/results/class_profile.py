@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.names import place_of
 from convscope.render.panels import Bars, Group, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
@@ -49,11 +50,11 @@ class ClassProfile(Result):
 
     def responds(self, unit: int) -> tuple[str, ...]:
         """The labels that a unit responds to significantly (corrected p below 0.05), best first."""
-        return tuple(self.labels[column] for column in _responses(self, self.units.index(unit)))
+        return tuple(self.labels[column] for column in _responses(self, place_of(unit, self.units, "unit")))
 
     def best(self, label: str, count: int = 5) -> tuple[int, ...]:
         """The units that separate a label best from the rest; of equal AUC, those with the larger effect."""
-        return tuple(self.units[row] for row in _best_units(self, self.labels.index(label))[:count])
+        return tuple(self.units[row] for row in _best_units(self, place_of(label, self.labels, "label"))[:count])
 
     def summary(self) -> str:
         """Each unit's best labels; with many units, each label's best units."""

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from convscope.names import OUTPUT
+from convscope.names import OUTPUT, place_of
 from convscope.render.panels import Curves, Group, Image, Line, Panel, Table, Text, View
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
@@ -75,13 +75,13 @@ class Compare(Result):
 
     def of(self, layer: str) -> dict[int, tuple[int, float]]:
         """{unit: (its match, -1 for none, their correlation)} of a layer."""
-        own = (self.layer_index == self.layers.index(layer)) & (self.units >= 0)
+        own = (self.layer_index == place_of(layer, self.layers, "layer")) & (self.units >= 0)
         pairs = zip(self.counterparts[own].tolist(), self.correlations[own].tolist(), strict=True)
         return dict(zip(self.units[own].tolist(), pairs, strict=True))
 
     def matched(self, layer: str) -> tuple[int, int]:
         """How many active units of the first network have a counterpart, and how many active units there are."""
-        index = self.layers.index(layer)
+        index = place_of(layer, self.layers, "layer")
         own = (self.layer_index == index) & (self.units >= 0)
         return int((self.correlations[own] > self.threshold).sum()), int(own.sum() - self.dead[index, 0])
 

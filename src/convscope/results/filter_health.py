@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convscope.names import place_of
 from convscope.render.panels import Bars, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
@@ -61,7 +62,7 @@ class FilterHealth(Result):
 
     def of(self, layer: str) -> dict[str, list[int]]:
         """{finding: units} of one layer: dead, structural, constant, saturated, duplicate."""
-        return {name: self.units[rows].tolist() for name, rows in _rows(self, self.layers.index(layer)).items()}
+        return {name: self.units[rows].tolist() for name, rows in _rows(self, place_of(layer, self.layers, "layer")).items()}
 
     def summary(self) -> str:
         """A line for each layer with a finding, and what "dead" means on so many images."""

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from convscope import render
-from convscope.errors import BadInput, StoreConflict
+from convscope.errors import BadInput, ConvscopeError, StoreConflict
 from convscope.files import local_path, read_file, read_json
-from convscope.receipts import jsonable, png_bytes, write_synced
+from convscope.receipts import jsonable, png_bytes, read_receipt, write_synced
 from convscope.render.panels import View
 from convscope.results.base import Result
 from convscope.results.classes import result_class
@@ -41,7 +41,7 @@ _LONGEST = 120
 """Most characters of a sheet's file name."""
 
 
-def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
+def save(result: Result, folder: str | Path, *, figure: bool = True, overwrite: bool = False) -> Path:
     """Writes a result into a folder, all or nothing.
 
     Where the result has sheets, each is a PNG of its own, and ``index.html`` shows the figure with links to them.
@@ -52,6 +52,7 @@ def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
         result: Any result; its plain fields may hold numbers, text, arrays, and tuples, lists and mappings of those.
         folder: Created together with the folders above it; may exist if empty.
         figure: Whether to draw ``figure.png`` as well; without it, matplotlib is not loaded.
+        overwrite: Whether a saved result of the same technique is replaced, at the moment when the new one is complete.
 
     Returns:
         The folder.
@@ -61,7 +62,9 @@ def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
         BadInput: A field holds something that cannot be stored, or the folder is a URL.
     """
     folder = local_path(folder)
-    _check_free(folder)
+    replaces = overwrite and _is_result_alone(folder, result.technique)
+    if not replaces:
+        _check_free(folder)
     arrays, head = _encode(result)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{secrets.token_hex(8)}.tmp"
@@ -74,7 +77,7 @@ def save(result: Result, folder: str | Path, *, figure: bool = True) -> Path:
         temporary.mkdir()
     try:
         _write(result, temporary, arrays, head, figure)
-        _rename(temporary, folder)
+        (_replace if replaces else _rename)(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync_folder(folder.parent)
@@ -106,9 +109,50 @@ def _check_free(folder: Path) -> None:
     if folder.is_dir():
         if any(folder.iterdir()):
             what = "a finished result" if (folder / _MANIFEST).exists() else "other files"
-            raise StoreConflict(f"{folder}: already holds {what}; choose another folder or remove it first")
+            raise StoreConflict(f"{folder}: already holds {what}; choose another folder, or replace it (overwrite=True)")
     elif folder.exists() or folder.is_symlink():
         raise StoreConflict(f"{folder}: is not a folder")
+
+
+def _is_result_alone(folder: Path, technique: str) -> bool:
+    """Whether a folder holds a finished result of a technique and nothing besides.
+
+    Raises:
+        StoreConflict: It holds a result and other files, or another technique's result.
+    """
+    if not (folder / _MANIFEST).exists():
+        return False
+    if (held := _read_manifest(folder).get("technique")) != technique:
+        raise StoreConflict(f"{folder}: holds a result of {one_line(str(held))}, which one of {technique} does not replace")
+    others = [
+        path.name for path in sorted(folder.iterdir()) if path.name not in (_MANIFEST, _ARRAYS, _FIGURE, _INDEX) and not _is_sheet(path)
+    ]
+    if others:
+        raise StoreConflict(f"{folder}: holds {one_line(', '.join(others[:3]))} besides the result, so it is not replaced")
+    return True
+
+
+def _is_sheet(path: Path) -> bool:
+    """Whether a file is a figure with a receipt."""
+    try:
+        return path.suffix == ".png" and bool(read_receipt(path))
+    except ConvscopeError:
+        return False
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Puts the new folder in the place of the old one, which is put back if that fails."""
+    aside = folder.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        folder.rename(aside)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
+    except OSError as error:
+        raise StoreConflict(f"{folder}: cannot be replaced ({error.strerror})") from error
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _encode(result: Result) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

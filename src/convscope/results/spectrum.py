@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from convscope.names import place_of
 from convscope.render.panels import Bars, Group, Image, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
@@ -63,7 +64,8 @@ class Spectrum(ImageResult):
 
     def rank(self, unit: int) -> np.ndarray:
         """Rank of a unit in each image's spectrum, 1 = highest, (n); equal values share the better rank."""
-        return 1 + (self.values > self.values[:, unit : unit + 1]).sum(1)
+        place = place_of(unit, range(self.values.shape[1]), "unit")
+        return 1 + (self.values > self.values[:, place : place + 1]).sum(1)
 
     def named(self) -> tuple[int, ...]:
         """The units that the figure has room to show a picture of: those asked about, then the highest of each row, each once."""

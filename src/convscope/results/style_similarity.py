@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convscope.names import place_of
 from convscope.render.panels import Group, Heat, Image, Panel, Table, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
@@ -44,7 +45,7 @@ class StyleSimilarity(ImageResult):
 
     def nearest(self, statistic: str = "sums", among: Sequence[int] | None = None) -> np.ndarray:
         """The other image whose style is nearest to each image's, (n); out of `among` if given; ties by number."""
-        alike = self.similarity[self.statistics.index(statistic)].copy()
+        alike = self.similarity[place_of(statistic, self.statistics, "statistic")].copy()
         np.fill_diagonal(alike, -1)
         if among is not None:
             alike[:, np.setdiff1d(np.arange(alike.shape[1]), among)] = -1
