@@ -14,7 +14,8 @@ from PIL import Image, features
 
 from convscope import preprocessing
 from convscope.errors import BadImage, BadInput
-from convscope.preprocessing import FORMATS, SUFFIXES, Preprocessing, decode, to_rgb, to_values
+from convscope.image_files import FORMATS, SUFFIXES
+from convscope.preprocessing import Preprocessing, decode, to_rgb, to_values
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import importlib.util
 import os
 import posixpath
 import tarfile
@@ -17,9 +18,21 @@ from typing import Any, TypedDict, cast
 
 from convscope.errors import BadImage, BadInput, ConvscopeError
 from convscope.files import Refused, actual, check_length, filesystem, is_url, network, opened, parse_json, read_file
-from convscope.preprocessing import SUFFIXES
 from convscope.text import one_line, printable, visible
 
+FORMATS = {
+    **dict.fromkeys([".jpg", ".jpeg", ".jfif"], "JPEG"),
+    **dict.fromkeys([".tif", ".tiff"], "TIFF"),
+    **dict.fromkeys([".ppm", ".pgm"], "PPM"),
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    **dict.fromkeys([".avif"] if importlib.util.find_spec("PIL._avif") else [], "AVIF"),
+}
+"""Suffixes of image files, with Pillow's names of the formats. No other format is decoded, whatever the file is called: Pillow's EPS
+decoder, for one, would start Ghostscript."""
+SUFFIXES = frozenset(FORMATS)
 SPLITS = frozenset("train training val valid validation dev test testing".split())
 """Folder names that mean a split and not a label."""
 MEMBER = "::"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from convscope.errors import BadImage, BadInput
+from convscope.image_files import FORMATS
 from convscope.text import one_line
 
 RESAMPLING = {
@@ -21,19 +21,6 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-FORMATS = {
-    **dict.fromkeys([".jpg", ".jpeg", ".jfif"], "JPEG"),
-    **dict.fromkeys([".tif", ".tiff"], "TIFF"),
-    **dict.fromkeys([".ppm", ".pgm"], "PPM"),
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    **dict.fromkeys([".avif"] if importlib.util.find_spec("PIL._avif") else [], "AVIF"),
-}
-"""Suffixes of image files, with Pillow's names of the formats. No other format is decoded, whatever the file is called: Pillow's EPS
-decoder, for one, would start Ghostscript."""
-SUFFIXES = frozenset(FORMATS)
 SMALLEST = 8
 """Least pixels of the shorter side: enlarging a handful of pixels to network size shows nothing."""
 MOST_PIXELS = 178_956_970

@@ -14,7 +14,8 @@ import hand_built
 import scanned
 from convscope.errors import BadInput, StoreConflict
 from convscope.galleries import atlas as module
-from convscope.galleries.atlas import Atlas, atlas, chosen_layers, forecast, shown_units
+from convscope.galleries.atlas import Atlas, atlas, chosen_layers, shown_units
+from convscope.galleries.forecast import forecast
 from convscope.galleries.live import LiveNetwork
 from convscope.receipts import read_receipt
 

@@ -1,4 +1,4 @@
-"""Baselines for detectors: the network's own output, and a linear probe on the same layer."""
+"""What a detector of class maps is compared with: the network's own output, and a linear probe on the same layer."""
 
 from __future__ import annotations
 

@@ -66,8 +66,9 @@ def atlas(
     Command line:
         convscope atlas textures data/images --layers features.27 --units 0-3 --classes chains --set steps=4 --set crop_size=48 --out site
     """
-    from convscope.galleries.atlas import MANY_FILES, forecast
+    from convscope.galleries.atlas import MANY_FILES
     from convscope.galleries.atlas import atlas as make
+    from convscope.galleries.forecast import forecast
     from convscope.scanner.sources import find_sources
 
     seconds = None if budget is None else seconds_of(budget)

@@ -1,4 +1,4 @@
-"""The command that makes an image again from its receipt."""
+"""The command that makes an image again from its receipt, the record of how it was made that the file holds."""
 
 from __future__ import annotations
 

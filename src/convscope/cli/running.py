@@ -15,8 +15,8 @@ from convscope.cli.output import reserved, write_somewhere
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.files import is_url
+from convscope.image_files import SUFFIXES
 from convscope.names import is_whole, layer_names
-from convscope.preprocessing import SUFFIXES
 from convscope.results.base import Result
 from convscope.results.class_maps import maps_by_class, of_classes
 

@@ -1,1 +1,1 @@
-"""Galleries of feature visualizations: made, and single images made again from their receipts."""
+"""Makes folders of images: galleries of feature visualizations, and atlases (sites of them). Makes images again from receipts."""

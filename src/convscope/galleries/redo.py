@@ -1,4 +1,4 @@
-"""Makes an image again from its receipt and compares the two."""
+"""Makes an image again from its receipt, the record of how it was made that the file holds, and compares the two."""
 
 from __future__ import annotations
 

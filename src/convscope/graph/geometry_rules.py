@@ -1,4 +1,7 @@
-"""Spatial geometry of single tensor operations: where y and x are among the output's axes, and which inputs each output reads."""
+"""Spatial geometry of single tensor operations: where y and x are among the output's axes, and which inputs each output reads.
+
+Which operation follows which rule is said in :mod:`convscope.graph.operations`.
+"""
 
 from __future__ import annotations
 

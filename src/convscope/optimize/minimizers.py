@@ -1,6 +1,8 @@
 """Optimizers that minimize a loss for one image each, written as generators: they yield a point and are sent its loss and gradient.
 
 So the optimizers of many images share one pass through a network, and each depends on nothing but its own losses and gradients.
+
+A new one is a generator here, a name in `recipes.Optimizer`, and a recipe of inversion that uses it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Image priors: penalties on the pixels alone, small for natural images."""
+"""Image priors: penalties on the pixels alone, small for natural images.
+
+Listed with the objectives in :mod:`convscope.optimize.objectives`, and for the command line in :mod:`convscope.cli.objectives`.
+"""
 
 from __future__ import annotations
 

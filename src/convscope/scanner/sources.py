@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from convscope.errors import BadInput
-from convscope.image_files import Source, exists, find_images, is_image
-from convscope.preprocessing import SUFFIXES
+from convscope.image_files import SUFFIXES, Source, exists, find_images, is_image
 from convscope.text import printable
 
 _COLUMNS = {"name": pa.string(), "path": pa.string()} | {

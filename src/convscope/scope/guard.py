@@ -1,4 +1,3 @@
-# pyright: reportPrivateUsage=false
 """One guard per network: counts open sessions, restores the network after the last, delays signals while a session opens or closes.
 
 A network may be examined by several scopes and threads. The first session prepares it (evaluation mode, frozen parameters, nothing in
@@ -6,6 +5,7 @@ place), the last one restores it. Ctrl-C, and any other signal whose handler may
 no interrupt leaves a network half prepared.
 """
 
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import os

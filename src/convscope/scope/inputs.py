@@ -19,9 +19,9 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from convscope.errors import BadImage, BadInput
-from convscope.image_files import MEMBER, find_images, is_image, read_bytes
+from convscope.image_files import MEMBER, SUFFIXES, find_images, is_image, read_bytes
 from convscope.names import is_whole
-from convscope.preprocessing import RESAMPLING, SMALLEST, SUFFIXES, Preprocessing, decode, to_rgb, to_values
+from convscope.preprocessing import RESAMPLING, SMALLEST, Preprocessing, decode, to_rgb, to_values
 from convscope.text import printable
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor

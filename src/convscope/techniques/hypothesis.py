@@ -1,4 +1,7 @@
-"""Hypothesis test of a unit: does it respond to a concept ("unit 265 = chains") more than to other images?"""
+"""Hypothesis test of a unit: does it respond to a concept ("unit 265 = chains") more than to other images?
+
+The test and its correction for many units are in :mod:`convscope.statistics`.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""What an atlas will take: its files, its size, and the time for its images, forecast before it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convscope.galleries.atlas import LARGEST_FOLDER, chosen_layers, shown_units
+from convscope.names import OUTPUT, Units
+from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
+from convscope.scope import Scope
+from convscope.techniques.feature_visualization import feature_visualization
+
+_TIMED = 4
+"""Images whose optimization is timed for a forecast."""
+_IMAGE_BYTES, _PHOTO_BYTES, _THUMB_BYTES, _PAGE_BYTES = 10_500, 9_000, 2_600, 9_000
+"""Measured on SqueezeNet with the recipe `crops`, for the forecast."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an atlas will take.
+
+    Attributes:
+        units: Units with a page, classes included.
+        files: Number of files.
+        size: Bytes, the survey's tables left out.
+        seconds: For all images by feature visualization; the scan is not counted.
+    """
+
+    units: int
+    files: int
+    size: int
+    seconds: float
+
+    def __str__(self) -> str:
+        line = f"{self.units:,} units and classes, about {self.files:,} files, {self.size / 2**20:.0f} MB and {_duration(self.seconds)}"
+        return f"{line} for images by feature visualization"
+
+
+def forecast(
+    scope: Scope,
+    count: int,
+    *,
+    layers: str | Sequence[str] | None = None,
+    units: Units = None,
+    classes: Units = None,
+    recipe: RecipeName | Recipe = DEFAULT,
+    copies: int = 1,
+    **changes: Any,
+) -> Forecast:
+    """What an atlas over `count` images will take, by timing one step of optimization here; the rest as for :func:`~convscope.atlas`."""
+    names, plan = chosen_layers(scope, layers), find_recipe(recipe, **changes)
+    shown = shown_units(scope, names, units, classes)
+    total = sum(map(len, shown.values()))
+    images = min(count, LARGEST_FOLDER)
+    files = total * (1 + copies) + (total - len(shown[OUTPUT])) + 2 * images + 2 * len(shown) + total // 64 + 20
+    size = total * copies * _IMAGE_BYTES + images * _PHOTO_BYTES + total * _THUMB_BYTES + (total + images) * _PAGE_BYTES
+    return Forecast(total, files, size, _optimization_seconds(scope, shown, plan) * copies)
+
+
+def _optimization_seconds(scope: Scope, shown: Mapping[str, Sequence[int]], plan: Recipe) -> float:
+    """Seconds for the images of all units: a few timed steps for the deepest layer, shared out by the work up to each layer."""
+    deepest = max((name for name in shown if shown[name]), key=lambda name: scope.layers[name].position)
+    units = list(shown[deepest][:_TIMED])
+
+    def work(name: str) -> float:
+        return float(scope.graph.macs(0, (scope.layers[name].node or 0) + 1)) or 1.0
+
+    def timed(steps: int) -> float:
+        began = time.monotonic()
+        feature_visualization(scope, deepest, units, recipe=plan.changed(steps=steps))
+        return time.monotonic() - began
+
+    with scope.session():
+        timed(1)  # the first run makes what later ones reuse
+        step = max(timed(5) - timed(1), 1e-4) / 4 / len(units)
+    steps = plan.stages * plan.steps
+    return sum(len(units) * steps * step * work(name) / work(deepest) for name, units in shown.items())
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
