@@ -37,7 +37,7 @@ class DetectorEvaluation(Result):
         auc: Area under the ROC curve, (survey method label).
         auc_intervals: Bootstrap intervals of it, (survey method label end).
         ap: Average precision, (survey method label).
-        roc: False and true positive rates, [survey][method][label] of (2 points).
+        roc: False and true positive rates, by survey, method and label, each (2 points).
         pr: Recall and precision, likewise.
         layer: The layer's name.
         classes: The classes that alarms are for.
