@@ -92,7 +92,7 @@ def test_files_become_grey(tmp_path: Path) -> None:
     )
     for image in (tmp_path / "photo.png", photo(), np.asarray(photo())):
         torch.testing.assert_close(inputs(image), expected, rtol=0, atol=1e-7)
-    assert inputs.whole(photo(), 20).shape == (1, 16, 20)
+    assert inputs.uncropped(photo(), 20).shape == (1, 16, 20)
     assert torch.equal(inputs.normalize(expected[None]), (expected[None] - 0.13) / 0.31)
 
 

@@ -38,6 +38,8 @@ class Preprocessing:
         size: Side of the square input in pixels, or (height, width).
         interpolation: A key of :data:`RESAMPLING`; antialiased, as Pillow does it.
         crop: Share of the resized image's side that the central crop keeps; None resizes the whole image to `size`.
+        whole: Whether images are neither cut nor stretched: their longer side gets the longer side of `size`, and their inputs differ
+            in size as they do.
         draft: Decode JPEGs at a half, a quarter or an eighth of their size where that still covers the input: faster, and pixels differ a
             little.
         channels: 3, or 1 for grey images. Files have no other number of channels; arrays may, see :meth:`fit_array`.
@@ -48,6 +50,7 @@ class Preprocessing:
     crop: float | None = 1.0
     draft: bool = False
     channels: int = 3
+    whole: bool = False
 
     def __post_init__(self) -> None:
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
@@ -95,16 +98,27 @@ class Preprocessing:
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         resample, (height, width) = RESAMPLING[self.interpolation], (self.height, self.width)
+        if self.whole:
+            return image.resize(whole_size(image.size, max(height, width)), resample)
         if self.crop is None:
             return image.resize((width, height), resample)
-        least_height, least_width = self._resized()
-        if least_height * image.width <= least_width * image.height:  # the width decides
-            resized = least_width, max(height, int(least_width * image.height / image.width))
-        else:
-            resized = max(width, int(least_height * image.width / image.height)), least_height
-        image = image.resize(resized, resample)
+        image = image.resize(self._before_crop(image.size), resample)
         top, left = round((image.height - height) / 2), round((image.width - width) / 2)
         return image.crop((left, top, left + width, top + height))
+
+    def cut(self, size: tuple[int, int]) -> float:
+        """The share of an image's area that its central crop cuts off at the edges, for an image of this (width, height)."""
+        if self.whole or self.crop is None:
+            return 0.0
+        width, height = self._before_crop(size)
+        return 1 - self.width * self.height / (width * height)
+
+    def _before_crop(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) to which an image of this (width, height) is resized before it is cropped."""
+        (height, width), (least_height, least_width) = (self.height, self.width), self._resized()
+        if least_height * size[0] <= least_width * size[1]:  # the width decides
+            return least_width, max(height, int(least_width * size[1] / size[0]))
+        return max(width, int(least_height * size[0] / size[1])), least_height
 
     def pixels(self, image: bytes | Image.Image, name: str = "") -> np.ndarray:
         """Encoded bytes or a PIL image as the network is fed it: uint8 (h w 3), or grey (h w 1).
@@ -121,6 +135,19 @@ class Preprocessing:
     def _resized(self) -> tuple[int, int]:
         """The (height, width) that an image is resized to cover before it is cropped."""
         return (round(self.height / self.crop), round(self.width / self.crop)) if self.crop else (self.height, self.width)
+
+
+def whole_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """The (width, height) of a whole image of this (width, height) when its longer side becomes `longer` pixels.
+
+    Raises:
+        BadInput: A side would be too short.
+    """
+    scale = longer / max(size)
+    width, height = (round(scale * side) for side in size)
+    if min(width, height) < SMALLEST:
+        raise BadInput(f"size: an image of {size[0]}x{size[1]} at {longer} px would be {width}x{height}, too small")
+    return width, height
 
 
 def to_values(pixels: np.ndarray | Image.Image) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -401,4 +402,39 @@ def test_what_is_no_image_is_not_skipped(images: object) -> None:
 def test_whole_images_are_read_uncropped() -> None:
     inputs = Inputs(size=24)
     (made,) = inputs.reader(photo(), 40)
-    assert torch.equal(made, inputs.whole(photo(), 40)) and made.shape == (3, 28, 40)
+    assert torch.equal(made, inputs.uncropped(photo(), 40)) and made.shape == (3, 28, 40)
+
+
+def test_an_image_is_whole_cropped_or_stretched() -> None:
+    values = np.arange(60 * 90 * 3, dtype=np.int64).reshape(60, 90, 3) % 251
+    image = Image.fromarray(values.astype(np.uint8))
+    inputs = Inputs(size=30, crop=0.75)
+    whole, cropped, stretched = (inputs.resized(24, way) for way in ("whole", "crop", "stretch"))
+    resized = np.asarray(image.resize((24, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(whole(image).numpy(), resized, atol=1e-6)
+    np.testing.assert_allclose(
+        stretched(image).numpy(), np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 255, atol=1e-6
+    )
+    middle = image.resize((48, 32), Image.Resampling.BILINEAR).crop((12, 4, 36, 28))
+    np.testing.assert_allclose(cropped(image).numpy(), np.asarray(middle).transpose(2, 0, 1) / 255, atol=1e-6)
+    assert [one.read(image)[1] for one in (whole, stretched)] == [0, 0]
+    assert cropped.read(image)[1] == pytest.approx(1 - 24 * 24 / (48 * 32))
+    assert inputs.resized() == inputs and inputs.resized(resize="crop") == inputs and inputs.resized(size=24).crop == 0.75
+    assert whole.manifest()["whole"] is True and "whole" not in cropped.manifest() and "whole=True" in repr(whole)
+    assert whole.resized(resize="stretch").manifest() == stretched.manifest()
+    reader = cropped.reader([image, torch.zeros(3, 24, 24)])
+    assert len(list(reader)) == 2 and reader.cut == (pytest.approx(0.625), 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"size": 4}, "size must be a whole number of at least 8 pixels, got 4"),
+        ({"size": 24.0}, "at least 8 pixels"),
+        ({"resize": "pad"}, "resize must be whole, crop or stretch, got 'pad'"),
+    ],
+    ids=str,
+)
+def test_sizes_and_ways_that_are_none(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        Inputs().resized(**asked)

@@ -314,7 +314,7 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, object], error: type[Exc
 
 def test_photographs_are_found_again(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
     """Quick: 40 evaluations at 128 px; the bounds at full size are tested among the slow ones."""
-    photo = squeezenet.inputs.whole(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
+    photo = squeezenet.inputs.uncropped(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
     made = cs.inversion(squeezenet, "features.3", photo, steps=40)
     assert made.error.item() < 0.03
     assert np.corrcoef(made.images.ravel(), photo.numpy().ravel())[0, 1] > 0.9
@@ -329,7 +329,7 @@ def test_errors_on_a_photograph(squeezenet: Scope, shared: Callable[[str], Path]
 
 def test_averages_are_inverted_with_a_curvature_for_each_band(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
     """At 128 px; with one band for all it is 0.0081."""
-    photo = squeezenet.inputs.whole(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
+    photo = squeezenet.inputs.uncropped(str(shared("images/inversion-paper/content-golden-gate.jpg")), 128)
     made = cs.inversion(squeezenet, "features.3", photo, pooling="average", steps=20)
     assert made.manifest["recipe"]["banded"] and made.error.item() < 0.004
     assert not cs.inversion(squeezenet, "features.3", photo, pooling="average", parameterization="pixels", steps=1).manifest["recipe"][
@@ -347,7 +347,7 @@ def test_errors_through_averages(squeezenet: Scope, shared: Callable[[str], Path
 @pytest.mark.slow
 def test_one_filters_texture_is_alike_on_both_photographs(squeezenet: Scope, shared: Callable[[str], Path]) -> None:
     photos = [
-        squeezenet.inputs.whole(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104]
+        squeezenet.inputs.uncropped(str(shared(f"images/inversion-paper/content-{name}.jpg")), 160)[:, :104]
         for name in ("golden-gate", "tubingen")
     ]
     made = cs.inversion(

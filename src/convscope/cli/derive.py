@@ -18,7 +18,7 @@ from cyclopts.token import Token
 import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
-from convscope.cli.running import SUBJECTS, chooses_units, run_technique, subjects_of, units_of
+from convscope.cli.running import SUBJECTS, chooses_units, opening_of, run_technique, subjects_of, units_of
 from convscope.names import SomeUnits, Units
 
 _EDITS = "Written own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg."
@@ -115,7 +115,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
     function = getattr(convscope, name)
     subjects, signature = subjects_of(function), inspect.signature(function, eval_str=True)
     asked = [item for item in signature.parameters.values() if item.name not in (*subjects, "out")]
-    named, *opening = _parameters(SUBJECTS[subjects])
+    named, *opening = [item for item in _parameters(SUBJECTS[subjects]) if item.name in opening_of(function)]
     own = _parameters(function, asked, network="scope" in subjects)
     if "beside" in signature.parameters:
         own = [_words(item) if item.name == "layer" else item for item in own if item.name != "beside"]

@@ -39,6 +39,8 @@ def open_network(
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     output_part: str | None = None,
+    size: int | None = None,
+    resize: Literal["whole", "crop", "stretch"] | None = None,
 ) -> Any:
     """Opens a network.
 
@@ -48,10 +50,25 @@ def open_network(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.
         output_part: Which part of what the network returns is the layer "output": a key, attribute or number, e.g. logits.
+        size: Side of the images in pixels, with whole the longer one. Default: the network's own.
+        resize: How images are fitted to it: whole (in their own proportions, nothing is cut), crop (their middle), stretch. Default: the
+            network's own way, mostly crop.
     """
     from convscope.zoo import open as open_by_name
 
-    return open_by_name(network, weights=weights, device=device, precision=precision, output=output_part)
+    opened = open_by_name(network, weights=weights, device=device, precision=precision, output=output_part)
+    return opened if size is None and resize is None else opened.reading(size, resize)
+
+
+FITTING = ("size", "resize")
+"""Parameters of :func:`open_network` for techniques that take images."""
+
+
+def opening_of(function: Callable[..., Any]) -> list[str]:
+    """The parameters of the function that opens a technique's subject, as far as the technique's command has them."""
+    own = inspect.signature(function).parameters
+    fits = not {"images", "image"}.isdisjoint(own) and "size" not in own and function.__name__ != "scan"
+    return [name for name in inspect.signature(SUBJECTS[subjects_of(function)]).parameters if fits or name not in FITTING]
 
 
 def open_survey(survey: str) -> Any:
@@ -162,7 +179,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     """
     signature = inspect.signature(function)
     name, opener = function.__name__, SUBJECTS[subjects_of(function)]
-    opening = {key: values.pop(key) for key in inspect.signature(opener).parameters if key in values}
+    opening = {key: values.pop(key) for key in opening_of(function) if key in values}
     subject_word, out = next(iter(opening.values())), values.pop("out", None)
     for key, value in values.pop("set", {}).items():
         if key in signature.parameters:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Shown = TypeVar("Shown", str, bytes)
 _MOST_SKIPPED = 5
+_CUT = 0.02
+"""Share of an image's area from which on it is said that edges were cut off."""
 
 Kind = Literal["image", "heat", "signed", "series", "values", "boxes"]
 """How to display an array: images (c h w) in [0,1], a map >= 0, a map around zero, bars along the last axis, plain numbers, pixel boxes
@@ -177,17 +179,25 @@ class ImageResult(Result):
 
     Attributes:
         skipped: Images that could not be read, as (name, reason), in order.
+        cut: The share of its area that was cut off at the edges of each image read; 0 for tensors.
     """
 
     skipped: tuple[tuple[str, str], ...] = dataclasses.field(default=(), kw_only=True)
+    cut: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
 
     def with_skipped(self, text: str, between: str = " ") -> str:
-        """A summary or note, followed by the images that were skipped and why; `text` itself if there are none."""
-        if not self.skipped:
-            return text
-        named = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:_MOST_SKIPPED])
-        more = f"; and {len(self.skipped) - _MOST_SKIPPED} more" if len(self.skipped) > _MOST_SKIPPED else ""
-        return f"{text}{between}{len(self.skipped)} image{'s' if len(self.skipped) > 1 else ''} skipped: {named}{more}."
+        """A summary or note, followed by what was not seen: edges that were cut off, and images that were skipped and why."""
+        parts = [text]
+        most = max(self.cut, default=0.0)
+        if most >= _CUT:
+            count = sum(share >= _CUT for share in self.cut)
+            whose = "the image" if len(self.cut) == 1 else f"{count} of {len(self.cut)} images"
+            parts.append(f"Edges are cut off: of {whose} only the middle was used, without up to {100 * most:.0f} % of the area.")
+        if self.skipped:
+            named = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:_MOST_SKIPPED])
+            more = f"; and {len(self.skipped) - _MOST_SKIPPED} more" if len(self.skipped) > _MOST_SKIPPED else ""
+            parts.append(f"{len(self.skipped)} image{'s' if len(self.skipped) > 1 else ''} skipped: {named}{more}.")
+        return between.join(filter(None, parts))
 
 
 def to_array(value: Any) -> np.ndarray:

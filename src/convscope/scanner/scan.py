@@ -108,6 +108,8 @@ def scan(
             raise BadInput(f"{name} must be at least {least}, got {value}")
     with asking(technique="scan"):
         scope.inputs.preprocessing.check_files()
+        if scope.inputs.whole:
+            raise BadInput("a scan needs inputs of one size: let images be cropped or stretched, not whole")
         chosen = _layers(scope, layers)
         folder = OutputFolder(os.fspath(out))
         listing = find_sources(images, domain)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from convscope.errors import BadImage, BadInput
 from convscope.image_files import MEMBER, SUFFIXES, find_images, is_image, read_bytes
 from convscope.names import is_whole
-from convscope.preprocessing import RESAMPLING, SMALLEST, Preprocessing, decode, to_rgb, to_values
+from convscope.preprocessing import RESAMPLING, SMALLEST, Preprocessing, decode, to_rgb, to_values, whole_size
 from convscope.text import printable
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
@@ -30,6 +30,9 @@ theirs in place of 3."""
 Images: TypeAlias = Image | Sequence[Image]
 """One image or several. A tensor (n 3 h w) in [0,1] counts as several. A folder stands for all image files below it, by name; a list
 (.csv, .tsv, .parquet), a tar shard or a pattern such as ``photos/*.jpg`` for the images in it."""
+
+Resize: TypeAlias = Literal["whole", "crop", "stretch"]
+"""How images are fitted to a network's input, see :meth:`Inputs.resized`."""
 
 _log = logging.getLogger("convscope")
 _T = TypeVar("_T")
@@ -51,6 +54,7 @@ class Inputs:
             keeps as much as fits; None resizes the whole image to `size` without cropping, whatever its aspect ratio.
         channels: Number of channels; None: as many as `mean` or `std` has numbers, else those that the network's first convolution
             reads where that is clear, else 3.
+        whole: Whether images are neither cut nor stretched: their longer side gets the longer side of `size`. See :meth:`resized`.
         rgb: The channels that figures show as red, green and blue, e.g. (3, 2, 1); None: all channels side by side, if they are not 3.
     """
 
@@ -62,6 +66,7 @@ class Inputs:
     crop: float | None = 1.0
     channels: int | None = None
     rgb: tuple[int, int, int] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.channels is not None and not (is_whole(self.channels) and self.channels >= 1):
@@ -114,12 +119,13 @@ class Inputs:
         classes = f"{len(self.classes)} names" if self.classes else "None"
         kept = f"interpolation={self.interpolation!r}, crop={self.crop}"
         kept += "".join(f", {name}={value}" for name, value in (("channels", self.channels), ("rgb", self.rgb)) if value is not None)
+        kept += ", whole=True" if self.whole else ""
         return f"Inputs(size={self.size}, mean={self.mean}, std={self.std}, classes={classes}, {kept})"
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are resized and cropped."""
-        return Preprocessing(self.size, self.interpolation, self.crop, channels=self.channel_count)
+        return Preprocessing(self.size, self.interpolation, self.crop, channels=self.channel_count, whole=self.whole)
 
     @property
     def height(self) -> int:
@@ -130,6 +136,26 @@ class Inputs:
     def width(self) -> int:
         """Input width in pixels."""
         return self.preprocessing.width
+
+    def resized(self, size: int | None = None, resize: Resize | None = None) -> Inputs:
+        """The same inputs for images of another size, or fitted to it in another way.
+
+        Args:
+            size: Side of the square input in pixels; with "whole", the longer side. None: as it is.
+            resize: "whole": the whole image in its own proportions, so that inputs differ in size as images do; "crop": its middle, as
+                much as fits; "stretch": the whole image, whatever its proportions. None: as it is.
+
+        Raises:
+            BadInput: Another size or way.
+        """
+        if resize not in (None, *get_args(Resize)):
+            raise BadInput(f"resize must be whole, crop or stretch, got {resize!r}")
+        if size is not None and not (is_whole(size) and size >= SMALLEST):
+            raise BadInput(f"size must be a whole number of at least {SMALLEST} pixels, got {size!r}")
+        changes: dict[str, Any] = {} if size is None else {"size": size}
+        if resize is not None:
+            changes |= {"whole": resize == "whole", "crop": None if resize == "stretch" else self.crop or 1.0}
+        return replace(self, **changes)
 
     def __call__(self, image: Image) -> Tensor:
         """One image as the network is fed it, before normalization.
@@ -144,12 +170,21 @@ class Inputs:
             BadImage: The file cannot be read as an image, or is too small.
             BadInput: The array or tensor has the wrong type, shape or range.
         """
+        return self.read(image)[0]
+
+    def read(self, image: Image) -> tuple[Tensor, float]:
+        """One image as :meth:`__call__` gives it, and the share of its area that was cut off at its edges."""
         image = _as_tensor(image)
         if isinstance(image, Tensor):
-            return check_range(image, 3, self.channel_count)
+            return check_range(image, 3, self.channel_count), 0.0
+        preprocessing = self.preprocessing
         if isinstance(image, np.ndarray) and self.channel_count not in (1, 3):
-            return torch.from_numpy(to_values(self.preprocessing.fit_array(_checked_array(image, self.channel_count))))
-        return torch.from_numpy(to_values(self.preprocessing.fit(self._opened(image))))
+            array = _checked_array(image, self.channel_count)
+            fitted, size = preprocessing.fit_array(array), (array.shape[1], array.shape[0])
+        else:
+            opened = self._opened(image)
+            fitted, size = preprocessing.fit(opened), opened.size
+        return torch.from_numpy(to_values(fitted)), preprocessing.cut(size)
 
     def _opened(self, image: Image) -> PILImage.Image:
         """An image that is no tensor as 8-bit RGB."""
@@ -174,11 +209,11 @@ class Inputs:
 
         Args:
             images: One or several images.
-            longer: Longer side in pixels of the uncropped images, see :meth:`whole`; None: as the network is fed them.
+            longer: Longer side in pixels of the uncropped images, see :meth:`uncropped`; None: as the network is fed them.
         """
         return ImageReader(self, images, longer)
 
-    def whole(self, image: Image, longer: int) -> Tensor:
+    def uncropped(self, image: Image, longer: int) -> Tensor:
         """One uncropped image, (c h w) in [0,1], its longer side `longer` pixels; a float tensor keeps its own size.
 
         Raises:
@@ -190,11 +225,8 @@ class Inputs:
         if isinstance(image, Tensor):
             return check_range(image, 3, self.channel_count)
         read = self._opened(image)
-        scale = longer / max(read.size)
-        width, height = (round(scale * side) for side in read.size)
-        if min(width, height) < SMALLEST:
-            raise BadInput(f"size: an image of {read.width}x{read.height} at {longer} px would be {width}x{height}, too small")
-        return torch.from_numpy(to_values(self.preprocessing.as_array(read.resize((width, height), RESAMPLING[self.interpolation]))))
+        resized = read.resize(whole_size(read.size, longer), RESAMPLING[self.interpolation])
+        return torch.from_numpy(to_values(self.preprocessing.as_array(resized)))
 
     def sources(self, images: Images) -> list[Image]:
         """The single images that `images` stands for, in order; see :data:`Images`.
@@ -215,7 +247,7 @@ class Inputs:
     def manifest(self) -> Mapping[str, Any]:
         """What a receipt keeps of this: everything but the class names."""
         kept = {"size": [self.height, self.width], "mean": list(self.means), "std": list(self.stds)}
-        kept |= {"interpolation": self.interpolation, "crop": self.crop}
+        kept |= {"interpolation": self.interpolation, "crop": self.crop} | ({"whole": True} if self.whole else {})
         return kept if self.rgb is None else kept | {"rgb": list(self.rgb)}
 
     @staticmethod
@@ -231,7 +263,9 @@ class ImageReader:
     """
 
     def __init__(self, inputs: Inputs, images: Images, longer: int | None) -> None:
-        self._read: Callable[[Image], Tensor] = inputs if longer is None else lambda image: inputs.whole(image, longer)
+        self._read: Callable[[Image], tuple[Tensor, float]] = (
+            inputs.read if longer is None else lambda image: (inputs.uncropped(image, longer), 0.0)
+        )
         images = _as_tensor(images)
         self._inputs, self._batch = inputs, images if isinstance(images, Tensor) and images.ndim == 4 else None
         found = _single_images(images)
@@ -240,19 +274,20 @@ class ImageReader:
         self._left_out = [(name, reason) for name, _, reason, _ in found if reason]
         self._good: list[int] = []
         self._skipped: list[tuple[str, str]] = []
+        self._cut: list[float] = []
 
     def __len__(self) -> int:
         """Number of images, with those that cannot be read."""
         return len(self._images)
 
     def __iter__(self) -> Iterator[Tensor]:
-        self._good, self._skipped = [], list(self._left_out)
+        self._good, self._skipped, self._cut = [], list(self._left_out), []
         for name, reason in self._left_out:
             _log.warning("skipped: %s: %s", name, reason)
         first: BadImage | None = None
         for index, (name, image) in enumerate(self._images):
             try:
-                read = self._read(image)
+                read, cut = self._read(image)
             except BadImage as error:
                 first = first or error
                 self._skipped.append((name, error.reason))
@@ -260,6 +295,7 @@ class ImageReader:
                     _log.warning("skipped: %s", error)
                 continue
             self._good.append(index)
+            self._cut.append(cut)
             yield read
         if not self._good and first is not None:
             raise first if len(self) == 1 else BadImage(f"none of the {len(self)} images can be read; the first: {first.message}")
@@ -310,6 +346,11 @@ class ImageReader:
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of the images skipped so far."""
         return tuple(self._skipped)
+
+    @property
+    def cut(self) -> tuple[float, ...]:
+        """The share of its area that was cut off at the edges, for each image read so far; 0 for tensors."""
+        return tuple(self._cut)
 
 
 def _single_images(images: Images) -> list[tuple[str, Image, str, str | None]]:

@@ -23,7 +23,7 @@ from convscope.names import OUTPUT, Units, class_number, unit_numbers
 from convscope.ops.resize import resized
 from convscope.scope.generators import Generators
 from convscope.scope.guard import Parts, Session, guard_of, parts_of_network
-from convscope.scope.inputs import Images, Inputs
+from convscope.scope.inputs import Images, Inputs, Resize
 from convscope.scope.layers import Layer, Layers
 from convscope.scope.network import check_tensors, lacks_derivative, no_derivative, out_of_memory, unwrapped, usable_device, weights_hash
 from convscope.scope.precision import computing_in, resolve_precision, wide
@@ -127,6 +127,12 @@ class Scope:
             return self
         other = copy.copy(self)
         other.inputs, other._seen_at = replace(self.inputs, size=size), {}
+        return other
+
+    def reading(self, size: int | None = None, resize: Resize | None = None) -> Scope:
+        """This scope for images of another size, or fitted to it in another way; arguments as of :meth:`Inputs.resized`."""
+        other = copy.copy(self)
+        other.inputs, other._seen_at = self.inputs.resized(size, resize), {}
         return other
 
     def __repr__(self) -> str:

@@ -106,6 +106,7 @@ def activation_grid(
         limits=tuple(to_array(_limits(found, each)) for found, each in zip(maps, scales, strict=True)),
         names=reader.names,
         skipped=reader.skipped,
+        cut=reader.cut,
         scales=scales,
         columns=columns,
         manifest={"precision": scope.resolve("measure")},

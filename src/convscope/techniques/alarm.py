@@ -82,5 +82,6 @@ def alarm(scope: Scope, detector: Detector, images: Images, *, method: Literal["
         layer=detector.layer,
         method=METHODS.index(method),
         skipped=reader.skipped,
+        cut=reader.cut,
         manifest={"precision": scope.resolve("measure"), "images": list(reader.names)},
     )

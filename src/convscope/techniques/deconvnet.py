@@ -98,6 +98,7 @@ def deconvnet(
         unit_names=scope.unit_names(layer, wanted),
         names=reader.names,
         skipped=reader.skipped,
+        cut=reader.cut,
         rule=rule,
         manifest={"precision": scope.resolve("measure"), "images": list(reader.names)},
     )

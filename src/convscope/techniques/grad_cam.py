@@ -77,6 +77,7 @@ def grad_cam(
         targets=tuple(targets.tolist()),
         names=reader.names,
         skipped=reader.skipped,
+        cut=reader.cut,
         target_names=tuple(scope.unit_names(OUTPUT, targets.tolist())),
         layer=name,
         relu=relu,

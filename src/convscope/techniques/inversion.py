@@ -123,6 +123,7 @@ def inversion(
         edits=tuple(edit_name(each) for _ in codes for each in edits),
         names=reader.names,
         skipped=reader.skipped,
+        cut=reader.cut,
         parts=("code", "prior")[: losses.shape[2]],
         manifest={"precision": scope.resolve("optimize"), "recipe": describe(recipe)},
     )

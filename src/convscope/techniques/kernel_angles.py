@@ -94,6 +94,7 @@ def kernel_angles(scope: Scope, layer: str, units: Units, images: Images, *, top
         units=tuple(chosen),
         names=reader.names,
         skipped=reader.skipped,
+        cut=reader.cut,
         reads=source or "the image",
         manifest={"precision": "float64", "images": list(reader.names)},
     )

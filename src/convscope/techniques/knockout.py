@@ -139,6 +139,7 @@ def knockout(
         confidence=confidence,
         method=below.above.method,
         skipped=reader.skipped,
+        cut=reader.cut,
         notices=(*notices, *answers.notices),
         manifest={"precision": scope.resolve("measure"), "images": list(reader.names)},
     )

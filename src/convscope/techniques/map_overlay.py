@@ -104,6 +104,7 @@ def map_overlay(
         layer=layer,
         names=reader.names,
         skipped=reader.skipped,
+        cut=reader.cut,
         reduce=reduce,
         scale=scale,
         style=style,

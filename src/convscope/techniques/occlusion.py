@@ -121,6 +121,7 @@ def occlusion(
         targets=targets,
         names=names,
         skipped=reader.skipped,
+        cut=reader.cut,
         target_names=scope.unit_names(layer, targets),
         classes={str(number): name for number, name in named.items()},
         layer=layer,

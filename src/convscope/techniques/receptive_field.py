@@ -56,11 +56,12 @@ def receptive_field(
         convscope receptive-field textures --layer features.20 --image data/images/chains/0000.png --position 2,5
         convscope receptive-field resnet18 --weights random
     """
+    shown = np.zeros((scope.inputs.channel_count, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
+    scope = scope if image is None else scope.at((shown.shape[1], shown.shape[2]))
     names = list(scope.layers) if layer is None else [scope.layers[layer].name]
     at = _position(scope, layer, position)
     height, width = scope.inputs.height, scope.inputs.width
     fields = {name: _fields(scope, name) for name in names}
-    shown = np.zeros((scope.inputs.channel_count, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
     rows, columns = (_ends(scope, names[0], axis) if layer is not None else np.zeros((0, 4), int) for axis in (0, 1))
     effective = np.zeros((0, 0), np.float32) if layer is None else _effective(scope, layer, image, at, seed)
     steps, spans = _growth(scope, layer, at)

@@ -98,6 +98,7 @@ def spectrum(
         layer=layer,
         names=names,
         skipped=reader.skipped,
+        cut=reader.cut,
         unit_names=scope.class_names if layer == OUTPUT and scope.inputs.classes else (),
         reduce=reduce,
         marked=marked,
