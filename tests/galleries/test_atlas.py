@@ -144,6 +144,37 @@ def test_an_image_is_made_again_from_its_receipt(whole: Atlas) -> None:
     assert receipt["unit"] == 3 and 1 <= receipt["rank"] <= 8 and receipt["side"] == 24
 
 
+def test_units_of_each_layer(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "site"
+    atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, units={"2": [1, 3]}, classes=[0], budget=0.0, **QUICK)
+    assert json.loads((root / "atlas.json").read_text())["units"] == {"2": [1, 3], "5": list(range(8)), "output": [0]}
+    with pytest.raises(BadInput, match="units: 7 is none of the layers shown: 2, 5"):
+        shown_units(scanned.small_scope(), scanned.LAYERS, {"7": [0]}, None)
+
+
+def test_images_are_taken_from_galleries(photos: Path, tmp_path: Path, whole: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    cs.gallery(scanned.small_scope(), "5", [4, 2], tmp_path / "own", **QUICK)
+    cs.gallery(scanned.small_scope(), "2", None, tmp_path / "other", **(QUICK | {"steps": 3}))
+    made: list[tuple[str, list[int]]] = []
+    true = module.feature_visualization
+
+    def counted(scope: Any, layer: str, units: list[int], **options: Any) -> Any:
+        if "copies" in options:  # the forecast's own runs have none
+            made.append((layer, units))
+        return true(scope, layer, units, **options)
+
+    monkeypatch.setattr(module, "feature_visualization", counted)
+    root = tmp_path / "site"
+    found = atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, pictures=[tmp_path / "other", tmp_path / "own"], **QUICK)
+    assert (found.made, found.wanted) == (19, 19)
+    assert {layer: sorted(units) for layer, units in made} == {"output": [0, 1, 2, 3, 4], "2": [0, 1, 2, 3, 4, 5], "5": [0, 1, 3, 5, 6, 7]}
+    assert set(files_of(root)) == set(files_of(whole.path))
+    taken = read_receipt(root / "unit/5/2.avif")
+    assert taken["group"] == [4, 2] and taken.keys() == read_receipt(whole.path / "unit/5/2.avif").keys()
+    redone = cs.redo(root / "unit/5/2.avif", scope=scanned.small_scope())
+    assert redone.equal, redone.verdict
+
+
 def test_the_rank_of_an_image(whole: Atlas) -> None:
     # slow twin: one image at a time in float64, with the survey's own means and deviations
     survey = cs.read_survey(whole.path / "data")

@@ -48,14 +48,14 @@ def test_tokens_before_images() -> None:
     model = built(forward, conv=conv(3), encoder=lambda: nn.TransformerEncoderLayer(16, 2, 32), head=lambda: nn.Linear(16, 5))
     scope, images = opened(model), draws(3, 3, SIDE, SIDE)
     layer = scope.layers["encoder"]
-    assert layer.shape == (64, 16) and layer.channels == 16 and layer.spatial == (64,) and layer.batch_axis == 1
+    assert layer.shape == (64, 16) and layer.channels == 16 and layer.spatial == (8, 8) and layer.batch_axis == 1
     with torch.no_grad():
         twin = model.encoder(model.conv(images).flatten(2).permute(2, 0, 1))
     found = scope.activations(images, ["encoder", "conv", "output"])
     assert torch.equal(found["encoder"], twin.movedim(1, 0)) and found["conv"].shape == (3, 16, 8, 8)
     assert not scope.one_at_a_time
     one = scope.run(images, "encoder", channels_first=True, units={"encoder": [3, 1]})["encoder"]
-    assert torch.equal(one, twin.permute(1, 2, 0)[:, [3, 1]])
+    assert torch.equal(one, twin.permute(1, 2, 0)[:, [3, 1]].unflatten(2, (8, 8)))
     leaf = images.clone().requires_grad_()
     scope.activations(leaf, "encoder")["encoder"][1].sum().backward()
     assert leaf.grad is not None and [bool(grad.any()) for grad in leaf.grad] == [False, True, False]

@@ -19,9 +19,13 @@ MOST = 2 * 2**30
 """Largest size of all crops, in bytes."""
 
 
+_CELLS = 3
+"""Positions of a map whose part of the image is shown of units that see all of it: the strongest one with a neighbour at each side."""
+
+
 @technique
 def exemplars(
-    survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, middle: float = 1.0, crops: bool = True
+    survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, middle: float | None = None, crops: bool = True
 ) -> Exemplars:
     """The images of a data set with the largest activation of each unit, cropped to its receptive field.
 
@@ -35,7 +39,8 @@ def exemplars(
         top: Number of images per unit.
         label: Only images with this label.
         middle: Share of the receptive field's height and width that is shown, around its middle. Receptive fields of deep units may cover
-            the whole image, but its middle has the most weight (Luo et al. 2016, arXiv 1701.04128): try 0.5.
+            the whole image, but its middle has the most weight (Luo et al. 2016, arXiv 1701.04128): try 0.5. None: all of it; where
+            every position of a map sees the whole image, as tokens do, the position's own part of the image and its neighbours.
         crops: Whether to read the images and crop them.
 
     Returns:
@@ -61,6 +66,8 @@ def exemplars(
     chosen = survey.units(layer, units)
     if top < 1:
         raise BadInput(f"top must be at least 1, got {top}")
+    if middle is None:
+        middle = _telling(survey, layer)
     if not 0 < middle <= 1:
         raise BadInput(f"middle must be above 0 and at most 1, got {middle}")
     values, images, positions = _strongest(survey, layer, chosen, top, label)
@@ -87,6 +94,13 @@ def exemplars(
         of=len(survey) if label is None else int((survey.truth == survey.labels.index(label)).sum()),
         middle=middle,
     )
+
+
+def _telling(survey: Survey, layer: str) -> float:
+    """The share of receptive fields that is shown if none is asked for."""
+    known, size = survey.layer(layer), survey.preprocessing
+    whole = all((fields == (0, length)).all() for fields, length in ((known.field_rows, size.height), (known.field_columns, size.width)))
+    return min(1.0, _CELLS / min(known.height, known.width)) if whole else 1.0
 
 
 def _strongest(survey: Survey, layer: str, units: list[int], top: int, label: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

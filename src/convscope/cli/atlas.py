@@ -22,6 +22,7 @@ def atlas(
     layers: str | None = None,
     units: Units = None,
     classes: Units = None,
+    pictures: list[Path] | None = None,
     recipe: str = "crops",
     copies: int = 1,
     no_projections: bool = False,
@@ -49,6 +50,7 @@ def atlas(
             size.
         units: Units of each layer that get a page.
         classes: Classes that get a page.
+        pictures: A folder that convscope feature-visualization wrote; its images are taken where they were made alike. May be repeated.
         recipe: Recipe of the images by feature visualization.
         copies: Images for each unit, from different noise.
         no_projections: Leave out the projections of the strongest images.
@@ -84,6 +86,7 @@ def atlas(
             say("the images are published with the site, as the network is fed them (--no-images leaves them out)")
         if expected.files > MANY_FILES:
             say(f"more than {MANY_FILES:,} files are slow to copy: --layers and --units make it smaller")
+        given["pictures"] = pictures or []
         made = make(
             scope,
             images,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -10,11 +12,16 @@ import numpy as np
 from convscope import render
 from convscope.cli.derive import command
 from convscope.cli.show import print_written, progress, say
-from convscope.errors import NotInstalled
+from convscope.errors import BadInput, NotInstalled
+from convscope.galleries.atlas import atlas
 from convscope.galleries.gallery import gallery
+from convscope.image_files import is_image
+from convscope.names import OUTPUT
 from convscope.receipts import atomic_write
 from convscope.results.base import Result
 from convscope.results.gallery import write_sheet
+from convscope.results.spectrum import Spectrum
+from convscope.scanner.sources import find_sources
 from convscope.scope import Scope
 from convscope.techniques.hypothesis import hypothesis
 from convscope.techniques.occlusion import occlusion
@@ -29,46 +36,55 @@ Files: TypeAlias = list[tuple[Path, str]]
 """Files with what each is."""
 
 SHOWN = (
-    "goldfish, flamingo, macaw, African elephant, tiger, zebra, golden retriever, monarch, "
-    "daisy, strawberry, pineapple, pizza, castle, school bus, peacock, grand piano"
+    "goldfish, macaw, king penguin, flamingo, golden retriever, tiger, ladybug, monarch, "
+    "zebra, gorilla, African elephant, school bus, strawberry, pineapple, pizza, corn"
 ).split(", ")
 """Classes of ImageNet that everybody knows."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "efficientnet_lite0": {"size": 160, "crop_size": 128, "crop_end": (0.4, 0.8), "steps": 256},
-    "textures": {"size": 128, "crop_size": 96, "steps": 96},
-}
-"""Images of a size for sheets. EfficientNet-Lite's objects fill more of them, and are named more easily, if the last crops are larger."""
+LAYERS = ("blocks.1.1.bn1.act", "blocks.3.1.bn1.act", "blocks.5.1.bn1.act")
+"""Layers of efficientnet_lite0 from early to late, after their ReLUs."""
 
-MIDDLE = {"efficientnet_lite0": "blocks.3.1.bn1", "textures": "features.20"}
-"""A layer in the middle, after its ReLU."""
+UNITS = 12
+"""Units of a layer that are shown."""
 
-UNITS = 16
-"""Units of it that are shown."""
+SECONDS = 200
+"""After so many no further image of the atlas is begun; when it is run again, the demo goes on."""
+
+_SAMPLE, _ALSO = 64, 8
+"""Images that choose the units, and classes that get a page because images are taken for them."""
+
+TEXTURES = {"layer": "features.20", "size": 128, "crop_size": 96, "steps": 96}
+"""A layer in the middle of the bundled network, after its ReLU, and images for sheets."""
 
 
 @command
-def demo(*, network: Network | None = None, out: Path = Path("out/demo"), seed: int = 0) -> None:
+def demo(*, network: Network | None = None, images: Path | None = None, out: Path = Path("out/demo"), seed: int = 0) -> None:
     """The main job on a network trained on photographs, in under four minutes, offline.
 
-    Feature visualizations of sixteen classes; the units that a photograph excites, with theirs; and where the photograph shows its class.
-    The network is efficientnet_lite0, which the extra `pretrained` installs. With textures, the bundled one: its classes, units in the
-    middle, the spectrum of an image, and a hypothesis about a unit put to the test, on generated images.
+    Feature visualizations of sixteen classes; how much a photograph excites the units of a layer, and where it shows its class; and an
+    atlas: a site with a page for each of these classes, for units of three layers, and for each image. The network is efficientnet_lite0,
+    which the extra `pretrained` installs. With textures, the bundled one: its classes, units in the middle, the spectrum of an image, and a
+    hypothesis about a unit put to the test, on generated images.
 
-    Can be run again: finished images stay, the rest is written anew.
+    Can be run again: finished images stay, what is missing is made, the rest is written anew.
 
     Args:
         network: Which network; None: efficientnet_lite0 if it is installed, else textures.
+        images: A folder of photographs that the atlas is of; None: two photographs that scikit-learn has, and the images of the classes.
         out: Folder; the network's name is the folder in it for what is written.
         seed: Seed of all draws.
 
     Command line:
         convscope demo
+        convscope demo --images photos
         convscope demo --network textures --out out/demo
     """
     scope = _opened(network)
+    folder = out / scope.name
+    if scope.name == "textures" and images is not None:
+        raise BadInput("--images: the bundled network knows generated textures alone; leave it out, or say --network efficientnet_lite0")
     with progress():
-        written = (_on_generated_images if scope.name == "textures" else _on_a_photograph)(scope, out / scope.name, seed)
+        written = _on_generated_images(scope, folder, seed) if scope.name == "textures" else _on_photographs(scope, images, folder, seed)
     print_written(written)
 
 
@@ -83,29 +99,67 @@ def _opened(network: Network | None) -> Scope:
         return open_network("textures")
 
 
-def _on_a_photograph(scope: Scope, folder: Path, seed: int) -> Files:
-    """Classes, a photograph's spectrum with its highest units, and occlusion."""
-    from sklearn.datasets import load_sample_images
+def _on_photographs(scope: Scope, images: Path | None, folder: Path, seed: int) -> Files:
+    """Classes, a photograph's spectrum and occlusion, and the atlas."""
+    begun = time.monotonic()
+    given = None if images is None else _photographs(images)
+    classes = gallery(scope, OUTPUT, SHOWN, folder / "output", seed=seed)
+    if given is None:
+        from sklearn.datasets import load_sample_images
 
-    photograph = str(load_sample_images().filenames[0])
-    middle = MIDDLE[scope.name]
-    classes = gallery(scope, "output", SHOWN, folder / "output", seed=seed, **SETTINGS[scope.name])
-    highest = sorted(unit for unit, _ in spectrum(scope, middle, photograph).spikes(UNITS))
-    units = gallery(scope, middle, highest, folder / middle, seed=seed, **SETTINGS[scope.name])
-    seen = spectrum(scope, middle, photograph, pictures=units.folder)
-    hidden = occlusion(scope, photograph, patch=32, seed=seed)
-    what = "the units that the photograph excites most"
+        given = [*load_sample_images().filenames, *(str(image.path) for image in classes)]
+    sample = given[:: -(-len(given) // _SAMPLE)]
+    units = {layer: _excited(spectrum(scope, layer, sample)) for layer in LAYERS}
+    middle = LAYERS[len(LAYERS) // 2]
+    pictures = gallery(scope, middle, units[middle], folder / middle, seed=seed)
+    seen = spectrum(scope, middle, given[0], pictures=pictures.folder)
+    hidden = occlusion(scope, given[0], patch=32, seed=seed)
+    verdicts = Counter(spectrum(scope, OUTPUT, sample).values.argmax(1).tolist())
+    also = [number for number, _ in verdicts.most_common(_ALSO)]
+    made = atlas(
+        scope,
+        given if images is None else images,
+        folder / "atlas",
+        layers=LAYERS,
+        units=units,
+        classes=list(dict.fromkeys([*scope.units(OUTPUT, SHOWN), *also])),
+        pictures=[classes.folder, pictures.folder],
+        live=False,
+        budget=max(0.0, SECONDS - (time.monotonic() - begun)),
+        seed=seed,
+    )
+    left = "" if made.made == made.wanted else f" ({made.wanted - made.made} images left; run it again to go on)"
     return [
         (write_sheet(classes, f"{scope.name}: classes, optimized from noise"), "what 16 classes look for"),
-        (write_sheet(units, f"{scope.name}, {middle}: {what}"), f"what {what} look for"),
+        (write_sheet(pictures, f"{scope.name}, {middle}: units that the images excite"), f"what {UNITS} units of {middle} look for"),
         _figure(folder / "spectrum.png", seen, f"how much a photograph excites each unit of {middle}"),
         _figure(folder / "occlusion.png", hidden, f"where in the photograph the network sees its class, {hidden.target_names[0]}"),
+        (made.index, f"the atlas: open this in a browser{left}"),
     ]
+
+
+def _photographs(folder: Path) -> list[str]:
+    """The image files below a folder."""
+    if not folder.is_dir():
+        raise BadInput(f"--images {folder}: there is no such folder")
+    found = find_sources(folder)
+    return [source.path for source in found.part(0, len(found)) if is_image(source.name)]
+
+
+def _excited(found: Spectrum) -> list[int]:
+    """Units for which images speak: of each image in turn the one furthest above its mean over the images. Units always on are left out."""
+    above = found.values - found.mean if len(found.values) > 1 else found.values
+    units: dict[int, None] = {}
+    for unit in np.argsort(-above, axis=1, kind="stable").T.ravel().tolist():
+        if len(units) < UNITS:
+            units.setdefault(int(unit))
+    return sorted(units)
 
 
 def _on_generated_images(scope: Scope, folder: Path, seed: int) -> Files:
     """Classes and units, the spectrum of an image, and a hypothesis that is tested."""
-    data, middle = folder / "data", MIDDLE[scope.name]
+    settings: dict[str, Any] = dict(TEXTURES)
+    data, middle = folder / "data", settings.pop("layer")
     if not data.exists():
         write_folder(data, 12, seed)
     written: Files = [(data / "images", f"labelled images of {len(CLASSES)} classes, made by the generator")]
@@ -113,7 +167,7 @@ def _on_generated_images(scope: Scope, folder: Path, seed: int) -> Files:
         ("output", None, "what each class looks for"),
         (middle, slice(0, UNITS), f"what {UNITS} units of {middle} look for"),
     ):
-        made = gallery(scope, layer, units, folder / layer, seed=seed, **SETTINGS[scope.name])
+        made = gallery(scope, layer, units, folder / layer, seed=seed, **settings)
         written.append((write_sheet(made, f"{scope.name}: {what}"), what))
     chains = sorted((data / "images" / "chains").glob("*.png"))
     others = [file for name in CLASSES if name != "chains" for file in sorted((data / "images" / name).glob("*.png"))[:2]]

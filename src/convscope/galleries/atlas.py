@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from convscope.errors import BadImage, BadInput, StoreConflict, asking
+from convscope.files import local_path
 from convscope.galleries.gallery import asked_of, differences, receipt
 from convscope.galleries.live import live_network
 from convscope.graph.connections import connections
@@ -25,6 +27,7 @@ from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
 from convscope.receipts import atomic_write, jsonable, png_bytes, published_bytes, published_suffix, read_receipt
 from convscope.results.channels import shown
+from convscope.results.gallery import GalleryImage, image_name
 from convscope.results.provenance import describe, manifest
 from convscope.scanner.scan import scan
 from convscope.scope import Scope
@@ -81,8 +84,9 @@ def atlas(
     out: str | PathLike[str],
     *,
     layers: str | Sequence[str] | None = None,
-    units: Units = None,
+    units: Units | Mapping[str, Units] = None,
     classes: Units = None,
+    pictures: Sequence[str | PathLike[str]] = (),
     recipe: RecipeName | Recipe = DEFAULT,
     copies: int = 1,
     projections: bool = True,
@@ -105,8 +109,10 @@ def atlas(
         out: Folder of the site.
         layers: A layer name or several. None: every convolution after its ReLU; of networks with more than 6,000 such units the last
             layer of each map size. "output" is always added.
-        units: The units of each layer that get a page; numbers that a layer lacks are left out. None: all.
+        units: The units of each layer that get a page; numbers that a layer lacks are left out. {layer: units} for each layer by itself.
+            None: all.
         classes: The classes that get a page. None: all.
+        pictures: Galleries (:func:`~convscope.gallery`); what they hold, made as this call would make it, is taken from there.
         recipe: As for :func:`~convscope.feature_visualization`.
         copies: Images for each unit, from different noise.
         projections: Whether to project the three strongest images of each unit back to pixels (deconvnet).
@@ -141,7 +147,7 @@ def atlas(
         options = Options(
             shown, photographs, copies, published_suffix(), {"recipe": plan.name, "steps": plan.stages * plan.steps}, projections, live
         )
-        work = _Work(scope, survey, root, options, plan, seed)
+        work = _Work(scope, survey, root, options, plan, seed, [local_path(folder) for folder in pictures])
         with scope.session():
             work.prepare()
             site = Site(survey, root, options, _facts(scope, survey, images, plan))
@@ -171,14 +177,17 @@ def chosen_layers(scope: Scope, asked: str | Sequence[str] | None) -> list[str]:
     return [name for name in names if name in last.values()]
 
 
-def shown_units(scope: Scope, names: Sequence[str], units: Units, classes: Units) -> dict[str, tuple[int, ...]]:
+def shown_units(scope: Scope, names: Sequence[str], units: Units | Mapping[str, Units], classes: Units) -> dict[str, tuple[int, ...]]:
     """The units of each layer with a page, ascending, "output" last."""
     found: dict[str, tuple[int, ...]] = {}
+    if isinstance(units, Mapping) and (unknown := units.keys() - set(names)):
+        raise BadInput(f"units: {min(unknown)} is none of the layers shown: {', '.join(names)}")
     for name in names:
         count = scope.layers[name].channels
-        wanted: Any = units
-        if not (units is None or isinstance(units, (slice, str))):
-            asked = [units] if isinstance(units, int) else list(units)
+        own = units.get(name) if isinstance(units, Mapping) else units
+        wanted: Any = own
+        if not (own is None or isinstance(own, (slice, str))):
+            asked = [own] if isinstance(own, int) else list(own)
             wanted = [unit for unit in asked if not isinstance(unit, int) or unit < count]
             if asked and not wanted:
                 continue
@@ -242,8 +251,11 @@ def _facts(scope: Scope, survey: Survey, images: Any, plan: Recipe) -> dict[str,
 class _Work:
     """What an atlas computes beside the survey."""
 
-    def __init__(self, scope: Scope, survey: Survey, root: Path, options: Options, plan: Recipe, seed: int) -> None:
+    def __init__(
+        self, scope: Scope, survey: Survey, root: Path, options: Options, plan: Recipe, seed: int, pictures: Sequence[Path]
+    ) -> None:
         self.scope, self.survey, self.root, self.options, self.plan, self.seed = scope, survey, root, options, plan, seed
+        self.pictures = pictures
         self.layers = [name for name in survey.layers if name != OUTPUT]
         self.key = json.dumps([survey.manifest["plan"], version("convscope")], sort_keys=True)
         self.projecting = bool(options.projections)
@@ -407,10 +419,24 @@ class _Work:
             goal = goal_of(self.scope, name, list(units), None, None, self.options.copies, 0.0, self.plan)
             orders.append((name, order, asked_of(self.scope, goal, self.seed)))
         orders.reverse()  # classes first: they are what most people look at
-        for first in range(0, max((len(order) for _, order, _ in orders), default=0), several):
-            for name, order, asked in orders:
-                if part := order[first : first + several]:
-                    yield name, part, asked
+        parts: list[list[tuple[str, list[int], dict[str, Any]]]] = []
+        for name, order, asked in orders:
+            taken = [unit for unit in order if self._kept(unit, asked)]
+            own = [unit for unit in order if unit not in taken]
+            chunks = [group[first : first + several] for group in (taken, own) for first in range(0, len(group), several)]
+            parts.append([(name, chunk, asked) for chunk in chunks])
+        for row in zip_longest(*parts):
+            yield from (part for part in row if part is not None)
+
+    def _kept(self, unit: int, asked: Mapping[str, Any]) -> list[GalleryImage]:
+        """A unit's images in the galleries, if all its copies are there and made as asked; else none."""
+        if self.scope.inputs.channel_count != 3:  # a gallery shows other channels as colours
+            return []
+        for folder in self.pictures:
+            images = [GalleryImage(unit, copy, folder / image_name(unit, copy)) for copy in range(self.options.copies)]
+            if all(image.path.exists() and not differences(image.receipt, asked) for image in images):
+                return images
+        return []
 
     def _finished(self, name: str, units: Sequence[int], asked: Mapping[str, Any]) -> bool:
         """Whether all images and projections of some units are there; removes images made otherwise."""
@@ -445,13 +471,19 @@ class _Work:
         }
         if all(self._is_made(path, asked) for path in paths.values()):
             return
-        made = feature_visualization(self.scope, name, list(units), copies=self.options.copies, recipe=self.plan, seed=self.seed)
-        ranks = self._ranks(name, made.images, [unit for unit in made.units if unit is not None])
-        for index, place in enumerate((unit, copy) for unit in units for copy in range(self.options.copies)):
-            if not self._is_made(path := paths[place], asked):
+        if kept := [image for unit in units for image in self._kept(unit, asked)]:
+            pixels = [image.image for image in kept]
+            images, receipts = np.stack(pixels), [dict(image.receipt) for image in kept]
+        else:
+            made = feature_visualization(self.scope, name, list(units), copies=self.options.copies, recipe=self.plan, seed=self.seed)
+            images, receipts = made.images, [receipt(made, index) for index in range(len(paths))]
+            pixels = [shown(made, image) for image in images]
+        ranks = self._ranks(name, images, [unit for unit, _ in paths])
+        for index, path in enumerate(paths.values()):
+            if not self._is_made(path, asked):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                more = {"rank": ranks[index], "side": made.images.shape[-1]}
-                atomic_write(path, published_bytes(shown(made, made.images[index]), receipt(made, index) | more, self.options.suffix))
+                more = {"rank": ranks[index], "side": images.shape[-1]}
+                atomic_write(path, published_bytes(pixels[index], receipts[index] | more, self.options.suffix))
 
     def _ranks(self, name: str, images: np.ndarray, units: Sequence[int]) -> list[int]:
         """The rank of each image's unit among all of its layer, by standard deviations above the average over the survey; of an output, by

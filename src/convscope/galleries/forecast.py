@@ -45,7 +45,7 @@ def forecast(
     count: int,
     *,
     layers: str | Sequence[str] | None = None,
-    units: Units = None,
+    units: Units | Mapping[str, Units] = None,
     classes: Units = None,
     recipe: RecipeName | Recipe = DEFAULT,
     copies: int = 1,

@@ -128,7 +128,7 @@ class Graph:
         own = self.nodes[node].size
         length = 1 if own is None else own[axis]
         if own is None or image is None:
-            return _everything(length, (image or (1, 1))[axis])
+            return everything(length, (image or (1, 1))[axis])
         positions = np.arange(length + 1)  # one beyond the end, so that a map of one position has a jump, too
         wanted: dict[int, tuple[np.ndarray, np.ndarray]] = {node: (positions, positions)}
         for index in range(node, 0, -1):
@@ -138,7 +138,7 @@ class Graph:
             for edge in self.nodes[index].edges:
                 rule, size = edge.x if axis else edge.y, self.nodes[edge.node].size
                 if isinstance(rule, Whole):
-                    return _everything(length, image[axis])
+                    return everything(length, image[axis])
                 if clipped and isinstance(rule, Window) and size is not None:
                     a, b = rule.reads_inside(first, last, size[axis])
                 else:
@@ -188,7 +188,8 @@ class Graph:
         return sum(node.macs for node in self.nodes[begin:end])
 
 
-def _everything(length: int, pixels: int) -> Field:
+def everything(length: int, pixels: int) -> Field:
+    """The field of so many positions that all see all of the image."""
     return Field(np.zeros(length, int), np.full(length, pixels - 1), True, 0.0)
 
 

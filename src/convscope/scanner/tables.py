@@ -104,7 +104,7 @@ def _field(scope: Scope, layer: Layer, axis: int, length: int) -> tuple[list[int
     pixels = (scope.inputs.height, scope.inputs.width)[axis]
     if layer.node is None or len(layer.spatial) != 2:
         return [0] * length, [pixels] * length
-    seen = scope.graph.field(layer.node, axis, clipped=True)
+    seen = scope.layers.field(layer, axis, clipped=True)
     empty = seen.first > seen.last
     return np.where(empty, 0, seen.first).tolist(), np.where(empty, 0, seen.last + 1).tolist()
 

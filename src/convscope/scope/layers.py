@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
-from convscope.graph.graph import Graph
+from convscope.graph.graph import Field, Graph, everything
 from convscope.names import OUTPUT, near_names
 from convscope.text import one_line
 
@@ -38,6 +38,9 @@ class Layer:
         part: Which part of what the module returned is the value, e.g. ``logits``; None: the first tensor.
         batch_axis: Axis of the module's value that counts the images; None: no single axis does, and the value cannot be asked for.
             Values of layers always have it in front.
+        grid: Height and width of the grid that a sequence of tokens stands for; None: no tokens, or none of a grid.
+        prefix: Tokens before those of the grid, such as a class token; techniques leave them out.
+        unclear: Whether it cannot be told which axis counts units, as in the heads of attention.
     """
 
     name: str
@@ -55,16 +58,20 @@ class Layer:
     module: nn.Module = field(repr=False, compare=False)
     part: str | None = None
     batch_axis: int | None = 0
+    grid: tuple[int, int] | None = None
+    prefix: int = 0
+    unclear: bool = False
 
     @property
     def channels(self) -> int:
-        """Number of units."""
+        """Number of units; see :meth:`check_units`."""
+        self.check_units()
         return self.shape[self.channel_axis]
 
     @property
     def spatial(self) -> tuple[int, ...]:
-        """Sizes of the other axes: (h, w) for maps, () for a vector."""
-        return tuple(length for axis, length in enumerate(self.shape) if axis != self.channel_axis)
+        """Sizes of the other axes: (h, w) for maps and for tokens of a grid, () for a vector."""
+        return self.grid or tuple(length for axis, length in enumerate(self.shape) if axis != self.channel_axis)
 
     def check_readable(self) -> None:
         """Raises BadInput if what belongs to which image cannot be told."""
@@ -73,9 +80,40 @@ class Layer:
                 f"layer {self.name} ({self.kind}): no axis of its value counts the images, so that no image has a value of its own"
             )
 
-    def channels_first(self, values: Tensor) -> Tensor:
-        """(n ...) values of this layer with the units on axis 1: (n c h w) or (n c)."""
+    def check_units(self) -> None:
+        """Raises BadInput if it cannot be told which axis counts units."""
+        if self.unclear:
+            raise BadInput(
+                f"layer {self.name} ({self.kind}): which axis of its value, {'x'.join(map(str, self.shape))}, counts units cannot be told; "
+                "ask for the layer around it"
+            )
+
+    def units_first(self, values: Tensor) -> Tensor:
+        """(n ...) values of this layer with the units on axis 1: (n c h w), (n c tokens) or (n c), in the same memory.
+
+        Raises:
+            BadInput: It cannot be told which axis counts units.
+        """
+        self.check_units()
         return values.movedim(self.channel_axis + 1, 1)
+
+    def channels_first(self, values: Tensor) -> Tensor:
+        """(n ...) values of this layer as maps (n c h w) or vectors (n c), in the same memory. Of tokens, those of the grid.
+
+        Raises:
+            BadInput: It cannot be told which axis counts units, or there are other tokens than those of the grid.
+        """
+        values = self.units_first(values)
+        if self.grid is None:
+            return values
+        height, width = self.grid
+        tokens = self.shape[1 - self.channel_axis]
+        if values.shape[2] != tokens:
+            raise BadInput(
+                f"layer {self.name}: {values.shape[2]} tokens, which are no grid that is known; at the network's own input size there are "
+                f"{tokens}, of a {height}x{width} grid"
+            )
+        return values[:, :, self.prefix : self.prefix + height * width].unflatten(2, (height, width))
 
 
 class Layers(Mapping[str, Layer]):
@@ -117,6 +155,21 @@ class Layers(Mapping[str, Layer]):
         """The layers of these kinds, e.g. ``of_kind("Conv2d")``."""
         return Layers([layer for layer in self.values() if layer.kind in kinds], self._idle, self._graph)
 
+    def field(self, layer: Layer, axis: int, *, clipped: bool = False) -> Field:
+        """Receptive field of every position of a layer's map along an axis, see :meth:`~convscope.graph.graph.Graph.field`.
+
+        Tokens are not followed through the graph: each counts as seeing the whole image, which attention makes true.
+
+        Raises:
+            BadInput: The layer's value does not depend on the image.
+        """
+        if self._graph is None or layer.node is None:
+            raise BadInput(f"layer {layer.name} does not depend on the image, so it has no receptive field")
+        found = self._graph.field(layer.node, axis, clipped=clipped)
+        length = layer.spatial[axis] if len(layer.spatial) == 2 else len(found.first)
+        size = self._graph.nodes[0].size
+        return found if len(found.first) == length or size is None else everything(length, size[axis])
+
     def after_relu(self) -> list[str]:
         """The layers whose values are the convolutions' outputs after their ReLU: one per convolution, in call order, none twice.
 
@@ -136,8 +189,8 @@ class Layers(Mapping[str, Layer]):
             (
                 layer.name,
                 f"{layer.kind} [{layer.part}]" if layer.part else layer.kind,
-                str(layer.channels),
-                "x".join(map(str, layer.spatial)) or "-",
+                "?" if layer.unclear else str(layer.channels),
+                "x".join(map(str, layer.shape if layer.unclear else layer.spatial)) or "-",
                 *self._field(layer),
                 f"{layer.parameters:,}" if layer.parameters else "-",
                 f"{layer.macs / 1e6:,.1f} M" if layer.macs else "-",
@@ -150,9 +203,9 @@ class Layers(Mapping[str, Layer]):
 
     def _field(self, layer: Layer) -> tuple[str, str]:
         """Stride and size of a layer's receptive field."""
-        if self._graph is None or layer.node is None:
+        if layer.node is None:
             return "-", "-"
-        fields = [self._graph.field(layer.node, axis) for axis in (0, 1)]
+        fields = [self.field(layer, axis) for axis in (0, 1)]
         if fields[0].whole or fields[1].whole:
             return "-", "all"
         stride, size = ([f"{value:g}" for value in values] for values in ([f.jump for f in fields], [f.size for f in fields]))

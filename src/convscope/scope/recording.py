@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from convscope.errors import BadInput, ConvscopeError
-from convscope.graph.graph import Graph, Node, Recorder
+from convscope.graph.graph import Graph, Recorder
+from convscope.graph.layout import Axes, axes_of, layout_of
 from convscope.names import OUTPUT
 from convscope.scope.generators import Generators, States
 from convscope.scope.layers import Layer, Layers
@@ -107,13 +108,14 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
     before = generators.states()
     found, calls, returned, graph = _record_one(model, modules, names, images[:1].clone(), output)  # a network may overwrite its input
     batching = known or _batching(model, modules, images, found, generators, before)
+    axes = axes_of(graph)
     layers: list[Layer] = []
     for one in found:
         layer, axis = one.layer, batching.axes.get(one.key, _only_one(one.value.shape))
         several = calls[id(layer.module)] > 1
         layers.append(
             replace(
-                _laid_out(layer, one.value, axis, graph),
+                _laid_out(layer, one.value, axis, axes),
                 name=f"{layer.name}:{layer.call}" if several and layer.name != OUTPUT else layer.name,
                 overwritten=one.overwritten,
             )
@@ -202,27 +204,24 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error, 200)}" if str(error) else type(error).__name__
 
 
-def _laid_out(layer: Layer, value: Tensor, axis: int | None, graph: Graph) -> Layer:
+def _laid_out(layer: Layer, value: Tensor, axis: int | None, axes: Sequence[Axes]) -> Layer:
     """A layer with its axes, where `axis` of its value counts the images."""
-    node = None if layer.node is None else graph.nodes[layer.node]
-    shape = tuple(length for own, length in enumerate(value.shape) if own != (axis or 0))
-    return replace(layer, shape=shape, batch_axis=axis, channel_axis=_channel_axis(value.ndim, node, axis or 0))
+    batch = axis or 0
+    shape = tuple(length for own, length in enumerate(value.shape) if own != batch)
+    laid = replace(layer, shape=shape, batch_axis=axis, channel_axis=0)
+    if len(shape) < 2:
+        return laid
+    layout = None if layer.node is None else layout_of(axes[layer.node], batch)
+    if layout is None:
+        return replace(laid, unclear=True)
+    laid = replace(laid, channel_axis=layout.channel_axis - (layout.channel_axis > batch))
+    return laid if len(shape) > 2 else replace(laid, grid=layout.grid, prefix=layout.offset)
 
 
 def _only_one(shape: Sequence[int]) -> int | None:
     """The axis of a value of one image that counts images, where no batch has told: the first, or else the only one, that is 1 long."""
     ones = [axis for axis, length in enumerate(shape) if length == 1]
     return ones[0] if ones and (ones[0] == 0 or len(ones) == 1) else None
-
-
-def _channel_axis(dimensions: int, node: Node | None, batch_axis: int) -> int:
-    """The axis, without the batch's, that counts units: in maps the one beside y and x, in a sequence of tokens the last."""
-    if dimensions == 4 and node is not None and node.spatial is not None:
-        taken = {batch_axis, node.spatial.y, node.spatial.x}
-        if len(taken) == 3:
-            axis = next(axis for axis in range(4) if axis not in taken)
-            return axis - (axis > batch_axis)
-    return 1 if dimensions == 3 else 0
 
 
 def _batching(

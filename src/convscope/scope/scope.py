@@ -347,7 +347,7 @@ class Scope:
     ) -> dict[str, Any]:
         """:meth:`_forward` of images as :meth:`seen_at` says. Costs nothing where the network takes them: that is tried by this pass."""
         size, deepest = (images.shape[-2], images.shape[-1]), self._deepest(names)
-        if (size, deepest) not in self._seen_at and size != self._size and edit is None:
+        if (size, deepest) not in self._seen_at and size != self._size and edit is None and not self._has_grid(names):
             try:
                 values = self._forward(images, names, units=units)
             except NotTaken:
@@ -361,14 +361,17 @@ class Scope:
         """The (height, width) at which a pass to some layers is shown images of a size: that, or the nearest that it takes.
 
         A network takes images of any size, those whose sides are multiples of a number, or those of its own input size alone. Layers
-        before the one where it fails take what the whole does not.
+        before the one where it fails take what the whole does not. Tokens are of a grid that is known at its own input size alone.
         """
         deepest = self._deepest(names)
-        if size == self._size:
-            return size
+        if size == self._size or self._has_grid(names):
+            return self._size
         if (size, deepest) not in self._seen_at:
             self._seen_at[size, deepest] = size if self._takes(size, deepest) else self._nearest(size, deepest)
         return self._seen_at[size, deepest]
+
+    def _has_grid(self, names: Sequence[str]) -> bool:
+        return any(self.layers[name].grid is not None for name in names)
 
     def _nearest(self, size: Size, layer: str) -> Size:
         near = nearest(size, self._step) if self._step else size

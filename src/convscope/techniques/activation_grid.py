@@ -126,10 +126,11 @@ def _with_maps(scope: Scope, layers: str | Sequence[str] | None) -> list[str]:
     convolutions = scope.layers.after_relu()
     wanted = convolutions if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     for name in wanted:
-        shape = scope.layers[name].shape
-        if len(shape) != 3:
+        known = scope.layers[name]
+        if known.unclear or len(known.spatial) != 2:
             near = ", ".join(convolutions[-3:]) or "none"
-            raise BadInput(f"layer {name} has no maps: its value is {'x'.join(map(str, shape))}, not (c h w); layers with maps: {near}")
+            shape = "x".join(map(str, known.shape))
+            raise BadInput(f"layer {name} has no maps: its value is {shape}, not (c h w); layers with maps: {near}")
     if not wanted:
         raise BadInput("no layer asked for" if layers is not None else f"network {scope.name} has no convolution; say which layers")
     return sorted(wanted, key=lambda name: scope.layers[name].position)

@@ -70,6 +70,7 @@ def deconvnet(
     """
     reader = scope.inputs.reader(images)
     known, wanted, batch = scope.layers[layer], scope.units(layer, units), reader.batch()
+    check_projectable(known)
     if len(known.spatial) not in (0, 2):
         raise BadInput(
             f"layer {layer} has values of shape {known.shape}: neither maps nor a vector, so there is no position to project from"
@@ -102,6 +103,16 @@ def deconvnet(
         rule=rule,
         manifest={"precision": scope.resolve("measure"), "images": list(reader.names)},
     )
+
+
+def check_projectable(layer: Layer) -> None:
+    """Refuses a layer of tokens: what attention has mixed has no way back through filters.
+
+    Raises:
+        BadInput: It is one.
+    """
+    if layer.grid is not None:
+        raise BadInput(f"layer {layer.name} holds tokens: attention mixes them, and there are no filters to project back through")
 
 
 def project_units(
@@ -175,11 +186,8 @@ def _positions(maps: Tensor, position: object, layer: str) -> Tensor:
 def _boxes(scope: Scope, layer: str, positions: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The receptive fields of positions (n unit 2), clipped to an image of that size, (n unit 4)."""
     scope = scope.at(size)
-    node = scope.layers[layer].node
-    if node is None:
-        raise BadInput(f"layer {layer} does not depend on the image")
     edges: list[np.ndarray] = []
     for side in (0, 1):
-        field = scope.graph.field(node, side, clipped=True)
+        field = scope.layers.field(scope.layers[layer], side, clipped=True)
         edges += [field.first[positions[..., side]], field.last[positions[..., side]] + 1]
     return np.stack([edges[0], edges[2], edges[1], edges[3]], -1)

@@ -56,7 +56,7 @@ def grad_cam(
     """
     name = layer or _last_maps(scope)
     known = scope.layers[name]
-    if len(known.shape) != 3:
+    if len(known.spatial) != 2:
         near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
         raise BadInput(f"layer {name} has no maps: its value is {'x'.join(map(str, known.shape))}; layers with maps: {near}")
     reader = scope.inputs.reader(images)
@@ -90,6 +90,6 @@ def _last_maps(scope: Scope) -> str:
     classes = scope.layers[OUTPUT].channels
     for name in reversed(scope.layers.after_relu()):
         found = scope.layers[name]
-        if len(found.shape) == 3 and found.channels != classes and max(found.spatial) > 1:
+        if len(found.spatial) == 2 and found.channels != classes and max(found.spatial) > 1:
             return name
     raise BadInput(f"{scope.name} has no convolution with maps of more than one position; name a layer")

@@ -195,7 +195,7 @@ class _Below:
         stored: list[tuple[slice, Cached]] = []
         total, fits = np.zeros(()), True
         for rows, cached in self:
-            values = self.above.layer.channels_first(cached.value).double()
+            values = self.above.layer.units_first(cached.value).double()
             total = total + (values.flatten(2).mean(2) if values.ndim > 2 else values).sum(0).cpu().numpy()
             self.lowest = min(self.lowest, float(values.min()))
             self.count += rows.stop - rows.start
@@ -326,7 +326,7 @@ class _Replacement:
         elif by == "mean" and below.count == 1:
             raise BadInput("the mean over a single image leaves most of it as it is; give more images, a survey, or by='zero'")
         levels = torch.from_numpy(means if by == "mean" else np.zeros_like(means))
-        return cls(levels, below.above.layer.channels_first(below.values()) if by == "resample" else None, seed)
+        return cls(levels, below.above.layer.units_first(below.values()) if by == "resample" else None, seed)
 
     def values(self, own: Tensor, rows: slice, units: Sequence[int], draw: int) -> Tensor:
         """In place of maps `own` (m unit ...) of images `rows`; of other images, the same for all units, if resampled."""
@@ -396,7 +396,7 @@ def _run(
 
         def silenced(units: Sequence[int], draw: int, rows: slice = rows, cached: Cached = cached) -> Tensor:
             value = cached.value.clone()
-            maps = layer.channels_first(value)
+            maps = layer.units_first(value)
             maps[:, list(units)] = replacing.values(maps[:, list(units)], rows, units, draw)
             return below.above.finish(cached, value)
 

@@ -74,7 +74,7 @@ def map_overlay(
     if top < 1:
         raise BadInput(f"top must be at least 1, got {top}")
     known = scope.layers[layer]
-    if len(known.shape) != 3:
+    if len(known.spatial) != 2:
         near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
         raise BadInput(f"layer {layer} has no maps: its value is {'x'.join(map(str, known.shape))}; layers with maps: {near}")
     owners, names = _owners(scope, layer, maps)

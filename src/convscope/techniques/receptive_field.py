@@ -137,10 +137,7 @@ def _fields(scope: Scope, name: str) -> list[Field]:
 
 
 def _field(scope: Scope, name: str, axis: int, *, clipped: bool = False) -> Field:
-    node = scope.layers[name].node
-    if node is None:
-        raise BadInput(f"layer {name} does not depend on the image, so it has no receptive field")
-    return scope.graph.field(node, axis, clipped=clipped)
+    return scope.layers.field(scope.layers[name], axis, clipped=clipped)
 
 
 def _ends(scope: Scope, name: str, axis: int) -> np.ndarray:
@@ -159,9 +156,8 @@ def _effective(scope: Scope, layer: str, image: Image | None, at: tuple[int, ...
         images = scope.inputs(image)[None].expand(SAMPLES, -1, -1, -1)
     known = scope.layers[layer]
     cotangents = torch.zeros(SAMPLES, *known.shape, dtype=torch.float32, device="cpu")
-    unit: list[int | slice] = [slice(None), *at]
-    unit.insert(known.channel_axis + 1, slice(None))
-    cotangents[tuple(unit)] = torch.randn(SAMPLES, known.channels, generator=generator, dtype=torch.float32, device="cpu")
+    unit = (slice(None), slice(None), *at)
+    known.channels_first(cotangents)[unit] = torch.randn(SAMPLES, known.channels, generator=generator, dtype=torch.float32, device="cpu")
     _, pull = scope.vector_jacobian(images, layer)
     energy = pull(cotangents[None])[0].square().sum(1).mean(0)
     return (energy / energy.max().clamp(min=torch.finfo(energy.dtype).tiny)).cpu().numpy()

@@ -16,7 +16,7 @@ from convscope.results.provenance import technique
 from convscope.results.top_patches import TopPatches
 from convscope.scope import Layer, Scope, Units
 from convscope.survey.survey import Survey
-from convscope.techniques.deconvnet import project_units
+from convscope.techniques.deconvnet import check_projectable, project_units
 from convscope.zoo.recorded import check_recorded
 
 CHANGED = 0.02
@@ -79,6 +79,7 @@ def top_patches(
     check_recorded(scope, survey.manifest["network"], survey.path)
     found = exemplars(survey, layer, units, top=top, label=label, middle=middle, crops=False)
     known = scope.layers[layer]
+    check_projectable(known)
     if len(known.spatial) not in (0, 2):
         raise BadInput(f"layer {layer} has values of shape {known.shape}: no maps, so there is no position to project from")
     crops = np.full((*found.images.shape, 3, *crop_size(found.images, found.boxes, 2)), FILL, np.float32)
