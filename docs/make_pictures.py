@@ -153,7 +153,7 @@ def main() -> None:
     zebra = next((photographs / "imagenet-sample").glob("*zebra*"))
     spikes = [unit for unit, _ in cs.spectrum(scope, "features.12", zebra).spikes(8)]
     pictures = cs.gallery(scope, "features.12", spikes, OUT.parent.parent / "out" / "docs" / "features.12")
-    (OUT / "spectrum.png").write_bytes(render.png(cs.spectrum(scope, "features.12", zebra, pictures=pictures.folder).view()))
+    small(render.png(cs.spectrum(scope, "features.12", zebra, pictures=pictures.folder).view()), "spectrum.png")
     small(render.png(cs.receptive_field(scope, "features.7", image=gate, position=(8, 13)).view()), "receptive_field.png")
     layers = [f"features.{index}.squeeze_activation" for index in (3, 7, 12)]
     small(render.png(cs.activation_grid(scope, gate, layers).view()), "activation_grid.png")
