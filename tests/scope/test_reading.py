@@ -38,6 +38,10 @@ def test_what_was_cut_off_is_said(scope: Scope, photo: Path) -> None:
     for way in ("whole", "stretch"):
         kept = cs.spectrum(scope.reading(resize=way), "1", photo)
         assert kept.cut == (0,) and "Edges" not in kept.view().note and "Edges" not in kept.summary()
+    field = cs.receptive_field(scope, "1", image=photo)
+    assert field.cut == cut.cut and "Edges are cut off" in field.view().note and not cs.receptive_field(scope, "1").cut
+    tested = cs.hypothesis(scope, "1", 0, [photo, photo], [torch.rand(3, 24, 24)] * 2)
+    assert tested.cut == (*cut.cut, *cut.cut, 0, 0) and "Edges are cut off: of 2 of 4 images" in tested.view().note
     assert cs.spectrum(scope, "1", torch.rand(1, 3, 24, 24)).cut == (0,)
 
 

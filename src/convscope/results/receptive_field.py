@@ -10,7 +10,7 @@ from convscope.errors import BadInput
 from convscope.render.colors import CLASSES
 from convscope.render.panels import Group, Heat, Image, Interval, Intervals, Panel, Table, View
 from convscope.results import channels, words
-from convscope.results.base import Array, Result, axes
+from convscope.results.base import Array, ImageResult, axes
 
 _GREY, _MOST = 0.75, 400
 """Brightness where no image is given; most rows of the table."""
@@ -21,7 +21,7 @@ _LARGEST, _SIDE, _STEPS = 24, 320, 32
 
 
 @dataclass(frozen=True, eq=False)
-class ReceptiveField(Result):
+class ReceptiveField(ImageResult):
     """Receptive fields of layers; of one layer also every unit's box and the effective field.
 
     Attributes:
@@ -87,7 +87,7 @@ class ReceptiveField(Result):
         if self.effective.size:
             where = f"the unit at ({', '.join(map(str, self.position))})" if self.position else "the unit"
             lines.append(f"effective field of {where}: {100 * self.share:.1f} % of the image above 4.55 % of its peak")
-        return "\n".join(lines)
+        return self.with_skipped("\n".join(lines), "\n")
 
     def view(self) -> View:
         """For one layer, the field of the unit asked about on the image beside its effective field; how the field grows; the table."""
@@ -97,9 +97,9 @@ class ReceptiveField(Result):
         )
         growth = (Group(tuple(filter(None, [_nested(self), _funnel(self)])), 2, "How the field grows"),) if len(self.steps) else ()
         if not self.effective.size:
-            return View("Receptive fields", (*growth, _table(self)), subtitle=words.subtitle(self), note=note)
+            return View("Receptive fields", (*growth, _table(self)), subtitle=words.subtitle(self), note=self.with_skipped(note))
         panels: tuple[Panel, ...] = (_fields(self), *growth, _table(self))
-        return View(f"Receptive field of {self.layers[0]}", panels, subtitle=words.subtitle(self), note=note)
+        return View(f"Receptive field of {self.layers[0]}", panels, subtitle=words.subtitle(self), note=self.with_skipped(note))
 
 
 def _table(result: ReceptiveField) -> Table:

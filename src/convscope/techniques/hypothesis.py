@@ -96,6 +96,7 @@ def hypothesis(
         ranks=shown.rank(number),
         verdict=_verdict(answer, auc, float(effect[number]), float(corrected[number])),
         skipped=(*shown.skipped, *other.skipped),
+        cut=(*shown.cut, *other.cut),
         manifest={"precision": scope.resolve("measure")},
         **answer,
     )

@@ -56,8 +56,10 @@ def receptive_field(
         convscope receptive-field textures --layer features.20 --image data/images/chains/0000.png --position 2,5
         convscope receptive-field resnet18 --weights random
     """
-    shown = np.zeros((scope.inputs.channel_count, 0, 0), np.float32) if image is None else scope.inputs(image).numpy()
-    scope = scope if image is None else scope.at((shown.shape[1], shown.shape[2]))
+    shown, cut = np.zeros((scope.inputs.channel_count, 0, 0), np.float32), tuple[float, ...]()
+    if image is not None:
+        pixels, share = scope.inputs.read(image)
+        shown, cut, scope = pixels.numpy(), (share,), scope.at((pixels.shape[1], pixels.shape[2]))
     names = list(scope.layers) if layer is None else [scope.layers[layer].name]
     at = _position(scope, layer, position)
     height, width = scope.inputs.height, scope.inputs.width
@@ -80,6 +82,7 @@ def receptive_field(
         position=at,
         height=height,
         width=width,
+        cut=cut,
         share=float((effective > 0.0455).mean()) if effective.size else 0.0,
         manifest={"precision": scope.resolve("measure")},
     )
