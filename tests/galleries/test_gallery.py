@@ -461,6 +461,6 @@ def test_a_sheet_says_recipe_seed_and_changes_and_marks(scope: Scope, tmp_path: 
     rescued.__dict__["receipt"] = made.images[0].receipt | {"status": "rescued"}
     write_sheet(Gallery(made.folder, (rescued, made.images[1])), "small, 2")
     (captions, title) = seen[0]
-    assert title == "small, 2 · recipe multiscale, size 12, stages 2, steps 6 · seed 3"
+    assert title == "small, 2 · recipe multiscale, size 12, stages 2, steps 6 · seed 3 · below: activation"
     assert captions[0][0].endswith(" · rescued") and captions[0][1] is None and captions[1][1] == "stuck"
     assert "recipe multiscale, size 12, stages 2, steps 6" in convscope.feature_visualization(scope, "2", 0, **NUMBERS).view().subtitle

@@ -717,3 +717,17 @@ def test_wrong_objectives(scope: Scope, wrong: dict[str, object], words: str) ->
     with pytest.raises((BadInput, LayerNotFound), match=words) as caught:
         convscope.feature_visualization(scope, "4", [0], **wrong)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_network_takes_the_image_of_a_class_for(scope: Scope, tmp_path: Path) -> None:
+    made = convscope.feature_visualization(scope, "output", [0, 1, 2, 3, 4], recipe="fourier", size=24, steps=1)
+    for image, unit, (winner, likely), line in zip(made.images, made.units, made.verdicts, made.summary().splitlines()[1:], strict=True):
+        logits = scope.activations(torch.from_numpy(image[None].copy()), "output")["output"][0].double().numpy()
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        assert winner == int(shares.argmax()) and likely == pytest.approx(shares.max(), abs=1e-6)
+        assert line.endswith(f"; {100 * likely:.0f} %" if winner == unit else f"; network: {winner} {100 * likely:.0f} %")
+    assert len({winner for winner, _ in made.verdicts}) < 5  # after one step some classes are not yet seen
+    assert convscope.feature_visualization(scope, "5", [0], recipe="fourier", size=24, steps=1).verdicts == ()
+    gallery = convscope.gallery(scope, "output", [0, 1], tmp_path / "g", recipe="fourier", size=24, steps=1)
+    assert [image.verdict for image in gallery] == [line.rpartition("; ")[2] for line in made.summary().splitlines()[1:3]]
+    assert [image.verdict for image in convscope.gallery(scope, "5", [0], tmp_path / "h", recipe="fourier", size=24, steps=1)] == [""]

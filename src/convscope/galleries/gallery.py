@@ -96,18 +96,22 @@ def gallery(
 
 def receipt(result: FeatureVisualization, index: int) -> dict[str, Any]:
     """The receipt of one image: everything that is needed to make it again."""
-    return dict(result.manifest) | {
-        "unit": result.units[index],
-        "copy": result.copies[index],
-        "unit_name": result.unit_names[index],
-        "status": result.status[index],
-        "reason": result.reasons[index],
-        "score": float(result.scores[index]),
-        "before_relu": float(result.before_relu[index]),
-        "after_relu": float(result.after_relu[index]),
-        "maximized": result.objectives[index],
-        "group": list(dict.fromkeys(result.units)),
-    }
+    return (
+        dict(result.manifest)
+        | {
+            "unit": result.units[index],
+            "copy": result.copies[index],
+            "unit_name": result.unit_names[index],
+            "status": result.status[index],
+            "reason": result.reasons[index],
+            "score": float(result.scores[index]),
+            "before_relu": float(result.before_relu[index]),
+            "after_relu": float(result.after_relu[index]),
+            "maximized": result.objectives[index],
+            "group": list(dict.fromkeys(result.units)),
+        }
+        | ({"network_sees": [*result.verdicts[index], result.verdict_names[index]]} if result.verdicts else {})
+    )
 
 
 def asked_of(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:

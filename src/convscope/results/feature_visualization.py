@@ -31,6 +31,8 @@ class FeatureVisualization(Result):
         copies: Copy number of each image, from 0; empty where there is one copy only.
         unit_names: Class names on the output layer, "" elsewhere.
         objectives: The whole objective of each image, as text.
+        verdicts: On the layer "output", the class that the network takes each image for, and its probability (softmax).
+        verdict_names: Names of these classes.
         status: "converged"; "rescued": it took redirected ReLUs or another start; "stuck": the image means nothing.
         reasons: Why, where the status is not "converged".
     """
@@ -47,6 +49,8 @@ class FeatureVisualization(Result):
     objectives: tuple[str, ...] = ()
     status: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    verdicts: tuple[tuple[int, float], ...] = ()
+    verdict_names: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """How many images converged, and the score of each of the first."""
@@ -54,7 +58,8 @@ class FeatureVisualization(Result):
         lines = [f"{self._counted()} of {self.layer}: {counts}"]
         for row in range(min(len(self.units), _LINES)):
             reason = f" ({self.reasons[row]})" if self.reasons[row] else ""
-            lines.append(f"{_title(self, row)}: {self.scores[row]:.3g}, {self.status[row]}{reason}")
+            verdict = f"; {_verdict(self, row)}" if self.verdicts else ""
+            lines.append(f"{_title(self, row)}: {self.scores[row]:.3g}, {self.status[row]}{reason}{verdict}")
         if len(self.units) > _LINES:
             lines.append(f"... and {len(self.units) - _LINES} more images")
         return "\n".join(lines)
@@ -79,6 +84,7 @@ class FeatureVisualization(Result):
         seen_at: list[int] = self.manifest.get("seen_at", [])
         note = words.note(
             f"Number below a tile: {score} at the final image. {'; '.join(filter(None, counts))}.",
+            "Percent: the probability of the class that the network takes the image for." if self.verdicts else "",
             f"The network takes no images of this size: it saw them at {'x'.join(map(str, seen_at))} px." if seen_at else "",
             channels.note(self, self.images.shape[1]),
         )
@@ -92,8 +98,17 @@ def _title(result: FeatureVisualization, row: int) -> str:
     return f"{name}, copy {copy}" if any(result.copies) else name
 
 
+def _verdict(result: FeatureVisualization, row: int) -> str:
+    """ "98 %", or "network: scales 62 %" where that is another class."""
+    return words.verdict(result.units[row], *result.verdicts[row], result.verdict_names[row])
+
+
 def _tile(result: FeatureVisualization, row: int) -> Image:
     status, reason = result.status[row], result.reasons[row]
-    caption = number(result.scores[row]) + (" · rescued" if status == "rescued" else "")
+    caption = (
+        number(result.scores[row])
+        + (f" · {_verdict(result, row)}" if result.verdicts else "")
+        + (" · rescued" if status == "rescued" else "")
+    )
     marked = (f"stuck: {reason}" if reason else "stuck") if status == "stuck" else None
     return Image(channels.shown(result, result.images[row]), _title(result, row), caption, marked)

@@ -43,6 +43,7 @@ _RECEIPT = {
         "network": _TABLE,
         "recipe": _TABLE,
         "changed": _TABLE,
+        "network_sees": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "number"}, {"type": "string"}], "minItems": 3},
         "group": {"type": "array", "items": {"type": ["integer", "null"]}},
         "objective": {"type": ["array", "null"]},
     }
@@ -96,6 +97,12 @@ class GalleryImage:
     def score(self) -> float:
         """The objective at the final image."""
         return float(self.receipt.get("score", "nan"))
+
+    @property
+    def verdict(self) -> str:
+        """On the layer "output", the probability of its class, or "network: scales 62 %" where the network takes it for another."""
+        seen = self.receipt.get("network_sees")
+        return words.verdict(self.unit, int(seen[0]), float(seen[1]), str(seen[2])) if seen else ""
 
     @property
     def maximized(self) -> str:
@@ -182,11 +189,12 @@ def write_sheet(gallery: Gallery, title: str) -> Path:
     for image in gallery:
         name = f"{'objective' if image.unit is None else image.unit} {image.unit_name}".strip()
         name += f", copy {image.copy}" if image.copy else ""
-        rescued = " · rescued" if image.status == "rescued" else ""
-        tiles.append(Image(image.image, name, f"{image.score:.3g}{rescued}", "stuck" if image.status == "stuck" else None))
+        caption = " · ".join(filter(None, [f"{image.score:.3g}", image.verdict, "rescued" if image.status == "rescued" else ""]))
+        tiles.append(Image(image.image, name, caption, "stuck" if image.status == "stuck" else None))
     receipt = gallery.images[0].receipt if gallery.images else {}
     seed = receipt.get("parameters", {}).get("seed")
-    said = " · ".join(filter(None, [title, words.recipe(receipt), "" if seed is None else f"seed {seed}"]))
+    below = "below: activation, and what the network takes it for" if receipt.get("network_sees") else "below: activation"
+    said = " · ".join(filter(None, [title, words.recipe(receipt), "" if seed is None else f"seed {seed}", below]))
     sheet = np.pad(contact_sheet(tiles, title=said, side=160), ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=255)
     made = {"technique": "contact_sheet", "title": title, "recipe": receipt.get("recipe", {}).get("name", ""), "seed": seed}
     return write_png(gallery.folder / SHEET, sheet, made)

@@ -119,6 +119,8 @@ def feature_visualization(
         units=tuple(numbers),
         copies=tuple(copy for _, copy in rows),
         unit_names=tuple("" if number is None else scope.unit_names(layer, [number])[0] for number in numbers),
+        verdicts=(verdicts := tuple(verdict for part in parts for verdict in _verdicts(part.scores))),
+        verdict_names=scope.unit_names(OUTPUT, [winner for winner, _ in verdicts]) if verdicts else (),
         objectives=tuple(str(goal.full(number)) for number in numbers),
         status=tuple(status for part in parts for status in part.status),
         reasons=tuple(reason for part in parts for reason in part.reasons),
@@ -343,7 +345,9 @@ def rose(history: Tensor) -> bool:
 
 
 def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goal: Goal) -> Tensor:
-    """The score of images, and their unit's means before and after rectification, (3 n), in float32; NaN where there is no unit."""
+    """Of images, in float32, NaN where there is none: their score, their unit's mean before and after rectification, and on "output" the
+    class that the network takes them for and its probability, (5 n).
+    """
     before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
     group = goal.group
 
@@ -360,8 +364,27 @@ def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goa
         scored = objective.score(Values(values), images[part])
         means = torch.stack([raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
         without = torch.tensor([job.unit is None for job in batch], dtype=torch.bool, device="cpu")
-        return torch.cat([scored[None], torch.where(without.to(means.device), torch.nan, means)])
+        seen = values[layer.name]
+        if layer.name == OUTPUT and seen.ndim == 2 and seen.shape[1] > 1:
+            likely, winner = _probabilities(seen.double()).max(1)
+            verdict = torch.stack([winner.to(likely), likely]).to(means)
+        else:
+            verdict = torch.full_like(means, torch.nan)
+        return torch.cat([scored[None], torch.where(without.to(means.device), torch.nan, means), verdict])
 
     batches = max(1, scope.fitting(images.shape[-2] * images.shape[-1]) // group)
     with scope.session("float32"), torch.no_grad():
         return torch.cat([row.float().cpu() for row in scope.in_parts(len(jobs) // group, batches, measure)], 1)
+
+
+def _probabilities(outputs: Tensor) -> Tensor:
+    """Softmax of outputs (n class); outputs that are probabilities already stay as they are."""
+    already = bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
+    return outputs if already else outputs.softmax(1)
+
+
+def _verdicts(scores: Tensor) -> list[tuple[int, float]]:
+    """The class that the network takes each image for, and its probability; nothing on other layers than "output"."""
+    if bool(scores[3:].isnan().any()):
+        return []
+    return [(int(winner), float(likely)) for winner, likely in zip(*scores[3:], strict=True)]
