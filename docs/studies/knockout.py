@@ -9,18 +9,14 @@ of the others are tested without them, and the other way round. As many random u
 from __future__ import annotations
 
 import csv
-import io
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import convscope as cs
-from convscope import render
-from convscope.render.panels import Group, Interval, Intervals, View
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared"

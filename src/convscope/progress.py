@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Reporter(Protocol):
@@ -119,3 +119,31 @@ class _Line:
         sys.stderr.write(f"\r{line.ljust(self.width)}")
         sys.stderr.flush()
         self.width = len(line)
+
+
+_watcher: ContextVar[Callable[[str, Callable[[], Any]], None] | None] = ContextVar("convscope_watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Callable[[str, Callable[[], Any]], None]) -> Generator[None]:
+    """Within the block, results that are still being made go to `watcher`: what they are, and a function that returns them.
+
+    What the watcher raises ends the work.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def watched() -> bool:
+    """Whether someone watches, so that parts of a result are wanted soon."""
+    return _watcher.get() is not None
+
+
+def show(what: str, value: Callable[[], Any]) -> None:
+    """Hands on a result that is still being made, if someone watches; `value` is called only then."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher(what, value)

@@ -21,6 +21,7 @@ from convscope.text import one_line, printable, visible_lines
 
 OTHERS = {
     "atlas": "cli.atlas:atlas",
+    "serve": "cli.serve:serve",
     "layers": "cli.network:layers",
     "query": "cli.query:query",
     "export": "cli.export:export",

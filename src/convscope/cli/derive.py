@@ -171,6 +171,7 @@ def _parameters(
         if (way := _way(item, known)) is None:
             continue
         required = item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.VAR_POSITIONAL)
+        required |= item.kind is item.POSITIONAL_ONLY  # an argument even where it may be left out
         positional = required and way.form != UNITS and not (several and way.several)
         several = several or (positional and way.several)
         found.append(_parameter(item, way, f"{texts.get(item.name, '')} {way.help}".strip(), positional=positional))

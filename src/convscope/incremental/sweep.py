@@ -14,6 +14,7 @@ from torch import Tensor
 from convscope.fast.memory import resident, trim_heap
 from convscope.incremental.planner import Batch
 from convscope.incremental.rerun import NotRepeatable, Rerun, rerun
+from convscope.progress import watched
 from convscope.scope.network import out_of_memory
 from convscope.scope.precision import wide
 from convscope.scope.scope import Scope
@@ -25,6 +26,8 @@ AGREE = {"float32": 1e-3, "bfloat16": 0.1}
 """Largest difference between the two methods that counts as rounding, as a share of the largest value."""
 _TOGETHER = 128
 """Images that the dense layers are run on together."""
+_SOON = 16
+"""The same where someone watches, and wants to see some soon."""
 _log = logging.getLogger("convscope")
 
 
@@ -46,6 +49,7 @@ class Sweep:
     def __init__(self, scope: Scope, image: Tensor, source: Tensor, boxes: np.ndarray, layer: str, *, incremental: bool = True) -> None:
         self.scope, self.image, self.source, self.boxes, self.layer = scope, image, source, boxes, layer
         self._at_once = 4 * scope.fitting(image.shape[-2] * image.shape[-1])
+        self._together = _SOON if watched() else _TOGETHER
         self._input = scope.inputs.normalize(source.to(scope.device, scope.dtype))
         self._batches: list[Batch] = []
         self._rerun = self._ready() if incremental and len(boxes) else None
@@ -73,7 +77,7 @@ class Sweep:
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), partial(self._begin, engine, batch))
             if self.scope.fast:
                 trim_heap(most)
-            if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= _TOGETHER:
+            if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= self._together:
                 members, begun = np.concatenate([members for members, _ in waiting]), torch.cat([begun for _, begun in waiting])
                 waiting = []
                 yield from self.scope.in_parts(len(members), len(members), partial(_finish, engine, members, begun))

@@ -39,15 +39,7 @@ class Pages:
 
     def __init__(self, content: Content, stored: frozenset[int], facts: Mapping[str, Any]) -> None:
         self.content, self.stored, self.facts = content, stored, facts
-        self._environment = Environment(
-            loader=PackageLoader("convscope.site"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=_finalized,
-        )
-        self._environment.filters |= {"num": _number, "signed": _signed, "pct": _percent, "thousands": "{:,}".format, "breaks": breaks}
+        self._environment = environment()
 
     # -------------------------------------------------------------------------------------------------------------- the whole
 
@@ -123,7 +115,7 @@ class Pages:
     def live(self, live: Live | None) -> str:
         """The page for a photograph of the reader's."""
         reason = live.reason if live is not None else ""
-        return self._page("live.html", "live.html", ready=live is not None and not reason, reason=reason)
+        return self._page("live.html", "live.html", ready=live is not None and not reason, reason=reason, alone=False)
 
     def live_data(self, live: Live | None) -> str:
         """What the live page knows of the network, as a script."""
@@ -451,6 +443,20 @@ _TABLES = (
     ("maps.parquet", "activation maps of the strongest units on every image"),
     ("manifest.json", "network, inputs, parameters, versions"),
 )
+
+
+def environment() -> Environment:
+    """The templates, with the filters that they use."""
+    made = Environment(
+        loader=PackageLoader("convscope.site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalized,
+    )
+    made.filters |= {"num": _number, "signed": _signed, "pct": _percent, "thousands": "{:,}".format, "breaks": breaks}
+    return made
 
 
 def breaks(name: str) -> Markup:

@@ -149,14 +149,14 @@ window.liveWorker = () => {
   }
 
   /**
-   * A WebP file with its orientation taken out, and that orientation: browsers turn JPEG and PNG upright, but not all turn WebP.
+   * A file in memory, and the orientation that is taken out of WebP: browsers turn JPEG and PNG upright, but not all turn WebP.
    * @param {Blob} file
    * @returns {Promise<[Blob, number]>}
    */
   async function oriented(file) {
-    const head = new DataView(await file.slice(0, 12).arrayBuffer());
-    if (head.byteLength < 12 || head.getUint32(0) !== 0x52494646 || head.getUint32(8) !== 0x57454250) return [file, 1]; // RIFF, WEBP
     const view = new DataView(await file.arrayBuffer());
+    const held = new Blob([view]);
+    if (view.byteLength < 12 || view.getUint32(0) !== 0x52494646 || view.getUint32(8) !== 0x57454250) return [held, 1]; // RIFF, WEBP
     try {
       for (let at = 12; at + 8 <= view.byteLength; at += 8 + 2 * Math.ceil(view.getUint32(at + 4, true) / 2)) {
         if (view.getUint32(at) !== 0x45584946) continue; // EXIF
@@ -170,7 +170,7 @@ window.liveWorker = () => {
     } catch (error) {
       if (!(error instanceof RangeError)) throw error; // cut off: no orientation
     }
-    return [file, 1];
+    return [held, 1];
   }
 
   /** How an image of a size is turned upright, as a canvas transform. @param {number} turn @param {number} width @param {number} height */
@@ -187,52 +187,18 @@ window.liveWorker = () => {
     ][turn >= 1 && turn <= 8 ? turn - 1 : 0];
 
   /**
-   * RGBA of an image on a ground.
-   * @param {ImageBitmap} image @param {number[]} transform @param {number} width @param {number} height @param {string} ground
+   * RGBA of an image on white.
+   * @param {ImageBitmap} image @param {number[]} transform @param {number} width @param {number} height
    */
-  function drawn(image, transform, width, height, ground) {
+  function onWhite(image, [a, b, c, d, e, f], width, height) {
     const canvas = new OffscreenCanvas(width, height);
     const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
     pen.imageSmoothingEnabled = false;
-    if (ground) {
-      pen.fillStyle = ground;
-      pen.fillRect(0, 0, width, height);
-    }
-    const [a, b, c, d, e, f] = transform;
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, width, height);
     pen.setTransform(a, b, c, d, e, f);
     pen.drawImage(image, 0, 0);
     return pen.getImageData(0, 0, width, height).data;
-  }
-
-  /** A pixel of 100 with alpha 128: 177 on white, and 178 in a browser that rounds colour times alpha up. */
-  const PROBE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNISUlpAAAECQGtO9KskwAAAABJRU5ErkJggg==";
-  /** @type {Promise<boolean> | null} */
-  let probed = null;
-
-  /** Whether this browser rounds colour times alpha up, as Firefox does: half a step too bright on average. */
-  function roundsUp() {
-    probed ??= (async () => {
-      const image = await createImageBitmap(new Blob([Uint8Array.from(atob(PROBE), (one) => one.charCodeAt(0))]));
-      return drawn(image, [1, 0, 0, 1, 0, 0], 1, 1, "#fff")[0] === 178;
-    })();
-    return probed;
-  }
-
-  /**
-   * Colours on white as they are when rounded to the nearest: the likeliest colour is found and laid on white again.
-   * @param {Uint8ClampedArray} seen on white @param {Uint8ClampedArray} clear on nothing, for its alpha
-   */
-  function evened(seen, clear) {
-    for (let at = 0; at < seen.length; at += 4) {
-      const alpha = clear[at + 3];
-      if (alpha === 255 || alpha === 0) continue;
-      for (const place of [at, at + 1, at + 2]) {
-        const raised = seen[place] - 255 + alpha;
-        const colour = Math.max(0, Math.min(255, Math.round(((raised - 0.5) * 255) / alpha)));
-        seen[place] = Math.round((colour * alpha) / 255) + 255 - alpha;
-      }
-    }
-    return seen;
   }
 
   /**
@@ -250,12 +216,8 @@ window.liveWorker = () => {
     const [width, height] = turn > 4 && turn <= 8 ? [image.height, image.width] : [image.width, image.height];
     if (Math.min(width, height) < SMALLEST) throw new Error(`${width} x ${height} pixels are too few (at least ${SMALLEST} a side)`);
     if (width * height > MOST_PIXELS) throw new Error(`${width} x ${height} pixels are too many`);
-    const up = await roundsUp();
-    /** @param {number} left @param {number} top @param {number} across @param {number} down */
-    const part = (left, top, across, down) => {
-      const seen = drawn(image, [a, b, c, d, e - left, f - top], across, down, "#fff");
-      return up ? evened(seen, drawn(image, [a, b, c, d, e - left, f - top], across, down, "")) : seen;
-    };
+    const part = (/** @type {number} */ left, /** @type {number} */ top, /** @type {number} */ across, /** @type {number} */ down) =>
+      onWhite(image, [a, b, c, d, e - left, f - top], across, down);
     try {
       return { ...fitted(part, width, height, how), of: [width, height] };
     } finally {
@@ -267,10 +229,11 @@ window.liveWorker = () => {
   function planes(image, channels) {
     const count = image.width * image.height;
     const made = new Float32Array(channels * count);
+    const { data } = image;
     for (let at = 0; at < count; at++) {
-      const [red, green, blue] = image.data.subarray(at * 3, at * 3 + 3);
-      if (channels === 1) made[at] = ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16) / 255;
-      else [made[at], made[count + at], made[2 * count + at]] = [red / 255, green / 255, blue / 255];
+      const place = 3 * at;
+      if (channels === 1) made[at] = ((data[place] * 19595 + data[place + 1] * 38470 + data[place + 2] * 7471 + 0x8000) >> 16) / 255;
+      else for (let one = 0; one < 3; one++) made[one * count + at] = data[place + one] / 255;
     }
     return made;
   }

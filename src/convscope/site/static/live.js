@@ -225,7 +225,7 @@
     const [prepare, run] = photos.length ? photos[photos.length - 1].times : [0, 0];
     const all = first && photos.length ? ` ${((performance.now() - began) / 1000).toFixed(1)} s with starting the network.` : "";
     if (failed) say(failed, true);
-    else if (photos.length) say(`Prepared in ${prepare.toFixed(0)} ms, measured in ${run.toFixed(0)} ms.${all}`);
+    else if (photos.length) say(`${prepare ? `Prepared in ${prepare.toFixed(0)} ms, measured` : "Measured"} in ${run.toFixed(0)} ms.${all}`);
   }
 
   /** Draws a photograph as the network was fed it. @param {HTMLCanvasElement} canvas @param {Photo} photo */
