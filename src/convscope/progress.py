@@ -142,7 +142,7 @@ def watched() -> bool:
     return _watcher.get() is not None
 
 
-def show(what: str, value: Callable[[], Any]) -> None:
+def hand_on(what: str, value: Callable[[], Any]) -> None:
     """Hands on a result that is still being made, if someone watches; `value` is called only then."""
     watcher = _watcher.get()
     if watcher is not None:

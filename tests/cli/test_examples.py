@@ -17,7 +17,9 @@ FIRST = {"scan": 1, "feature-visualization": 0, "class-maps": 0, "detector": 0}
 """The examples, by command and place, that make what other examples read."""
 
 SLOW = {"demo", "export"}
-HOMES = {name: home for name, home in (techniques() | OTHERS).items() if name != "textures"} | {"textures sample": "cli.textures:sample"}
+HOMES = {name: home for name, home in (techniques() | OTHERS).items() if name not in ("textures", "serve")} | {
+    "textures sample": "cli.textures:sample"
+}
 LINES = [(name, line) for name, home in HOMES.items() for line in help_of(home).examples if line not in PREPARED]
 
 MODEL = """

@@ -41,6 +41,9 @@ def serve(
         weights: A file (.safetensors, .pth), "pretrained" or "random".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.
+
+    Command line:
+        convscope serve --network textures
     """
     try:
         import fastapi  # noqa: F401  # pyright: ignore[reportUnusedImport]

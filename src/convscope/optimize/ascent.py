@@ -17,7 +17,7 @@ from convscope.optimize.objective import Objective
 from convscope.optimize.parameterizations import PARAMETERIZATIONS, Parameterization, started
 from convscope.optimize.recipes import Recipe
 from convscope.optimize.transforms import warp
-from convscope.progress import show
+from convscope.progress import hand_on
 from convscope.scope import Scope
 from convscope.scope.edits import redirected_relu
 from convscope.seeding import derive_seed
@@ -227,6 +227,6 @@ def _run_stage(
             gradient = torch.zeros_like(parameters) if parameters.grad is None else parameters.grad
             rms = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-30).view(-1, 1, 1, 1)
             parameters.data.sub_(recipe.learning_rate / 255 * gradient / rms)
-        show("image", lambda: form.image(parameters.detach(), side, side).detach().float().cpu().numpy())
+        hand_on("image", lambda: form.image(parameters.detach(), side, side).detach().float().cpu().numpy())
         advance(len(jobs))
     return trace

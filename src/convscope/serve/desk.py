@@ -75,7 +75,7 @@ class Desk:
 
         Args:
             work: What to do.
-            seen: Called on the worker's thread with results that are still being made, see :func:`convscope.progress.show`.
+            seen: Called on the worker's thread with results that are still being made, see :func:`convscope.progress.hand_on`.
 
         Raises:
             Full: Too many are waiting.

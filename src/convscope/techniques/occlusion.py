@@ -16,7 +16,7 @@ from convscope.fast.memory import reusing_memory
 from convscope.incremental.sweep import Sweep
 from convscope.names import is_whole
 from convscope.ops.patches import patches, per_pixel
-from convscope.progress import show, task
+from convscope.progress import hand_on, task
 from convscope.results.occlusion import Occlusion
 from convscope.results.provenance import technique
 from convscope.scope import OUTPUT, Images, Scope
@@ -205,7 +205,7 @@ def _hide(
             scores[part] = watched.read(values, unit).cpu().numpy()
             if watched.classes:
                 label[part] = values.argmax(1).cpu().numpy()
-            show("occlusion", lambda part=part: {"boxes": boxes[part], "scores": scores[part]})
+            hand_on("occlusion", lambda part=part: {"boxes": boxes[part], "scores": scores[part]})
             advance(len(part))
         base = float(watched.read(sweep.base(), unit)[0])
     return _Hidden(scores, label, base, unit, sweep.method, len(checks) if not math.isnan(difference) else 0, difference)
