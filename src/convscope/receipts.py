@@ -12,7 +12,7 @@ import re
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,27 @@ def published_bytes(image: np.ndarray, receipt: Mapping[str, Any] | None, suffix
         more["xmp"] = (_XMP % base64.b64encode(zlib.compress(text.encode(), 9)).decode()).encode()
     buffer = io.BytesIO()
     Pillow.fromarray(to_bytes(image)).save(buffer, **LOSSY[suffix], **more)
+    return buffer.getvalue()
+
+
+FILM: dict[str, Any] = {"format": "WEBP", "quality": 60, "method": 4, "loop": 0}
+"""How films are encoded."""
+_FRAME, _LAST = 90, 2000
+"""Milliseconds that a frame is shown, and the last one."""
+
+
+def film_bytes(frames: Sequence[np.ndarray]) -> bytes:
+    """The bytes of an animated WebP.
+
+    Args:
+        frames: Each (rgb h w) uint8; smaller ones are enlarged to the last one's size.
+    """
+    from PIL import Image as Pillow
+
+    pages = [Pillow.fromarray(np.ascontiguousarray(np.moveaxis(frame, 0, -1))) for frame in frames]
+    pages = [page if page.size == pages[-1].size else page.resize(pages[-1].size, Pillow.Resampling.BICUBIC) for page in pages]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, save_all=True, append_images=pages[1:], duration=[*[_FRAME] * (len(pages) - 1), _LAST], **FILM)
     return buffer.getvalue()
 
 

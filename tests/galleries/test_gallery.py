@@ -464,3 +464,81 @@ def test_a_sheet_says_recipe_seed_and_changes_and_marks(scope: Scope, tmp_path: 
     assert title == "small, 2 · recipe multiscale, size 12, stages 2, steps 6 · seed 3 · below: activation"
     assert captions[0][0].endswith(" · rescued") and captions[0][1] is None and captions[1][1] == "stuck"
     assert "recipe multiscale, size 12, stages 2, steps 6" in convscope.feature_visualization(scope, "2", 0, **NUMBERS).view().subtitle
+
+
+# --- films, and images that end early
+
+
+def test_a_film_beside_each_image(scope: Scope, tmp_path: Path) -> None:
+    plain = make(scope, tmp_path / "plain", [0, 5], copies=2)
+    made = make(scope, tmp_path / "filmed", [0, 5], copies=2, film=True)
+    filmed = files(made.folder)
+    assert {name: filmed[name] for name in files(plain.folder)} == files(plain.folder), "the images are the same, byte by byte"
+    assert sorted(filmed.keys() - files(plain.folder).keys()) == [image.path.with_suffix(".webp").name for image in made]
+    with Image.open(made.images[0].film) as shot:
+        assert shot.n_frames == 13 and shot.size == (14, 14), "2 stages of 6 steps, and the image"
+        first = np.asarray(shot.convert("RGB"), np.int64)
+        shot.seek(12)
+        last = np.asarray(shot.convert("RGB"), np.int64)
+    final = np.asarray(Image.open(made.images[0].path), np.int64)
+    assert 2 * np.abs(last - final).mean() < np.abs(first - final).mean(), "it begins with noise and ends with the image"
+    assert make(scope, tmp_path / "filmed", [0, 5], copies=2, film=True).made == ()
+
+
+def test_a_film_of_images_that_are_there(scope: Scope, tmp_path: Path) -> None:
+    make(scope, tmp_path / "whole", [0, 3], film=True)
+    made = make(scope, tmp_path / "later", [0, 3])
+    before = {name: data for name, data in files(made.folder).items() if name.endswith(".png")}
+    make(scope, tmp_path / "later", [0, 3], film=True)
+    assert files(tmp_path / "later") == files(tmp_path / "whole")
+    assert before.items() <= files(tmp_path / "later").items()
+
+
+def test_frames_are_those_of_the_last_attempt(tmp_path: Path) -> None:
+    """A unit that is silent at the start is tried again through redirected ReLUs: its film is that of the attempt that is kept."""
+    model = hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()))
+    with torch.no_grad():
+        model[0].bias.fill_(-1.0)
+    scope = Scope(model, Inputs(size=16), precision="float32", name="small")
+    made = convscope.gallery(scope, "1", None, tmp_path, film=True, recipe="fourier", steps=32, size=16)
+    assert {image.status for image in made} <= {"rescued", "stuck"}
+    for image in made:
+        with Image.open(image.film) as shot:
+            assert shot.n_frames <= 33
+
+
+@pytest.mark.parametrize("more", [{}, {"copies": 2, "diversity": 0.5}], ids=["alone", "in-groups"])
+def test_patience(scope: Scope, tmp_path: Path, more: dict[str, object]) -> None:
+    quick = {"recipe": "fourier", "stages": 1, "steps": 64, "size": 16, "learning_rate": 0.2} | more
+    whole = make(scope, tmp_path / "whole", [0, 3, 7], **quick)
+    made = make(scope, tmp_path / "patient", [0, 3, 7], patience=4, **quick)
+    taken = [image.receipt["steps_taken"] for image in made]
+    assert min(taken) < 64 and all(steps % 4 == 0 and steps >= 8 for steps in taken)
+    assert made.saved is not None and made.saved.left_out == sum(64 - steps for steps in taken) and made.saved.seconds > 0
+    assert str(made.saved).startswith(f"{made.saved.left_out:,} of {64 * len(taken):,} steps left out (")
+    assert whole.saved is None and "steps_taken" not in whole.images[0].receipt and "patience" not in whole.images[0].receipt["recipe"]
+    for image in made:
+        assert image.receipt["recipe"]["patience"] == 4
+        redone = convscope.redo(image.path, scope=scope)
+        assert redone.equal, redone.verdict
+    with pytest.raises(StoreConflict, match="made with another recipe"):
+        make(scope, tmp_path / "patient", [0, 3, 7], **quick)
+
+
+def test_an_image_that_ends_early_is_as_it_was_then(scope: Scope, tmp_path: Path) -> None:
+    """Slow twin: the same optimization with so few steps; nothing in `fourier` depends on how many there are."""
+    quick = {"recipe": "fourier", "stages": 1, "size": 16, "learning_rate": 0.2}
+    made = make(scope, tmp_path / "patient", [0, 3, 7], patience=4, steps=64, **quick)
+    for image in made:
+        steps, unit = image.receipt["steps_taken"], image.unit
+        twin = convscope.feature_visualization(scope, "2", [0, 3, 7], **(NUMBERS | quick | {"steps": steps}))  # type: ignore[arg-type]
+        apart = np.abs(image.image - twin.images[[0, 3, 7].index(unit or 0)]).max()
+        assert apart < 1.5 / 255, (unit, steps, apart)
+
+
+def test_without_patience_nothing_ends(scope: Scope, tmp_path: Path) -> None:
+    plain = make(scope, tmp_path / "plain", [0, 1])
+    zero = make(scope, tmp_path / "zero", [0, 1], patience=0)
+    assert files(plain.folder) == files(zero.folder)
+    with pytest.raises(BadInput, match="patience must be at least 0, got -1"):
+        make(scope, tmp_path / "wrong", [0], patience=-1)

@@ -18,7 +18,7 @@ from cyclopts.token import Token
 import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
-from convscope.cli.running import SUBJECTS, chooses_units, opening_of, run_technique, subjects_of, units_of
+from convscope.cli.running import OPTIONS, SUBJECTS, chooses_units, opening_of, run_technique, subjects_of, units_of
 from convscope.names import SomeUnits, Units
 
 _EDITS = "Written own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg."
@@ -121,6 +121,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
         own = [_words(item) if item.name == "layer" else item for item in own if item.name != "beside"]
     if chooses_units(signature):
         own += _parameters(units_of, list(inspect.signature(units_of, eval_str=True).parameters.values())[2:])
+    own += _parameters(OPTIONS[name]) if name in OPTIONS else []
     out = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, Parameter(help=OUT)])
     parameters = sorted([named, *own, *opening, out], key=lambda item: item.kind)
     usage = " ".join(["convscope", name.replace("_", "-"), *filter(None, map(_required, parameters))])

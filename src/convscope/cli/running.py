@@ -295,6 +295,8 @@ def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], fold
     from convscope.results.gallery import write_sheet
 
     (scope,), layer = subjects, values.pop("layer")
+    if (patience := values.pop("patience", None)) is not None:
+        values["patience"] = patience
     made = gallery(scope, layer, values.pop("units", None), folder, **values)
     sheet = write_sheet(made, f"{scope.name}, {layer}")
     statuses = [image.status for image in made]
@@ -302,7 +304,9 @@ def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], fold
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
     there = len(made) - len(made.made)
     summary = f"{len(made)} images: {states}" + (f" ({there} were there already)" if there else "")
-    return Written(summary, [(sheet, "all of them on one sheet"), (made.folder, "a PNG per unit, with receipt (convscope redo)")])
+    summary += f"\nended early: {made.saved}" if made.saved else ""
+    kept = "a PNG per unit, with receipt (convscope redo)" + (", and a WebP of its optimization" if values.get("film") else "")
+    return Written(summary, [(sheet, "all of them on one sheet"), (made.folder, kept)])
 
 
 def _save_scan(function: Callable[..., Any], subjects: Sequence[Scope], folder: str, values: dict[str, Any]) -> Written:
@@ -312,6 +316,18 @@ def _save_scan(function: Callable[..., Any], subjects: Sequence[Scope], folder: 
     summary = f"{manifest['images']} images{labels}, {len(manifest['layers'])} layers{skipped}"
     return Written(summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")])
 
+
+def gallery_options(*, film: bool = False, patience: int | None = None) -> None:
+    """Options of the command feature-visualization beside those of the technique.
+
+    Args:
+        film: Also write the optimization of each image, as an animated WebP beside its PNG.
+        patience: End an image early when so many steps have brought nothing; says what that saved. Default: never.
+    """
+
+
+OPTIONS: dict[str, Callable[..., None]] = {"feature_visualization": gallery_options}
+"""Functions whose parameters are further options of a technique's command."""
 
 SAVERS: dict[str, Callable[..., Written]] = {"feature_visualization": _save_gallery, "scan": _save_scan}
 """Techniques whose command writes, and resumes, a folder of its own kind."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from convscope.errors import StoreConflict
 from convscope.files import local_path
 from convscope.names import Units, layer_name
+from convscope.optimize.film import filming
 from convscope.optimize.objective import Objective
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
-from convscope.receipts import jsonable, write_png
+from convscope.receipts import atomic_write, film_bytes, jsonable, to_bytes, write_png
 from convscope.results.channels import shown
 from convscope.results.feature_visualization import FeatureVisualization
-from convscope.results.gallery import Gallery, GalleryImage, image_name
+from convscope.results.gallery import Gallery, GalleryImage, Saved, image_name
 from convscope.results.provenance import describe
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import Goal, ObjectiveLike, at_once, feature_visualization, goal_of
@@ -34,6 +37,7 @@ def gallery(
     diversity: float = 0.0,
     recipe: RecipeName | Recipe = DEFAULT,
     seed: int = 0,
+    film: bool = False,
     **changes: Any,
 ) -> Gallery:
     """Makes a gallery: the feature visualizations of many units in a folder, as `unit_0012.png`, each with its receipt.
@@ -49,6 +53,7 @@ def gallery(
         objective, penalty, copies, diversity, recipe: As for :func:`~convscope.feature_visualization`. Further copies are
             `unit_0012_copy1.png`; the image of an objective that is not of one unit is `objective.png`.
         seed: Seed.
+        film: Also write the optimization of each image as an animated WebP, `unit_0012.webp`. The images are the same.
         changes: Recipe parameters to replace.
 
     Returns:
@@ -65,39 +70,53 @@ def gallery(
     finished: set[Path] = set()
     for image in [image for several in images.values() for image in several if image.path.exists()]:
         _check(image, asked, goal)
-        finished.add(image.path)
+        if not film or image.film.exists():
+            finished.add(image.path)
     several = at_once(copies)
     groups = [goal.units[first : first + several] for first in range(0, len(goal.units), several)]
     # A group that was interrupted is made again as a whole: rounding may depend on what goes through the network together.
     groups = [group for group in groups if any(image.path not in finished for number in group for image in images[number])]
     folder.mkdir(parents=True, exist_ok=True)
-    steps, made = plan.stages * plan.steps, list[Path]()
+    steps, made, taken, seconds = plan.stages * plan.steps, list[Path](), list[int](), 0.0
     missing = sum(image.path not in finished for several in images.values() for image in several)
     with task(f"{layer}: {missing} of {len(goal.units) * copies} images to make", sum(map(len, groups)) * copies * steps) as advance:
         for group in groups:
             wanted = {} if isinstance(objective, Objective) else {"units": [number for number in group if number is not None]}
-            result = feature_visualization(
-                scope,
-                layer,
-                **wanted,
-                objective=objective,
-                penalty=penalty,
-                copies=copies,
-                diversity=diversity,
-                recipe=plan,
-                seed=seed,
-            )
+            begun = time.monotonic()
+            with filming() if film else nullcontext() as shot:
+                result = feature_visualization(
+                    scope,
+                    layer,
+                    **wanted,
+                    objective=objective,
+                    penalty=penalty,
+                    copies=copies,
+                    diversity=diversity,
+                    recipe=plan,
+                    seed=seed,
+                )
+            seconds += time.monotonic() - begun
+            taken += result.manifest.get("steps_taken", [])
             for index, image in enumerate(image for number in group for image in images[number]):
                 if image.path not in finished:
-                    made.append(write_png(image.path, shown(result, result.images[index]), receipt(result, index)))
+                    final = shown(result, result.images[index])
+                    if shot is not None:
+                        frames = [shown(result, frame) for frame in shot.frames((image.unit, image.copy))]
+                        atomic_write(image.film, film_bytes([*frames, to_bytes(final).transpose(2, 0, 1)]))
+                    made.append(write_png(image.path, final, receipt(result, index)))
             advance(len(group) * copies * steps)
-    return Gallery(folder, tuple(image for several in images.values() for image in several), tuple(made))
+    left_out = len(taken) * steps - sum(taken)
+    saved = Saved(left_out, len(taken) * steps, seconds * left_out / max(1, sum(taken))) if taken else None
+    return Gallery(folder, tuple(image for several in images.values() for image in several), tuple(made), saved)
 
 
 def receipt(result: FeatureVisualization, index: int) -> dict[str, Any]:
     """The receipt of one image: everything that is needed to make it again."""
+    known = dict(result.manifest)
+    taken = known.pop("steps_taken", None)
     return (
-        dict(result.manifest)
+        known
+        | ({} if taken is None else {"steps_taken": taken[index]})
         | {
             "unit": result.units[index],
             "copy": result.copies[index],

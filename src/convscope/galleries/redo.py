@@ -54,6 +54,7 @@ _RECEIPT = {
                 "enlargement": {"type": "number", "maximum": 100},
                 "crop_size": {"type": "integer", "maximum": 4096},
                 "pad": {"type": "integer", "minimum": 0, "maximum": 4096},
+                "patience": {"type": "integer", "minimum": 0},
             },
         },
         "group": {"type": "array", "minItems": 1, "items": {"type": ["integer", "null"], "minimum": 0}},

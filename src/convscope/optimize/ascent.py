@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from convscope.fast.memory import reusing_memory, trimming_heap
+from convscope.optimize.film import Key, current
 from convscope.optimize.minimizers import adam_of
 from convscope.optimize.objective import Objective
 from convscope.optimize.parameterizations import PARAMETERIZATIONS, Parameterization, started
@@ -32,13 +33,20 @@ class Job:
 
     Attributes:
         unit: The unit that it is for; None: an objective that is not of one unit.
+        copy: The copy's number, from 0.
         start: Draws the start image.
         transforms: Draws the transforms and the noise, step by step.
     """
 
     unit: int | None
+    copy: int
     start: Generator
     transforms: Generator
+
+    @property
+    def key(self) -> Key:
+        """Unit and copy."""
+        return self.unit, self.copy
 
     @classmethod
     def of(cls, seed: int, layer: str, unit: int | None, copy: int = 0, attempt: int = 0) -> Job:
@@ -49,7 +57,7 @@ class Job:
         def generator(purpose: str) -> Generator:
             return Generator("cpu").manual_seed(derive_seed(seed, "feature_visualization", layer, name, attempt, purpose, *copies))
 
-        return cls(unit, generator("start"), generator("views"))
+        return cls(unit, copy, generator("start"), generator("views"))
 
 
 ObjectiveOf: TypeAlias = Callable[[Sequence[Job]], Objective]
@@ -62,17 +70,20 @@ class Optimized:
 
     Attributes:
         images: (n c h w), clipped to [0,1], on the CPU.
-        history: The objective at every step, (n steps).
+        history: The objective at every step, (n steps); after an early end its last value.
         followed: The part of it that was followed, e.g. without penalties, at every step, (n steps).
+        taken: Steps that were taken, (n).
     """
 
     images: Tensor
     history: Tensor
     followed: Tensor
+    taken: Tensor
 
     def row(self, index: int) -> Optimized:
         """One of the images, with the axis kept."""
-        return Optimized(self.images[index : index + 1], self.history[index : index + 1], self.followed[index : index + 1])
+        row = slice(index, index + 1)
+        return Optimized(self.images[row], self.history[row], self.followed[row], self.taken[row])
 
 
 def ascend(
@@ -88,7 +99,9 @@ def ascend(
 ) -> Optimized:
     """Optimizes one image per job.
 
-    All images go through a stage together before the next begins; inside a stage they are taken in batches that suit its size.
+    All images go through a stage together before the next begins; inside a stage they are taken in batches that suit its size. With
+    patience, an image (or a group) ends a stage when its objective, without penalties, was no higher on average over the last `patience`
+    steps than over as many before. Its own steps are the same as without, so the others are none the wiser.
 
     Args:
         scope: The network.
@@ -103,21 +116,24 @@ def ascend(
     form = PARAMETERIZATIONS[recipe.parameterization](scope.inputs, recipe.start_range)
     sides = recipe.sides(max(scope.inputs.height, scope.inputs.width))
     parameters = started(form, sides[0], sides[0], [job.start for job in jobs], scope)
+    if (film := current()) is not None:
+        film.begin([job.key for job in jobs])
     history: list[Tensor] = []
+    taken = torch.zeros(len(jobs), dtype=torch.int64, device="cpu")
     with reusing_memory(scope.fast), scope.session(scope.resolve("optimize"), lean=not redirect):
         for stage, side in enumerate(sides):
             if stage:
                 parameters = form.enlarge(parameters, side, recipe.blur)
             transform = recipe.random_transform()
-            redirected = REDIRECTED_STEPS if redirect and stage == 0 else 0
-            work = partial(_run_batch, scope, form, parameters, jobs, objective_of, followed_of, recipe, side, redirected, advance, group)
+            run = _Stage(scope, form, recipe, stage, side, objective_of, followed_of, redirect and stage == 0, advance, group)
+            work = partial(_run_batch, run, parameters, jobs, taken)
             at_once = scope.fitting((transform.output_side(side) if transform else side) ** 2)
             batches = scope.in_parts(len(jobs) // group, max(1, at_once // group), work)
             history.append(torch.cat(list(trimming_heap(batches, scope.fast)), 1))
     with torch.no_grad():
         images = torch.cat([form.image(one[None], sides[-1], sides[-1]) for one in parameters])
     whole, followed = torch.cat(history, 2)
-    return Optimized(images.float().clamp(0, 1).cpu(), whole, followed)
+    return Optimized(images.float().clamp(0, 1).cpu(), whole, followed, taken)
 
 
 @dataclass(frozen=True)
@@ -152,81 +168,124 @@ def score_start(scope: Scope, jobs: Sequence[Job], objective_of: ObjectiveOf, re
     return Start(scores, blocked)
 
 
-def _run_batch(
-    scope: Scope,
-    form: Parameterization,
-    parameters: Tensor,
-    jobs: Sequence[Job],
-    objective_of: ObjectiveOf,
-    followed_of: ObjectiveOf | None,
-    recipe: Recipe,
-    side: int,
-    redirected_steps: int,
-    advance: Callable[[int], None],
-    group: int,
-    part: slice,
-) -> Tensor:
+@dataclass(frozen=True)
+class _Stage:
+    """What all batches of a stage have in common; see :func:`ascend`."""
+
+    scope: Scope
+    form: Parameterization
+    recipe: Recipe
+    number: int
+    side: int
+    objective_of: ObjectiveOf
+    followed_of: ObjectiveOf | None
+    redirected: bool
+    advance: Callable[[int], None]
+    group: int
+
+
+def _run_batch(stage: _Stage, parameters: Tensor, jobs: Sequence[Job], taken: Tensor, part: slice) -> Tensor:
     """One stage for some groups of jobs, see :func:`_run_stage`; writes their parameters back. Can run again when memory ran out."""
-    part = slice(part.start * group, part.stop * group)
+    part = slice(part.start * stage.group, part.stop * stage.group)
     batch = jobs[part]
     states = [job.transforms.get_state() for job in batch]
-    own = parameters[part].clone().requires_grad_()
-    objective = objective_of(batch)
-    followed = None if followed_of is None else followed_of(batch)
+    own = parameters[part].clone()
     try:
-        trace = _run_stage(scope, form, own, batch, objective, followed, recipe, side, redirected_steps, advance)
+        trace, steps = _run_stage(stage, own, batch)
     except RuntimeError:
         for job, state in zip(batch, states, strict=True):
             job.transforms.set_state(state)
         raise
-    parameters[part] = own.detach()
+    parameters[part] = own
+    taken[part] += steps
     return trace
 
 
-def _run_stage(
-    scope: Scope,
-    form: Parameterization,
-    parameters: Tensor,
-    jobs: Sequence[Job],
-    objective: Objective,
-    followed: Objective | None,
-    recipe: Recipe,
-    side: int,
-    redirected_steps: int,
-    advance: Callable[[int], None],
-) -> Tensor:
-    """Optimizes `parameters` in place for one stage; returns the objective and its followed part at every step, (2 n steps)."""
-    adam = None
-    if recipe.optimizer == "adam":
-        adam = adam_of(parameters, recipe.learning_rate, recipe.weight_decay)
-    transform = recipe.random_transform()
+def _run_stage(stage: _Stage, parameters: Tensor, jobs: Sequence[Job]) -> tuple[Tensor, Tensor]:
+    """Optimizes `parameters` in place for one stage.
+
+    Returns:
+        The objective and its followed part at every step, (2 n steps), and how many steps each image took, (n).
+    """
+    recipe, patience = stage.recipe, stage.recipe.patience
     trace = torch.empty(2, len(jobs), recipe.steps, dtype=parameters.dtype, device="cpu")
+    steps = torch.full((len(jobs),), recipe.steps, dtype=torch.int64, device="cpu")
+    rows = torch.arange(len(jobs), dtype=torch.int64, device="cpu")
+    going = _Going(stage, parameters.clone().requires_grad_(), list(jobs))
     for step in range(recipe.steps):
-        with torch.enable_grad(), redirected_relu() if step < redirected_steps else nullcontext():
-            images = form.image(parameters, side, side)
-            if transform is not None:
+        trace[:, rows, step] = going.step(step)
+        if patience and (step + 1) % patience == 0 and 2 * patience <= step + 1 < recipe.steps:
+            still = _is_still(trace[1, rows, : step + 1], patience).view(-1, stage.group).all(1).repeat_interleave(stage.group)
+            if not still.any():
+                continue
+            ended, kept = rows[still], torch.nonzero(~still).flatten()
+            parameters[ended] = going.parameters.detach()[still]
+            trace[:, ended, step + 1 :] = trace[:, ended, step, None]
+            steps[ended] = step + 1
+            stage.advance(len(ended) * (recipe.steps - step - 1))
+            if not len(kept):
+                return trace, steps
+            rows, going = rows[kept], going.only(kept)
+    parameters[rows] = going.parameters.detach()
+    return trace, steps
+
+
+def _is_still(followed: Tensor, patience: int) -> Tensor:
+    """Whether what was followed has stopped rising, by its values at the steps so far, (n step) -> (n)."""
+    last, before = followed[:, -patience:].mean(1), followed[:, -2 * patience : -patience].mean(1)
+    return last <= before
+
+
+class _Going:
+    """Images that are being optimized together."""
+
+    def __init__(self, stage: _Stage, parameters: Tensor, jobs: Sequence[Job]) -> None:
+        self.stage, self.parameters, self.jobs = stage, parameters, jobs
+        recipe = stage.recipe
+        self.adam = adam_of(parameters, recipe.learning_rate, recipe.weight_decay) if recipe.optimizer == "adam" else None
+        self.transform = recipe.random_transform()
+        self.objective = stage.objective_of(jobs)
+        self.followed = None if stage.followed_of is None else stage.followed_of(jobs)
+
+    def only(self, rows: Tensor) -> _Going:
+        """Some of the images, as they are."""
+        parameters = self.parameters.detach()[rows].clone().requires_grad_()
+        kept = _Going(self.stage, parameters, [self.jobs[row] for row in rows.tolist()])
+        if self.adam is not None and kept.adam is not None:
+            old, new = self.adam.state[self.parameters], kept.adam.state[parameters]
+            new |= {"step": old["step"], "exp_avg": old["exp_avg"][rows], "exp_avg_sq": old["exp_avg_sq"][rows]}
+        return kept
+
+    def step(self, step: int) -> Tensor:
+        """One step; returns the objective and its followed part before it, (2 n)."""
+        stage, recipe, jobs = self.stage, self.stage.recipe, self.jobs
+        with torch.enable_grad(), redirected_relu() if stage.redirected and step < REDIRECTED_STEPS else nullcontext():
+            images = stage.form.image(self.parameters, stage.side, stage.side)
+            if (film := current()) is not None:
+                film.see([job.key for job in jobs], stage.number * recipe.steps + step, recipe.stages * recipe.steps, images)
+            if self.transform is not None:
                 progress = step / max(1, recipe.steps - 1)
-                matrices = torch.stack([transform.draw(job.transforms, progress, side) for job in jobs])
-                images = warp(images, matrices, transform.output_side(side))
+                matrices = torch.stack([self.transform.draw(job.transforms, progress, stage.side) for job in jobs])
+                images = warp(images, matrices, self.transform.output_side(stage.side))
             if recipe.noise:
                 shape = images.shape[1:]
                 noise = torch.stack([torch.randn(shape, generator=job.transforms, dtype=torch.float32, device="cpu") for job in jobs])
                 images = images + recipe.noise * noise.to(images)
             images = images.contiguous(memory_format=torch.channels_last)  # the faster layout, here
-            values = objective.read(scope, images)
-            score = objective.score(values, images)
-            parameters.grad = None
+            values = self.objective.read(stage.scope, images)
+            score = self.objective.score(values, images)
+            self.parameters.grad = None
             (-score.sum()).backward()
-        trace[:, :, step] = score.detach()
-        if followed is not None:
+        trace = torch.stack([score.detach()] * 2)
+        if self.followed is not None:
             with torch.no_grad():
-                trace[1, :, step] = followed.score(values, images)
-        if adam is not None:
-            adam.step()
+                trace[1] = self.followed.score(values, images)
+        if self.adam is not None:
+            self.adam.step()
         else:
-            gradient = torch.zeros_like(parameters) if parameters.grad is None else parameters.grad
+            gradient = torch.zeros_like(self.parameters) if self.parameters.grad is None else self.parameters.grad
             rms = gradient.flatten(1).square().mean(1).sqrt().clamp(min=1e-30).view(-1, 1, 1, 1)
-            parameters.data.sub_(recipe.learning_rate / 255 * gradient / rms)
-        hand_on("image", lambda: form.image(parameters.detach(), side, side).detach().float().cpu().numpy())
-        advance(len(jobs))
-    return trace
+            self.parameters.data.sub_(recipe.learning_rate / 255 * gradient / rms)
+        hand_on("image", lambda: stage.form.image(self.parameters.detach(), stage.side, stage.side).detach().float().cpu().numpy())
+        stage.advance(len(jobs))
+        return trace

@@ -53,6 +53,7 @@ class Recipe:
         crop_start, crop_end, crop_size: See :class:`~convscope.optimize.transforms.RandomCrops`.
         pad, jitter, scale, rotate: See :class:`~convscope.optimize.transforms.RandomAffine`.
         noise: Standard deviation of the noise added after the transform.
+        patience: End an image early when so many steps brought nothing, see :func:`~convscope.optimize.ascent.ascend`; 0: never.
     """
 
     name: str
@@ -77,6 +78,11 @@ class Recipe:
     scale: tuple[float, float] = (0.9, 1.1)
     rotate: float = 10.0
     noise: float = 0.0
+    patience: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as JSON holds it; patience only where there is some."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "patience" or value}
 
     def sides(self, default: int) -> list[int]:
         """The image's side in each stage; `default` where the recipe leaves the first one to the network."""
@@ -95,7 +101,7 @@ class Recipe:
 
     def changes(self) -> dict[str, Any]:
         """The parameters that differ from those of the recipe of its name; all of a recipe of the caller's own."""
-        own, given = dataclasses.asdict(self), RECIPES.get(self.name)
+        own, given = self.describe(), RECIPES.get(self.name)
         base = {} if given is None else dataclasses.asdict(given)
         return {name: value for name, value in own.items() if name != "name" and (not base or base[name] != value)}
 
@@ -117,7 +123,7 @@ class Recipe:
             if not _fits(value := getattr(recipe, name), hint):
                 meant = ", ".join(get_args(hint)) if get_origin(hint) is Literal else Recipe.__annotations__[name]
                 raise BadInput(f"recipe {self.name}: {name} must be {meant}, got {value!r}")
-        smallest = {"steps": 1, "stages": 1, "learning_rate": 0, "enlargement": 1, "crop_size": 8, "noise": 0, "size": 8}
+        smallest = {"steps": 1, "stages": 1, "learning_rate": 0, "enlargement": 1, "crop_size": 8, "noise": 0, "size": 8, "patience": 0}
         for name, least in smallest.items():
             value = getattr(recipe, name)
             if value is not None and not value >= least:

@@ -65,6 +65,11 @@ class GalleryImage:
     copy: int
     path: Path
 
+    @property
+    def film(self) -> Path:
+        """The animated WebP of its optimization, which is there if it was asked for."""
+        return self.path.with_suffix(".webp")
+
     @cached_property
     def receipt(self) -> Mapping[str, Any]:
         """How the image was made: see :func:`convscope.receipts.read_receipt`.
@@ -120,6 +125,24 @@ class GalleryImage:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """What patience saved.
+
+    Attributes:
+        left_out: Steps that were not taken.
+        steps: All steps of the images made, if none had ended early.
+        seconds: Time of the steps left out, if they had taken as long as the others did.
+    """
+
+    left_out: int
+    steps: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.left_out:,} of {self.steps:,} steps left out ({self.left_out / self.steps:.0%}), about {self.seconds:.0f} s saved"
+
+
+@dataclass(frozen=True)
 class Gallery:
     """A folder of feature visualizations.
 
@@ -127,11 +150,13 @@ class Gallery:
         folder: Where it is.
         images: Its images, by unit and copy.
         made: Files that the call of :func:`convscope.gallery` wrote that returned it; the others were there already.
+        saved: What patience saved in that call; None without patience.
     """
 
     folder: Path
     images: tuple[GalleryImage, ...]
     made: tuple[Path, ...] = ()
+    saved: Saved | None = None
 
     def __iter__(self) -> Iterator[GalleryImage]:
         return iter(self.images)

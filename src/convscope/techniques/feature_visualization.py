@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -125,13 +125,14 @@ def feature_visualization(
         status=tuple(status for part in parts for status in part.status),
         reasons=tuple(reason for part in parts for reason in part.reasons),
         manifest={
-            "recipe": asdict(plan),
+            "recipe": plan.describe(),
             "changed": plan.changes(),
             "precision": scope.resolve("optimize"),
             "objective": goal.describe(),
             "penalty": None if penalty is None else penalty.describe(),
         }
-        | ({} if seen_at == size else {"seen_at": list(seen_at)}),
+        | ({} if seen_at == size else {"seen_at": list(seen_at)})
+        | ({"steps_taken": [steps for part in parts for steps in part.taken]} if plan.patience else {}),
     )
 
 
@@ -273,10 +274,11 @@ def _units(jobs: Sequence[Job]) -> list[int]:
 
 @dataclass
 class _Part:
-    """Images that were optimized together, clipped to [0,1], on the CPU; scores as of :func:`_scores`."""
+    """Images that were optimized together, clipped to [0,1], on the CPU; scores as of :func:`_scores`; steps that each took."""
 
     images: Tensor
     history: Tensor
+    taken: list[int]
     scores: Tensor
     status: list[str]
     reasons: list[str]
@@ -332,6 +334,7 @@ def _visualize(
     return _Part(
         images=images,
         history=torch.cat([finished[row].history for row in range(len(rows))]),
+        taken=[int(finished[row].taken) for row in range(len(rows))],
         scores=scored[0] if at_first else _scores(scope, layer, images, jobs, goal),
         status=[status[row][0] for row in range(len(rows))],
         reasons=[status[row][1] for row in range(len(rows))],
