@@ -95,7 +95,7 @@ def plain(scope: cs.Scope, layer: str, images: Tensor) -> Tensor:
 
     def keep(_module: nn.Module, _given: Any, value: Any) -> None:
         if calls[0] == known.call:
-            seen.append(value if isinstance(value, Tensor) else value[0])
+            seen.append((value if isinstance(value, Tensor) else value[0]).clone())  # it may be overwritten later
         calls[0] += 1
 
     handle = known.module.register_forward_hook(keep)
