@@ -321,7 +321,7 @@
     chart(values, spikes);
     find("#spikes").replaceChildren(
       element("div", {}, element("h3", {}, "Highest"), tiles(layer, spikes.map((one) => [one, short(values[one])]))),
-      element("div", {}, element("h3", {}, "Unusual"), tiles(layer, odd.map((one) => [one, `${short(above[one])} sd`]))),
+      ...(odd.length ? [element("div", {}, element("h3", {}, "Unusual"), tiles(layer, odd.map((one) => [one, `${short(above[one])} sd`])))] : []),
     );
     choose(spikes.includes(unit) ? unit : spikes[0]);
     nearest();
@@ -445,7 +445,7 @@
       const title = layer === output ? titleOf(layer, unit) : `Unit ${unit} of ${known.name}`;
       const words = [
         `mean ${short(value)}, number ${place} of ${known.channels} on this photograph`,
-        `${short(unusual(layer, unit, value))} sd above its average over the folder (${short(known.mean[unit])})`,
+        ...(known.mean.length ? [`${short(unusual(layer, unit, value))} sd above its average over the folder (${short(known.mean[unit])})`] : []),
       ];
       find("#unit").replaceChildren(
         element("div", { class: "tiles one" }, tile(layer, unit, "")),
