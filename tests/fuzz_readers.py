@@ -51,6 +51,7 @@ from convscope.image_files import find_images, read_bytes
 from convscope.preprocessing import Preprocessing
 from convscope.receipts import png_bytes, read_receipt
 from convscope.survey.schema import SCHEMAS
+from convscope.text import visible
 from convscope.zoo.weights import load_weights
 
 MEMORY = 2 * 2**30
@@ -482,7 +483,7 @@ def attempt(reader: str, draw: Draw) -> str:
                 READERS[reader](draw, folder)
         except ConvscopeError as error:
             shown = str(error)
-            assert "\n" not in shown and all(sign.isprintable() for sign in shown), repr(shown)
+            assert shown == visible(shown), repr(shown)  # one line, nothing that a terminal obeys
             return type(error).__name__
     return "read"
 
