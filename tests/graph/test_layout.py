@@ -117,6 +117,31 @@ def test_a_single_unit(name: str) -> None:
     assert torch.equal(found["astray"], found["conv"])
 
 
+class Square(torch.autograd.Function):
+    """An operation that no graph sees into."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(maps.detach().numpy() ** 2)
+
+
+CONVENTIONAL: dict[str, Way] = {
+    "own-operation": Square.apply,
+    "fourier": lambda maps: torch.fft.ifft2(torch.fft.fft2(maps)).real,
+    "einsum": lambda maps: torch.einsum("nchw,cd->ndhw", maps, torch.ones(C, C)),
+}
+
+
+@pytest.mark.parametrize("name", CONVENTIONAL)
+def test_maps_behind_what_is_not_known_are_taken_as_all_of_pytorch_has_them(name: str) -> None:
+    # also tried: deformable convolutions, grid_sample
+    scope, images = opened(Astray(CONVENTIONAL[name])), torch.rand(2, 3, H, W)
+    layer = scope.layers["astray"]
+    assert (layer.channels, layer.spatial, layer.unclear) == (C, (H, W), False)
+    expected = CONVENTIONAL[name](scope.activations(images, "conv")["conv"])
+    assert torch.allclose(scope.run(images, ["astray"], channels_first=True)["astray"], expected)
+
+
 REFUSED: dict[str, Way] = {
     "heads": lambda maps: tokens(maps).reshape(len(maps), H * W, 2, C // 2).transpose(1, 2),
     "shuffled-units": lambda maps: maps[:, torch.tensor([[0, 1, 2], [3, 4, 5]])],

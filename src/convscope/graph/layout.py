@@ -81,6 +81,17 @@ def layout_of(axes: Axes, batch_axis: int) -> Layout | None:
     return Layout(units[0]) if not places else None
 
 
+def conventional(axes: Axes | None, batch_axis: int) -> bool:
+    """Whether a value of four axes, of which it cannot be told what each counts, may be taken for (n c h w), as all of PyTorch has them.
+
+    It may where nothing that is known of an axis says otherwise: behind an operation of the caller's own, a Fourier transform or an einsum.
+    """
+    if batch_axis != 0 or axes is None:
+        return batch_axis == 0
+    allowed = ({"units", ""}, {"y", ""}, {"x", ""})
+    return len(axes) == 4 and all({part.of.kind for part in axis} <= kinds for axis, kinds in zip(axes[1:], allowed, strict=True))
+
+
 def _is_units(axis: Axis) -> bool:
     return any(part.of.kind == "units" for part in axis)
 

@@ -103,7 +103,7 @@ def usable_device(device: str | torch.device) -> torch.device:
         raise BadInput(f"device {device!r} is not supported: convscope runs on cpu and cuda; use cpu")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {device!r} asked for, but this machine has no usable CUDA device")
-    if chosen.index is not None and chosen.type == "cuda" and chosen.index >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"device {device!r} asked for, but this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
     return chosen
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from convscope.errors import BadInput, ConvscopeError
 from convscope.graph.graph import Graph, Recorder
-from convscope.graph.layout import Axes, axes_of, layout_of
+from convscope.graph.layout import Axes, axes_of, conventional, layout_of
 from convscope.names import OUTPUT
 from convscope.scope.generators import Generators, States
 from convscope.scope.layers import Layer, Layers
@@ -211,9 +211,10 @@ def _laid_out(layer: Layer, value: Tensor, axis: int | None, axes: Sequence[Axes
     laid = replace(layer, shape=shape, batch_axis=axis, channel_axis=0)
     if len(shape) < 2:
         return laid
-    layout = None if layer.node is None else layout_of(axes[layer.node], batch)
+    own = None if layer.node is None else axes[layer.node]
+    layout = None if own is None else layout_of(own, batch)
     if layout is None:
-        return replace(laid, unclear=True)
+        return replace(laid, unclear=len(shape) != 3 or not conventional(own, batch))
     laid = replace(laid, channel_axis=layout.channel_axis - (layout.channel_axis > batch))
     return laid if len(shape) > 2 else replace(laid, grid=layout.grid, prefix=layout.offset)
 

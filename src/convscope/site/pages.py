@@ -64,7 +64,8 @@ class Pages:
                 for truth, taken, rows in pairs
             ],
             mistakes=[self._photo(row) | {"truth": self._truth(row), "taken": self._taken(row)} for row in content.mistakes()],
-            layers=[self._layer_row(name) for name in [*content.layers, OUTPUT]],
+            layers=(layers := [self._layer_row(name) for name in [*content.layers, OUTPUT]]),
+            complete=all(row["shown"] == row["channels"] for row in layers if not row["output"]),
             dead=0 if health is None else int(health.dead.sum()),
             units=sum(content.survey.layer(name).channels for name in content.layers),
             other_labels=[{"href": addresses.label_page(one), "name": content.survey.labels[one]} for one in content.other_labels[:60]],
