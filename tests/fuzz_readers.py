@@ -168,7 +168,7 @@ def dumped(value: Any) -> str:
     """JSON of any depth; NaN and halves of characters as JSON programs write them."""
     try:
         return json.dumps(value)
-    except RecursionError:
+    except (RecursionError, ValueError):  # too deep, or a value that was put into itself
         return "[" * 5000 + "1" + "]" * 5000
 
 

@@ -298,3 +298,41 @@ def test_damage_is_noticed(survey: cs.Survey, tmp_path: Path) -> None:
 def test_wrong_questions(survey: cs.Survey, ask: Callable[[cs.Survey], object], error: type[ConvscopeError], words: str) -> None:
     with pytest.raises(error, match=words):
         ask(survey)
+
+
+def number(name: str, value: int) -> Callable[[pa.Table], pa.Table]:
+    """A table whose column holds another number in the first row."""
+
+    def changed(table: pa.Table) -> pa.Table:
+        values = table[name].to_pylist()
+        field = table.schema.field(name)
+        return table.set_column(table.column_names.index(name), field, pa.array([value, *values[1:]], field.type))
+
+    return changed
+
+
+def no_text(table: pa.Table) -> pa.Table:
+    """Labels that are no UTF-8."""
+    place = table.column_names.index("label")
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, 1], np.int32)), pa.py_buffer(b"\x94")])
+    return table.set_column(place, table.schema.field("label"), pa.chunked_array([bad, table["label"].combine_chunks()[1:]]))
+
+
+@pytest.mark.parametrize(
+    ("table", "how", "ask", "words"),
+    [
+        ("layers", number("channels", 2**31 - 1), lambda s: s.layers, "channels, map and receptive fields"),
+        ("top", number("rank", 2**31 - 1), lambda s: s.top("first"), "has ranks beyond the"),
+        ("top", number("rank", -1), lambda s: s.top("first"), "has ranks beyond the"),
+        ("images", no_text, lambda s: s.truth, "images.parquet is damaged"),
+    ],
+    ids=["channels", "rank", "rank below zero", "text"],
+)
+def test_numbers_and_text_that_cannot_be(
+    survey: cs.Survey, tmp_path: Path, table: str, how: Callable[[pa.Table], pa.Table], ask: Callable[[cs.Survey], object], words: str
+) -> None:
+    folder = broken(survey, tmp_path / "s", "not")
+    file = folder / f"{table}.parquet"
+    pq.write_table(how(pq.read_table(file)), file)
+    with pytest.raises(StoreConflict, match=words):
+        ask(cs.read_survey(folder))

@@ -20,6 +20,9 @@ from convscope.preprocessing import Preprocessing
 from convscope.survey.files import Files, open_folder
 from convscope.survey.originals import preprocessing_of, read_original
 
+MOST_CHANNELS = 2**20
+"""Most channels of a layer: a damaged number would ask for more memory than there is."""
+
 
 @dataclass(frozen=True, eq=False)
 class SurveyLayer:
@@ -105,7 +108,8 @@ class Survey:
             raise StoreConflict(f"{self.path}: layers.parquet is damaged (its layers are not those of the manifest)")
         for row in rows:
             sides = (("y", row["height"], self.preprocessing.height), ("x", row["width"], self.preprocessing.width))
-            if row["channels"] < 1 or not all(_are_fields(row[f"field_{axis}0"], row[f"field_{axis}1"], *ends) for axis, *ends in sides):
+            fields = all(_are_fields(row[f"field_{axis}0"], row[f"field_{axis}1"], *ends) for axis, *ends in sides)
+            if not fields or not 1 <= row["channels"] <= MOST_CHANNELS:
                 raise StoreConflict(f"{self.path}: layers.parquet is damaged (layer {row['layer']}: channels, map and receptive fields)")
         classes = self.manifest["inputs"]["classes"]
         if classes and len(classes) != (outputs := next(row["channels"] for row in rows if row["layer"] == OUTPUT)):
@@ -309,6 +313,9 @@ class Survey:
         inside = ((channels >= 0) & (channels < known.channels)).all()
         if not inside or (table == "channels" and not np.array_equal(channels, np.arange(known.channels))):
             raise StoreConflict(f"{self.path}: {table}.parquet is damaged (layer {layer} has other channels in layers.parquet)")
+        ranks = found["rank"].to_numpy() if table == "top" else np.zeros(0)
+        if ((ranks < 0) | (ranks >= self.manifest["top"])).any():
+            raise StoreConflict(f"{self.path}: top.parquet is damaged (layer {layer} has ranks beyond the {self.manifest['top']} kept)")
         self._check_labels(table, found)
         return found
 
