@@ -1,4 +1,4 @@
-"""Names of layers, units and classes: the layer "output", unit numbers from names, and near names for an unknown one."""
+"""Names of layers, units and classes: the layer "output", unit numbers from names, and what is said of an unknown one, with near names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
-from convscope.errors import AmbiguousLayer, BadInput, UnitNotFound
+from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, UnitNotFound
 
 OUTPUT = "output"
 """Name of the layer that is the network's output; its units are the classes."""
@@ -22,6 +22,13 @@ SomeUnits: TypeAlias = int | str | Sequence[int | str]
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number: an integer of Python or NumPy, no boolean."""
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)
+
+
+def no_layer(name: object, known: Iterable[str], where: str) -> LayerNotFound:
+    """The error of a layer name that a network or survey does not have: near names, or else its first three and the output."""
+    names = list(known)
+    hint = ", ".join(near_names(str(name), names)) or ", ".join([*names[:3], "...", OUTPUT])
+    return LayerNotFound(f"no layer {name!r} in this {where}; near names: {hint}")
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 4) -> list[str]:

@@ -1,4 +1,7 @@
-"""Receipts: image files that hold, as JSON, how the image was made: PNG in the ``iTXt`` chunk ``convscope``, AVIF and WebP in their XMP."""
+"""Receipts: image files that hold, as JSON, how the image was made: PNG in the ``iTXt`` chunk ``convscope``, AVIF and WebP in their XMP.
+
+Also how the images of a site and films are encoded (`LOSSY`, `FILM`).
+"""
 
 from __future__ import annotations
 

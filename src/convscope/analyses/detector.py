@@ -1,4 +1,5 @@
-"""Detector: alarms by class maps with thresholds from a validation set, and two baselines: the network's output and a linear probe."""
+"""Detector: for each class, whether an image raises an alarm: the summed activation of the class's units (its class map) is above a
+threshold chosen on a validation set. Compared with two baselines: the network's output and a linear probe."""
 
 from __future__ import annotations
 

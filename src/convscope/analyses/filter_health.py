@@ -1,4 +1,4 @@
-"""Finds dead, constant, saturated and duplicate channels."""
+"""Finds dead, constant, saturated and duplicate channels, from a survey's statistics and the bounds of the weights."""
 
 from __future__ import annotations
 

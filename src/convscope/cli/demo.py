@@ -19,7 +19,7 @@ from convscope.image_files import is_image
 from convscope.names import OUTPUT
 from convscope.receipts import atomic_write
 from convscope.results.base import Result
-from convscope.results.gallery import write_sheet
+from convscope.results.gallery import Gallery, write_sheet
 from convscope.results.spectrum import Spectrum
 from convscope.scanner.sources import find_sources
 from convscope.scope import Scope
@@ -107,7 +107,7 @@ def _on_photographs(scope: Scope, images: Path | None, folder: Path, seed: int) 
     if given is None:
         from sklearn.datasets import load_sample_images
 
-        given = [*load_sample_images().filenames, *(str(image.path) for image in classes)]
+        given = [*load_sample_images().filenames, *_named_copies(classes, folder / "images")]
     sample = given[:: -(-len(given) // _SAMPLE)]
     units = {layer: _excited(spectrum(scope, layer, sample)) for layer in LAYERS}
     middle = LAYERS[len(LAYERS) // 2]
@@ -144,6 +144,12 @@ def _photographs(folder: Path) -> list[str]:
         raise BadInput(f"--images {folder}: there is no such folder")
     found = find_sources(folder)
     return [source.path for source in found.part(0, len(found)) if is_image(source.name)]
+
+
+def _named_copies(classes: Gallery, folder: Path) -> list[str]:
+    """Class images under names that say what they are: the atlas shows the names of its images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [str(atomic_write(folder / f"{image.unit_name}, optimized.png", image.path.read_bytes())) for image in classes]
 
 
 def _excited(found: Spectrum) -> list[int]:

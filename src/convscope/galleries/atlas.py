@@ -35,6 +35,7 @@ from convscope.site import addresses
 from convscope.site.arrangement import arrange
 from convscope.site.build import Site, folder_size
 from convscope.site.content import LayerContent, Options, directions
+from convscope.site.images import TILE
 from convscope.site.live import MODEL, RECORD, Live, embedded, packed
 from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps, is_current, write_table
 from convscope.survey.survey import Survey, read_survey
@@ -48,7 +49,7 @@ MANY_FILES = 20_000
 """A site of more files is slow to copy: fewer layers or units are suggested."""
 MOST_UNITS = 6_000
 """Networks with more units behind their convolutions show the last layer of each map size only, unless layers are given."""
-PROJECTED, _TILE, _GAP = 3, 112, 4
+PROJECTED, _GAP = 3, 4
 _CHECKED = 4
 """Images that the network of the live page is checked on."""
 _STRONGEST, _MAPS = 8, 4
@@ -118,7 +119,7 @@ def atlas(
         projections: Whether to project the three strongest images of each unit back to pixels (deconvnet).
         photographs: Whether to publish the images; if not, pages show where crops lie.
         live: Whether to add a page that measures the reader's own photographs, with the network in it (about 5 MB and the weights).
-        budget: Seconds after which no further image is begun; None: no limit.
+        budget: Seconds after which no further image is begun; those in `pictures` are taken in any case. None: no limit.
         seed: Seed of all draws.
         ray: Scan on a Ray cluster, as for :func:`~convscope.scan`.
         changes: Recipe parameters to replace.
@@ -396,8 +397,8 @@ class _Work:
         with task(f"images of {count} units", sum(len(units) for _, units, _ in missing)) as advance:
             for name, units, asked in missing:
                 now = time.monotonic()
-                if end is not None and now + last > end:
-                    break
+                if end is not None and now + last > end and not self._kept(units[0], asked):
+                    continue
                 self._make(name, units, asked)
                 self._project(site, name, units)
                 site.write_units(name, units)
@@ -519,7 +520,7 @@ class _Work:
         """Three projections, each cut as the photograph's crop is, (h w 3) uint8; grey is zero."""
         from PIL import Image as Pillow
 
-        strip = np.full((_TILE, PROJECTED * (_TILE + _GAP) - _GAP, 3), 128, np.uint8)
+        strip = np.full((TILE, PROJECTED * (TILE + _GAP) - _GAP, 3), 128, np.uint8)
         crops = [crop for crop in known.strongest(unit)[:PROJECTED] if crop.value > 0]
         pairs = [(crop, pixels) for crop in crops if (pixels := self._photograph(crop.row)) is not None]
         if not pairs:
@@ -533,8 +534,8 @@ class _Work:
             x, y, width, height = crop.box
             cut = Pillow.new("RGB", (width, height), (128, 128, 128))
             cut.paste(Pillow.fromarray(shown), (-x, -y))
-            left = place * (_TILE + _GAP)
-            strip[:, left : left + _TILE] = np.asarray(cut.resize((_TILE, _TILE), Pillow.Resampling.LANCZOS))
+            left = place * (TILE + _GAP)
+            strip[:, left : left + TILE] = np.asarray(cut.resize((TILE, TILE), Pillow.Resampling.LANCZOS))
         return strip
 
     def note(self, site: Site) -> None:

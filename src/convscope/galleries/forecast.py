@@ -1,4 +1,7 @@
-"""What an atlas will take: its files, its size, and the time for its images, forecast before it is made."""
+"""What an atlas will take: its files, its size, and the time for its images, forecast before it is made.
+
+How much a page shows is chosen in ``site/content.py`` and ``site/pages.py``; the sizes here were measured with that.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The network as ONNX for the live page of an atlas: normalization inside, what the survey's layers answer as outputs, checked before it
-ships."""
+"""Exports the network as ONNX for the live page of an atlas: images in; the output, and the means, maxima and maps of the survey's layers
+out; compared with PyTorch before it is published."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The registry of tensor operations: one entry per ATen operation with everything that is known of it.
+"""The registry of tensor operations: one entry per ATen operation, with its geometry, its bounds and what it is fused with.
 
 A new operation is one entry in `OPERATIONS` (and its name in ``tests/graph/test_operations.py``). An operation that is not listed is
-always exact and never wrong: every output depends on every input (`Whole`), nothing bounds it, and nothing is fused with it.
+always exact and never wrong: every output depends on every input (`Whole`), nothing bounds it, and nothing is fused with it. What its
+axes count is in ``layout.py``; whether it can be run on crops, in ``incremental/replay.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Running recorded operations again on other values: for a batch where one image was recorded, on whole maps or on crops."""
+"""Which recorded operations can be run again on crops of their maps, and running them: for a batch where one image was recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Provenance of results: the `technique` decorator checks the call and gives the result a manifest of what made it."""
+"""Provenance of results: the `technique` decorator checks the call and gives the result a manifest of what made it.
+
+What the network itself adds to it is `Scope.provenance`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans a data set into a survey: makes a plan, does its shards here or on a Ray cluster, and writes the tables."""
+"""Scans a data set into a survey: makes a plan, chooses the size of shards, does them here or on a Ray cluster, and writes the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from convscope.errors import BadImage, BadInput, asking
-from convscope.names import layer_names
+from convscope.names import OUTPUT, layer_names
 from convscope.progress import task
 from convscope.results.provenance import describe, manifest
 from convscope.scanner import parts
@@ -21,7 +21,6 @@ from convscope.scanner.sources import Listing, find_sources
 from convscope.scanner.tables import write_tables
 from convscope.scanner.worker import worker
 from convscope.scope import Scope
-from convscope.scope.layers import OUTPUT
 from convscope.survey.schema import MANIFEST, VALUES, VERSION
 from convscope.survey.survey import Survey, read_survey
 

@@ -23,8 +23,8 @@ from convscope.scanner.decoder_pool import Decoded
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import HistogramCounter
 from convscope.scanner.measure import Measured, map_size, measure, strongest
-from convscope.scanner.moments import LayerStatistics, group_statistics
 from convscope.scanner.plan import Plan
+from convscope.scanner.unit_statistics import LayerStatistics, group_statistics
 from convscope.scope import Scope
 from convscope.survey.schema import SCHEMAS, VALUES
 

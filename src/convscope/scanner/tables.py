@@ -15,8 +15,8 @@ from convscope.scanner import parts
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import quantiles, to_lists
 from convscope.scanner.measure import map_size
-from convscope.scanner.moments import GroupStatistics, LayerStatistics
 from convscope.scanner.plan import Plan
+from convscope.scanner.unit_statistics import GroupStatistics, LayerStatistics
 from convscope.scope import Scope
 from convscope.scope.layers import Layer
 from convscope.survey.schema import SCHEMAS

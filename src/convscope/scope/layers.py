@@ -1,4 +1,4 @@
-"""Layers of a network in call order."""
+"""Layers of a network in call order, found by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
 from convscope.graph.graph import Field, Graph, everything
-from convscope.names import OUTPUT, near_names
+from convscope.names import no_layer
 from convscope.text import one_line
 
 INPUT = "@input"
@@ -139,8 +139,7 @@ class Layers(Mapping[str, Layer]):
             raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
         if name.endswith(INPUT) and self[name.removesuffix(INPUT)].pointwise:
             return replace(self[name.removesuffix(INPUT)], name=name, of_input=True, overwritten=False)
-        hint = ", ".join(near_names(name, self._by_name)) or f"{', '.join(list(self._by_name)[:3])}, ..., {OUTPUT}"
-        raise LayerNotFound(f"no layer {name!r} in this network; near names: {hint}")
+        raise no_layer(name, self._by_name, "network")
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name

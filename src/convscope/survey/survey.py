@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from convscope.errors import BadInput, LayerNotFound, StoreConflict
-from convscope.names import OUTPUT, Units, near_names, unit_numbers
+from convscope.errors import BadInput, StoreConflict
+from convscope.names import OUTPUT, Units, near_names, no_layer, unit_numbers
 from convscope.preprocessing import Preprocessing
 from convscope.survey.files import Files, open_folder
 from convscope.survey.originals import preprocessing_of, read_original
@@ -165,8 +165,7 @@ class Survey:
             LayerNotFound: No such layer was scanned; near names are listed.
         """
         if name not in self.layers:
-            near = near_names(str(name), self.layers) or list(self.layers)[-4:]
-            raise LayerNotFound(f"no layer {name!r} in this survey; near names: {', '.join(near)}")
+            raise no_layer(name, self.layers, "survey")
         return self.layers[name]
 
     def units(self, layer: str, asked: Units) -> list[int]:

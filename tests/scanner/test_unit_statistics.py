@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from convscope.scanner.moments import GroupStatistics, LayerStatistics, Moments, TopImages, group_statistics
+from convscope.scanner.unit_statistics import GroupStatistics, LayerStatistics, Moments, TopImages, group_statistics
 
 N, C, K = 57, 6, 5
 
