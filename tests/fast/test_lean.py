@@ -273,8 +273,8 @@ class Rectified(nn.Module):
 @pytest.mark.parametrize("side", [24, 48], ids=["as recorded", "another way"])
 def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fused: list[int] = []
-    native = lean_module.conv_relu
-    monkeypatch.setattr(lean_module, "conv_relu", lambda *given: (fused.append(len(given[1])), native(*given))[1])
+    native = lean_module.conv_clip
+    monkeypatch.setattr(lean_module, "conv_clip", lambda *given, clip: (fused.append(len(given[1])), native(*given, clip=clip))[1])
     scope, exact = (Scope(seeded(Rectified), Inputs(24), precision=precision), Scope(seeded(Rectified).double(), Inputs(24)))
     assert scope.layers and exact.layers
 
@@ -292,6 +292,44 @@ def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, s
         assert fused == [16, 16], "the first convolution has its own way back"
     elif torch.ops.mkldnn._is_mkldnn_bf16_supported():
         assert fused == [16, 16, 16]
+
+
+class Clipped(nn.Module):
+    """Convolutions clipped as functions and modules can say it; one has other bounds for pictures of another size than the recorded one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16, bias=False), nn.BatchNorm2d(16)
+        self.third, self.fourth, self.last = nn.Conv2d(16, 24, 1), nn.Conv2d(24, 16, 1, stride=2), nn.Conv2d(16, 8, 1)
+        self.six, self.other = nn.ReLU6(), nn.Hardtanh(-0.2, 0.3, inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = F.relu6(self.norm(self.second(self.six(self.first(images)))))
+        values = F.hardtanh(self.third(values), -0.1, 0.5 if images.shape[-1] < 40 else 0.05)
+        return self.last(self.other(self.fourth(values))).mean((2, 3))
+
+
+@pytest.mark.parametrize(("side", "expected"), [(24, [(0, 6), (-0.1, 0.5), (-0.2, 0.3)]), (48, None)], ids=["as recorded", "another way"])
+def test_convolutions_that_clip_keep_values_and_derivatives(
+    side: int, expected: list[tuple[float, float]] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips: list[tuple[float, float]] = []
+    native = lean_module.conv_clip
+    monkeypatch.setattr(lean_module, "conv_clip", lambda *given, clip: (clips.append(clip), native(*given, clip=clip))[1])
+    scope = Scope(seeded(Clipped).double().float(), Inputs(24), precision="float32")
+    assert scope.layers
+
+    def run(*, lean: bool) -> list[Tensor]:
+        pictures = (60 * draws(2, 3, side, side)).requires_grad_()
+        with scope.session(lean=lean):
+            scores = scope.run(pictures, "last")["last"].square().mean((2, 3))
+        return [scores.detach(), torch.autograd.grad(scores.sum(), pictures)[0]]
+
+    for found, plain in zip(run(lean=True), run(lean=False), strict=True):
+        assert found.abs().max() > 0
+        torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-7)
+    if expected is not None:
+        assert clips == expected, "the first convolution has its own way back"
 
 
 class Convolutions(TorchDispatchMode):

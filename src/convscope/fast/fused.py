@@ -1,10 +1,11 @@
-"""Fused convolution + ReLU on a CPU (oneDNN): the result is written to memory once.
+"""Fused convolution + ReLU or ReLU6 on a CPU (oneDNN): the result is written to memory once.
 
 For optimization only: NaN becomes zero, which would hide an overflowing network in measurements.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 Numbers = Sequence[int]
+Clip = tuple[float, float]
 
 
 def can_fuse(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dilation: Any) -> bool:
-    """Whether :func:`conv_relu` can take these: on a CPU, frozen kernels, a number format and a build of torch that support it."""
+    """Whether :func:`conv_clip` can take these: on a CPU, frozen kernels, a number format and a build of torch that support it."""
     numbers = all(isinstance(one, Sequence) and not isinstance(one, str) for one in (stride, padding, dilation))
     if not numbers or values.ndim != 4 or values.device.type != "cpu" or kernels.requires_grad or not values.numel():
         return False
@@ -25,16 +27,19 @@ def can_fuse(values: Tensor, kernels: Tensor, stride: Any, padding: Any, dilatio
     return kind == torch.float32 or (kind == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def conv_relu(
-    values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int
+def conv_clip(
+    values: Tensor, kernels: Tensor, bias: Tensor | None, stride: Numbers, padding: Numbers, dilation: Numbers, groups: int, *, clip: Clip
 ) -> Tensor:
-    """max(0, convolution), (n k h' w') of values (n c h w), differentiable with respect to the values; in autocast's number format.
+    """A convolution clipped to a range, (n k h' w') of values (n c h w), differentiable with respect to the values.
 
-    Its arguments are those of :func:`torch.conv2d`.
+    Its other arguments are those of :func:`torch.conv2d`; it runs in autocast's number format.
+
+    Args:
+        clip: The bounds: (0, inf) is a ReLU, (0, 6) a ReLU6.
     """
     kind = _kind(values)
     cast = values.to(kind), kernels.to(kind), None if bias is None else bias.to(kind)
-    return _ConvRelu.apply(*cast, tuple(stride), tuple(padding), tuple(dilation), groups)
+    return _ConvClip.apply(*cast, tuple(stride), tuple(padding), tuple(dilation), groups, clip)
 
 
 def _kind(values: Tensor) -> torch.dtype:
@@ -42,19 +47,29 @@ def _kind(values: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
 
 
-class _ConvRelu(torch.autograd.Function):
+def _pointwise(*given: Any) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(*given)
+
+
+class _ConvClip(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, kernels: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
-        stride, padding, dilation, groups = ctx.plan = plan
-        operation = torch.ops.mkldnn._convolution_pointwise
-        result = operation(values, kernels, bias, padding, stride, dilation, groups, "relu", [], "")
+        stride, padding, dilation, groups, clip = ctx.plan = plan
+        then = ("relu", []) if clip == (0, math.inf) else ("hardtanh", list(clip))
+        result = _pointwise(values, kernels, bias, padding, stride, dilation, groups, *then, "")
         ctx.save_for_backward(values, kernels, result)
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         values, kernels, result = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.plan
-        passed = torch.ops.aten.threshold_backward(grads[0], result, 0)
+        stride, padding, dilation, groups, (low, high) = ctx.plan
+        if math.isinf(high):
+            passed = torch.ops.aten.threshold_backward(grads[0], result, low)
+        else:
+            passed = torch.ops.aten.hardtanh_backward(grads[0], result, low, high)
+        if groups == 1 and kernels.shape[2:] == (1, 1) and {*stride} == {1} and {*padding} == {0}:
+            turned = kernels.transpose(0, 1).contiguous(memory_format=torch.channels_last)  # as fast as forward
+            return _pointwise(passed, turned, None, padding, stride, dilation, 1, "none", [], ""), *[None] * 7
         arguments = passed, values, kernels, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False)
-        return torch.ops.aten.convolution_backward(*arguments)[0], *[None] * 6
+        return torch.ops.aten.convolution_backward(*arguments)[0], *[None] * 7

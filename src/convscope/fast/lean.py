@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from convscope.fast.fused import can_fuse, conv_relu
+from convscope.fast.fused import Clip, can_fuse, conv_clip
 from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
 from convscope.graph.folding import folded_convolutions
 from convscope.graph.graph import Graph, Node, Reference
 from convscope.graph.operations import RELUS, spellings
 
+_HARDTANHS, _RELU6S = spellings("hardtanh"), spellings("relu6")
 _MAX_POOLS = spellings("max_pool2d")
 _QUESTIONS = frozenset(
     [Tensor.dim, Tensor.size, Tensor.numel, Tensor.stride, Tensor.is_contiguous, Tensor.is_floating_point]
@@ -37,13 +39,13 @@ class _Convolution:
 
     Attributes:
         kernels: Kernels and bias in place of its own, with a batch norm folded in or for some channels alone; None: its own.
-        fuses: Whether it may be one operation with its ReLU.
+        clip: The bounds of the ReLU or ReLU6 that it may be one operation with; None: there is none.
         pools: Whether its ReLU, which a max pooling alone reads, may come after the pooling.
         faster: A faster algorithm for it, where a derivative is wanted; unknown before its first call.
     """
 
     kernels: _Kernels | None = None
-    fuses: bool = False
+    clip: Clip | None = None
     pools: bool = False
     faster: Stem | Winograd | Literal["unknown"] | None = "unknown"
 
@@ -54,8 +56,8 @@ class lean_pass(TorchFunctionMode):
     - Batch norms with running statistics are folded into the kernels of the convolutions before them.
     - A ReLU that only a max pooling reads is applied after the pooling: both are monotone, so value and derivative are the same.
     - Of a convolution that only elementwise operations separate from a wanted layer, only the wanted units are computed.
-    - Where a derivative is wanted on a CPU, a convolution and its ReLU are one operation (:mod:`~convscope.fast.fused`); in float32, the
-      first convolution has a faster backward (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications
+    - Where a derivative is wanted on a CPU, a convolution and its ReLU or ReLU6 are one operation (:mod:`~convscope.fast.fused`); in
+      float32, the first convolution has a faster backward (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications
       (:mod:`~convscope.fast.winograd`).
 
     The values of layers that are not wanted may be anything. A forward that differs from the recorded one (control flow that depends on
@@ -75,7 +77,7 @@ class lean_pass(TorchFunctionMode):
         self.narrow: set[int] = set()
         self._convolutions: dict[int, _Convolution] = {}  # by the id of their weights
         self._skipped_norms: set[int] = set()  # ids of their running means
-        self._fused: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+        self._fused: dict[int, tuple[Tensor, Clip, Callable[[], Tensor]]] = {}
         self._before_relu: dict[int, Tensor] = {}
         self._without_relu: dict[int, Tensor] = {}
         if graph.decisions:  # for another image, the operations that follow may be others
@@ -104,7 +106,7 @@ class lean_pass(TorchFunctionMode):
         first, *others = args or (None,)
         if func is F.batch_norm and others and id(others[0]) in self._skipped_norms:
             return first
-        if func in RELUS and id(first) in self._fused:
+        if self._fused and id(first) in self._fused and _clip_of(func, args, kwargs) == self._fused[id(first)][1]:
             return self._fused.pop(id(first))[0]
         if func in RELUS and id(first) in self._before_relu:
             self._without_relu[id(first)] = self._before_relu.pop(id(first))
@@ -128,7 +130,7 @@ class lean_pass(TorchFunctionMode):
 
         def value_of(tensor: Tensor) -> Tensor:
             if id(tensor) in self._fused:
-                return self._fused[id(tensor)][1]()
+                return self._fused[id(tensor)][2]()
             return F.relu(tensor) if id(tensor) in self._without_relu else tensor
 
         return tree_map_only(Tensor, value_of, (args, kwargs))
@@ -147,9 +149,9 @@ class lean_pass(TorchFunctionMode):
             faster = plan.faster
         if faster is not None:
             value = faster(values)
-        elif plan.fuses and values.requires_grad and can_fuse(values, kernels, *options[:3]):
-            value = conv_relu(values, kernels, bias, *options)
-            self._fused[id(value)] = value, lambda: func(values, kernels, bias, *options)
+        elif plan.clip and values.requires_grad and can_fuse(values, kernels, *options[:3]):
+            value = conv_clip(values, kernels, bias, *options, clip=plan.clip)
+            self._fused[id(value)] = value, plan.clip, lambda: func(values, kernels, bias, *options)
         else:
             value = func(values, kernels, bias, *options)
         if plan.pools:
@@ -181,18 +183,19 @@ class lean_pass(TorchFunctionMode):
         return found.pop() if len(found) == 1 else None
 
     def _plan_relu(self, index: int, wanted: Collection[int]) -> None:
-        """Whether a convolution may be fused with its ReLU, or the ReLU, read by a max pooling alone, may come after that."""
+        """Whether a convolution may be fused with its ReLU or ReLU6, or its ReLU, read by a max pooling alone, may come after that."""
         path = [index]
         while (reader := self._only_reader(path[-1])) is not None and len(path) < 4:
             path.append(reader)
         after = [node for node in path[1:] if node not in self._norms][:2]
-        if not after or not self._nodes[after[0]].is_relu or any(node in wanted for node in path[: path.index(after[0])]):
+        clip = _recorded_clip(self._nodes[after[0]]) if after else None
+        if clip is None or any(node in wanted for node in path[: path.index(after[0])]):
             return
-        pooled = len(after) > 1 and self._nodes[after[1]].role == "max pool" and after[0] not in wanted
+        pooled = len(after) > 1 and self._nodes[after[0]].is_relu and self._nodes[after[1]].role == "max pool" and after[0] not in wanted
         indices = pooled and any(self._nodes[one].output and self._readers.get(one) for one in self._readers[after[0]])
         plan = self._convolutions[id(self._weights[index])]
         plan.pools = pooled and not indices
-        plan.fuses = not plan.pools
+        plan.clip = None if plan.pools else clip
 
     def _plan_units(self, node: int, asked: Sequence[int]) -> None:
         """Computes only some channels of the convolution before a node, if nothing else needs the others."""
@@ -219,3 +222,25 @@ class lean_pass(TorchFunctionMode):
         node = self._nodes[index]
         plain = len(node.edges) == 1 and not any(isinstance(item, Tensor) for item in node.arguments)
         return index in self._norms or (node.role == "activation" and plain)
+
+
+def _recorded_clip(node: Node) -> Clip | None:
+    """The bounds to which a recorded operation clips its value, if it is a ReLU or ReLU6."""
+    if node.is_relu:
+        return 0, math.inf
+    if node.operation not in ("hardtanh", "hardtanh_"):
+        return None
+    low, high = (*node.arguments[1:3], *(-1, 1)[len(node.arguments) - 1 :])
+    return low, high
+
+
+def _clip_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Clip | None:
+    """The bounds to which a function clips its first argument, if it is a ReLU or ReLU6."""
+    if func in RELUS:
+        return 0, math.inf
+    if func in _RELU6S:
+        return 0, 6
+    if func not in _HARDTANHS:
+        return None
+    given: dict[str, Any] = {**dict(zip(("min_val", "max_val"), args[1:3], strict=False)), **kwargs}
+    return given.get("min_val", -1), given.get("max_val", 1)
