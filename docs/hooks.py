@@ -15,6 +15,7 @@ GROUPS = {
     "Networks and images": r"\.techniques",
     "Data sets": r"\.scanner|\.survey|\.analyses",
     "Galleries and the atlas": r"\.galleries",
+    "Training": r"\.training",
     "Results": r"\.results",
     "Objectives, recipes, edits": r"\.optimize|\.ops",
     "Export, errors, progress": r"",

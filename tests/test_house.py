@@ -57,7 +57,7 @@ FLOORS = {
     "export": 8,
     "galleries": 8,
     "serve": 9,
-    "watch": 9,
+    "training": 9,
     "cli": 10,
     "": 11,
     "__main__": 12,

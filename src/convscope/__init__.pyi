@@ -49,6 +49,7 @@ from .results.spectrum import Spectrum as Spectrum
 from .results.style_similarity import StyleSimilarity as StyleSimilarity
 from .results.style_transfer import StyleTransfer as StyleTransfer
 from .results.top_patches import TopPatches as TopPatches
+from .results.watch import Watch as Watch
 from .results.weight_grid import WeightGrid as WeightGrid
 from .scanner.scan import scan as scan
 from .scope.inputs import Inputs as Inputs
@@ -72,6 +73,7 @@ from .techniques.style_similarity import style_similarity as style_similarity
 from .techniques.style_transfer import style_transfer as style_transfer
 from .techniques.top_patches import top_patches as top_patches
 from .techniques.weight_grid import weight_grid as weight_grid
+from .training.watch import watch as watch
 from .zoo import open as open
 
 __version__: str

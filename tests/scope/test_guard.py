@@ -159,3 +159,30 @@ def test_a_fork_while_another_thread_is_inside_does_not_hang_the_child() -> None
     leave.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class Counting(nn.Module):
+    """Counts images in one buffer in place, and puts another tensor in place of a second one."""
+
+    seen: torch.Tensor
+    last: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+        self.register_buffer("seen", torch.zeros(2))
+        self.register_buffer("last", torch.full((1,), 3.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += len(images)
+        self.last = images.mean((1, 2, 3))[:1].detach()
+        return self.conv(images)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_buffers_are_as_they_were(mode: Callable[[], Any]) -> None:
+    model = Counting()
+    before = hand_built.state_of(model)
+    with mode():
+        scope_on(model).activations(IMAGES, "conv")
+    assert hand_built.state_of(model) == before

@@ -108,13 +108,20 @@ def parts_of_network(model: nn.Module) -> Parts:
 def prepare(model: nn.Module) -> Callable[[], None]:
     """Evaluation mode, frozen parameters, nothing in place. Returns a function that restores the network.
 
-    Restored are training flags, requires_grad, .grad and in-place flags; hooks of ours that an interrupt left behind are removed.
+    Restored are training flags, requires_grad, .grad, in-place flags, and buffers that a forward pass changed, as counters do; hooks of
+    ours that an interrupt left behind are removed.
     """
     modules = list(model.modules())
     training = [(module, module.training) for module in modules]
     inplace: list[Any] = [module for module in modules if getattr(module, "inplace", None) is True]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     hooks = [(table, set(table)) for module in modules for table in (module._forward_hooks, module._forward_pre_hooks)]
+    buffers = [
+        (module._buffers, name, tensor, tensor.detach().clone())
+        for module in modules
+        for name, tensor in module._buffers.items()
+        if tensor is not None
+    ]
 
     def restore() -> None:
         for module, flag in training:
@@ -124,6 +131,11 @@ def prepare(model: nn.Module) -> Callable[[], None]:
         for parameter, requires_grad, grad in parameters:
             parameter.requires_grad = requires_grad
             parameter.grad = grad
+        for table, name, tensor, values in buffers:
+            table[name] = tensor
+            if not torch.equal(tensor, values):
+                with torch.no_grad():
+                    tensor.copy_(values)
         for table, before in hooks:
             for key in [key for key in table if key not in before and _is_ours(table[key])]:
                 del table[key]
