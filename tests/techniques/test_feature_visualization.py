@@ -402,6 +402,22 @@ def test_optimizing_in_bfloat16_is_scored_in_float32() -> None:
     assert made.manifest["precision"] == "bfloat16" and (made.history[:, -1] > made.history[:, 0]).all()
 
 
+def test_views_are_mirrored_for_units_that_take_the_mirrored_image_for_the_same_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 7, bias=False), nn.ReLU())
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
+    with torch.no_grad():
+        network[0].weight.copy_(torch.stack([torch.sin(y), torch.sin(x + y)])[:, None].expand(2, 3, 7, 7))  # level stripes, slanted ones
+    scope = Scope(network, Inputs(size=24, mean=MEAN, std=STD), precision="float32")
+    both, plain = (
+        convscope.feature_visualization(scope, "1", [0, 1], size=32, crop_size=24, steps=40, mirror=mirror).images
+        for mirror in (True, False)
+    )
+    assert (both[0] != plain[0]).any()
+    assert (both[1] == plain[1]).all()
+    early = convscope.feature_visualization(scope, "1", [0], size=32, crop_size=24, steps=16).images
+    assert (early == convscope.feature_visualization(scope, "1", [0], size=32, crop_size=24, steps=16, mirror=False).images).all()
+
+
 def test_class_weight_makes_the_class_win(scope: Scope) -> None:
     def share(weight: float) -> float:
         made = seen(scope, "crops", (2,), "output", class_weight=weight)

@@ -27,6 +27,10 @@ REDIRECTED_STEPS = 16
 """Steps through redirected ReLUs of an image whose gradient is blocked (Lucid's number)."""
 
 
+PROBE, ALIKE = 16, 0.6
+"""After so many steps views are mirrored for images that have, mirrored, at least this share of their objective."""
+
+
 @dataclass
 class Job:
     """State of one image being optimized: its unit and two random generators.
@@ -102,6 +106,9 @@ def ascend(
     All images go through a stage together before the next begins; inside a stage they are taken in batches that suit its size. With
     patience, an image (or a group) ends a stage when its objective, without penalties, was no higher on average over the last `patience`
     steps than over as many before. Its own steps are the same as without, so the others are none the wiser.
+
+    Where the recipe mirrors views, it does so for images that the network takes for the same when mirrored, measured after a few steps: a
+    unit for one diagonal, or for a letter, is never shown the other way round.
 
     Args:
         scope: The network.
@@ -246,11 +253,13 @@ class _Going:
         self.transform = recipe.random_transform()
         self.objective = stage.objective_of(jobs)
         self.followed = None if stage.followed_of is None else stage.followed_of(jobs)
+        self.mirrored = [False] * len(jobs)
 
     def only(self, rows: Tensor) -> _Going:
         """Some of the images, as they are."""
         parameters = self.parameters.detach()[rows].clone().requires_grad_()
         kept = _Going(self.stage, parameters, [self.jobs[row] for row in rows.tolist()])
+        kept.mirrored = [self.mirrored[row] for row in rows.tolist()]
         if self.adam is not None and kept.adam is not None:
             old, new = self.adam.state[self.parameters], kept.adam.state[parameters]
             new |= {"step": old["step"], "exp_avg": old["exp_avg"][rows], "exp_avg_sq": old["exp_avg_sq"][rows]}
@@ -259,6 +268,8 @@ class _Going:
     def step(self, step: int) -> Tensor:
         """One step; returns the objective and its followed part before it, (2 n)."""
         stage, recipe, jobs = self.stage, self.stage.recipe, self.jobs
+        if step == PROBE and recipe.mirror:
+            self.mirrored = self._alike()
         with torch.enable_grad(), redirected_relu() if stage.redirected and step < REDIRECTED_STEPS else nullcontext():
             images = stage.form.image(self.parameters, stage.side, stage.side)
             if (film := current()) is not None:
@@ -267,6 +278,9 @@ class _Going:
                 progress = step / max(1, recipe.steps - 1)
                 matrices = torch.stack([self.transform.draw(job.transforms, progress, stage.side) for job in jobs])
                 images = warp(images, matrices, self.transform.output_side(stage.side))
+            if any(self.mirrored):
+                turned = [yes and int(torch.randint(2, (), generator=job.transforms)) for yes, job in zip(self.mirrored, jobs, strict=True)]
+                images = torch.where(torch.tensor(turned, device=images.device).view(-1, 1, 1, 1) > 0, images.flip(-1), images)
             if recipe.noise:
                 shape = images.shape[1:]
                 noise = torch.stack([torch.randn(shape, generator=job.transforms, dtype=torch.float32, device="cpu") for job in jobs])
@@ -289,3 +303,12 @@ class _Going:
         hand_on("image", lambda: stage.form.image(self.parameters.detach(), stage.side, stage.side).detach().float().cpu().numpy())
         stage.advance(len(jobs))
         return trace
+
+    def _alike(self) -> list[bool]:
+        """Which images the network takes for the same when they are mirrored."""
+        scope, followed = self.stage.scope, self.followed or self.objective
+        with torch.no_grad():
+            images = self.stage.form.image(self.parameters, self.stage.side, self.stage.side)
+            views = [one.contiguous(memory_format=torch.channels_last) for one in (images, images.flip(-1))]
+            plain, turned = (followed.score(self.objective.read(scope, view), view) for view in views)
+        return ((plain > 0) & (turned >= ALIKE * plain)).tolist()

@@ -52,6 +52,8 @@ class Recipe:
         transform: Random transform at each step: "none", "crops" or "affine".
         crop_start, crop_end, crop_size: See :class:`~convscope.optimize.transforms.RandomCrops`.
         pad, jitter, scale, rotate: See :class:`~convscope.optimize.transforms.RandomAffine`.
+        mirror: Whether every second view, by chance, is mirrored left to right: of images that the network takes for the same when
+            mirrored, see :func:`~convscope.optimize.ascent.ascend`.
         noise: Standard deviation of the noise added after the transform.
         patience: End an image early when so many steps brought nothing, see :func:`~convscope.optimize.ascent.ascend`; 0: never.
     """
@@ -77,6 +79,7 @@ class Recipe:
     jitter: tuple[int, int] = (8, 4)
     scale: tuple[float, float] = (0.9, 1.1)
     rotate: float = 10.0
+    mirror: bool = False
     noise: float = 0.0
     patience: int = 0
 
@@ -144,7 +147,7 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, hint) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 
 _MULTISCALE: dict[str, Any] = {"enlargement": 1.2, "steps": 20, "weight_decay": 1e-6}
@@ -153,7 +156,7 @@ _FOURIER: dict[str, Any] = {"size": 224, "learning_rate": 0.05, "start_range": (
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("crops", "fourier", steps=192, transform="crops", noise=0.05, **_FOURIER),
+        Recipe("crops", "fourier", steps=192, transform="crops", mirror=True, noise=0.05, **_FOURIER),
         Recipe("fourier", "fourier", steps=256, transform="affine", **_FOURIER),
         Recipe("multiscale", "normalized", size=56, stages=12, learning_rate=0.1, **_MULTISCALE),
         Recipe("multiscale-sigmoid", "sigmoid", size=33, stages=20, learning_rate=0.2, **_MULTISCALE),

@@ -61,7 +61,7 @@ class Guard:
             await send(message)
 
         if status:
-            body = {400: b"unknown host", 403: b"not from a page of this server", 401: b"the token is missing"}[status]
+            body = {400: "unknown host", 403: "not from a page of this server", 401: "the token is missing"}[status].encode()
             start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain; charset=utf-8")]}
             await answer(start)
             await send({"type": "http.response.body", "body": body})
