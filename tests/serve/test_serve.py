@@ -332,6 +332,12 @@ def test_wrong_questions(server: Server, path: str) -> None:
     assert server.ask("GET", "/api/photographs/99999/maps?layer=output")[0] == 404
 
 
+def test_a_wrong_method_is_told_the_right_one(server: Server) -> None:
+    status, _, headers = server.ask("OPTIONS", "/api/photographs")
+    assert (status, headers["allow"]) == (405, "POST")
+    assert server.ask("GET", "/api/nothing")[0] == 404
+
+
 # ----------------------------------------------------------------------------------------------------------------------- many, and gone
 
 

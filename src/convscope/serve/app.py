@@ -20,6 +20,7 @@ from fastapi import Path as Path_
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from PIL import Image as Pillow
 from pydantic import Field
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 
 from convscope.errors import BadImage, BadInput, ConvscopeError
@@ -101,14 +102,14 @@ class _Bench:
         try:
             return self.scope.layers[name].name
         except ConvscopeError as error:
-            raise HTTPException(422, error.message) from None
+            raise HTTPException(404, error.message) from None
 
     def units(self, layer: str, asked: list[int]) -> list[int]:
         self.layer(layer)
         try:
             return self.scope.units(layer, asked)
         except ConvscopeError as error:
-            raise HTTPException(422, error.message) from None
+            raise HTTPException(404, error.message) from None
 
     def submit(self, work: Callable[[], Any], seen: Callable[[str, Any], None] = unseen) -> Job:
         try:
@@ -246,10 +247,17 @@ def application(
         _add_endpoints(app, bench)
     if site is not None:
         _add_page(app, site, serving=bench is not None)
-        app.mount("/", StaticFiles(directory=site, html=True), name="site")
+        app.router.routes.append(_Pages("/", StaticFiles(directory=site, html=True), name="site"))
     elif bench is not None:
         _add_alone(app, bench)
     return app
+
+
+class _Pages(Mount):
+    """A site's files. What is below /api is not looked for here, so that a wrong method is answered with the right ones."""
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:
+        return (Match.NONE, {}) if scope["path"].startswith("/api/") else super().matches(scope)
 
 
 def _add_page(app: FastAPI, site: Path, *, serving: bool) -> None:
