@@ -243,6 +243,10 @@ def _is_still(followed: Tensor, patience: int) -> Tensor:
     return last <= before
 
 
+def _coin(generator: Generator) -> Tensor:
+    return torch.randint(2, (), generator=generator, dtype=torch.int64, device="cpu")
+
+
 class _Going:
     """Images that are being optimized together."""
 
@@ -279,8 +283,9 @@ class _Going:
                 matrices = torch.stack([self.transform.draw(job.transforms, progress, stage.side) for job in jobs])
                 images = warp(images, matrices, self.transform.output_side(stage.side))
             if any(self.mirrored):
-                turned = [yes and int(torch.randint(2, (), generator=job.transforms)) for yes, job in zip(self.mirrored, jobs, strict=True)]
-                images = torch.where(torch.tensor(turned, device=images.device).view(-1, 1, 1, 1) > 0, images.flip(-1), images)
+                turned = [yes and bool(_coin(job.transforms)) for yes, job in zip(self.mirrored, jobs, strict=True)]
+                chosen = torch.tensor(turned, dtype=torch.bool, device=images.device)
+                images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
             if recipe.noise:
                 shape = images.shape[1:]
                 noise = torch.stack([torch.randn(shape, generator=job.transforms, dtype=torch.float32, device="cpu") for job in jobs])
