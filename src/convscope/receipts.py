@@ -77,13 +77,14 @@ def published_suffix() -> str:
     return ".avif" if features.check("avif") else ".webp"
 
 
-def published_bytes(image: np.ndarray, receipt: Mapping[str, Any] | None, suffix: str) -> bytes:
+def published_bytes(image: np.ndarray, receipt: Mapping[str, Any] | None, suffix: str, *, lossless: bool = False) -> bytes:
     """The bytes of a small lossy image: AVIF or WebP, with a receipt in its XMP.
 
     Args:
         image: As for :func:`write_png`.
         receipt: How the image was made; None: no receipt.
         suffix: ".avif" or ".webp".
+        lossless: Keep every pixel, in more bytes; of WebP alone.
     """
     from PIL import Image as Pillow
 
@@ -92,7 +93,7 @@ def published_bytes(image: np.ndarray, receipt: Mapping[str, Any] | None, suffix
         text = json.dumps(jsonable(receipt), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         more["xmp"] = (_XMP % base64.b64encode(zlib.compress(text.encode(), 9)).decode()).encode()
     buffer = io.BytesIO()
-    Pillow.fromarray(to_bytes(image)).save(buffer, **LOSSY[suffix], **more)
+    Pillow.fromarray(to_bytes(image)).save(buffer, **(LOSSY[suffix] | ({"lossless": True, "quality": 80} if lossless else {})), **more)
     return buffer.getvalue()
 
 

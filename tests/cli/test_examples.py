@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -22,6 +23,8 @@ HOMES = {name: home for name, home in (techniques() | OTHERS).items() if name no
 }
 LINES = [(name, line) for name, home in HOMES.items() for line in help_of(home).examples if line not in PREPARED]
 
+MADE = {(name, help_of(HOMES[name]).examples[place]) for name, place in FIRST.items()}
+
 MODEL = """
 from torch import nn
 
@@ -30,9 +33,13 @@ def build():
 """
 
 
-def run(line: str) -> None:
+AS_JSON = {name: next((line for own, line in LINES if own == name and (name, line) not in MADE), "") for name in HOMES}
+"""For each command, the example that is run with --json."""
+
+
+def run(line: str, *more: str) -> None:
     program, *words = shlex.split(line)
-    assert program == "convscope" and main(words) == 0, line
+    assert program == "convscope" and main([*words, *more]) == 0, line
 
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +56,7 @@ def test_command_lines_of_pages_can_be_read(page: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"^ *(convscope [a-z]+(?:-[a-z]+)* .*)$", "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)), re.M):
-        _, *words = shlex.split(line, comments=True)
+        _, *words = shlex.split(line.partition(" | ")[0], comments=True)
         try:
             build().parse_args(words, print_error=False, exit_on_error=False)
         except CoercionError as error:  # the folder of a result, which is not there
@@ -83,7 +90,25 @@ def test_every_command_has_examples_of_itself(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "line"), [pytest.param(*case, id=case[1], marks=[pytest.mark.slow] * (case[0] in SLOW)) for case in LINES]
 )
-def test_example(workshop: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str) -> None:
+def test_example(workshop: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(workshop)
-    if name not in FIRST or line != help_of(HOMES[name]).examples[FIRST[name]]:  # else the workshop has run it
-        run(line)
+    if (name, line) in MADE:  # the workshop has run it
+        return
+    run(line, *["--json"] * (line == AS_JSON[name] and "--csv" not in line))
+    if line == AS_JSON[name]:
+        answer = json.loads(capsys.readouterr().out)
+        if isinstance(answer, list):
+            assert name in ("layers", "query") and all(isinstance(row, dict) for row in answer)
+        else:
+            assert answer["files"] if name != "redo" else answer["equal"] is True
+            assert all(Path(file["path"]).exists() for file in answer.get("files", []))
+            assert "summary" in answer or name in ("demo", "textures sample")
+
+
+@pytest.mark.parametrize("name", sorted(techniques() | OTHERS))
+def test_every_command_has_json_and_every_figure_a_format(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in [[name, each] for each in ("sample", "train")] if name == "textures" else [[name]]:
+        assert main([*words, "--help"]) == 0
+        told = capsys.readouterr().out
+        assert "--json" in told
+        assert ("--format" in told) == (name in techniques() and name not in ("scan", "feature-visualization"))

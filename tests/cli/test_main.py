@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -419,3 +420,30 @@ def test_the_part_that_is_the_output_is_known_later(place: Path, capsys: pytest.
     few = ["--layers", layer, "--units", "0", "--classes", "3", "--no-projections"]
     code, _, err = run(capsys, "atlas", "parts.py:build", "red", "--output-part", "kinds", *few, *QUICK, "--out", "site")
     assert code == 0 and Path("site", "class", "3.html").exists(), err
+
+
+def test_json_of_a_technique(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "spectrum", "net.py:build", "1", "red", "text.png", "--out", "here", "--format", "svg", "--json")
+    answer = json.loads(out)
+    assert code == 0 and "1 image skipped" in answer["summary"]
+    assert {row["image"] for row in answer["rows"]} == {"red0", "red1", "red2"} and len(answer["rows"]) == 18
+    found = convscope.load("here")
+    assert isinstance(found, convscope.Spectrum) and [row["values"] for row in answer["rows"]] == found.values.ravel().tolist()
+    assert answer["summary"] == found.summary() and answer["passed"] is True
+    assert answer["files"][0] == {"path": "here/figure.svg", "what": "the figure"} and Path("here/figure.svg").exists()
+
+
+def test_json_of_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "layers", "net.py:build", "--json")
+    rows = json.loads(out)
+    assert code == 0 and [row["name"] for row in rows] == ["0", "1", "2", "3", "4", "output"]
+    wanted = {"name": "0", "kind": "Conv2d", "channels": 6, "height": 14, "width": 14, "stride_y": 1.0, "field_x": 3.0, "parameters": 168}
+    assert wanted.items() <= rows[0].items() and rows[0]["macs"] == 6 * 3 * 9 * 14 * 14
+    assert rows[5]["height"] is None and rows[5]["field_y"] is None and rows[5]["whole_field"] is True
+    frame = convscope.open("net.py:build").layers.to_frame()
+    assert frame["name"].tolist() == [row["name"] for row in rows] and frame["channels"].dtype.kind == "i"
+
+
+def test_json_of_a_mistake(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "spectrum", "net.py:build", "9", "red", "--json")
+    assert (code, out) == (2, "") and err.startswith("error: ")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convscope as cs
 from convscope.errors import BadInput, StoreConflict
@@ -63,7 +64,7 @@ def test_a_result_comes_back_as_it_was(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_are_bit_equal(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("convscope.results.folder._figure_png", lambda _: None)
+    monkeypatch.setattr("convscope.results.folder._drawn", lambda *_: None)
     raw = np.random.default_rng(0).integers(0, 256, 2 * 3 * 4 * np.dtype(dtype).itemsize, dtype=np.uint8)
     maps = (raw % 2 if dtype == "bool" else raw).view(dtype).reshape(2, 3, 4)
     back = load(save(probe(maps=maps), tmp_path / "a"))
@@ -73,7 +74,7 @@ def test_arrays_are_bit_equal(tmp_path: Path, dtype: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("change", [np.asfortranarray, lambda a: a[:, ::-1, ::2], lambda a: a.astype(">f8"), lambda a: a[:0]])
 def test_memory_layout_does_not_matter(tmp_path: Path, change: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("convscope.results.folder._figure_png", lambda _: None)
+    monkeypatch.setattr("convscope.results.folder._drawn", lambda *_: None)
     maps = change(np.random.default_rng(0).random((2, 3, 4)))
     maps.setflags(write=False)  # so that the result keeps this very layout
     np.testing.assert_array_equal(load(save(probe(maps=maps), tmp_path / "a")).maps, maps)
@@ -286,7 +287,7 @@ DAMAGE: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)
 def test_damage_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any, message: str):
-    monkeypatch.setattr("convscope.results.folder._figure_png", lambda _: None)
+    monkeypatch.setattr("convscope.results.folder._drawn", lambda *_: None)
     folder = save(probe(), tmp_path / "a")
     damage(folder)
     with pytest.raises(StoreConflict, match=message) as caught:
@@ -327,3 +328,26 @@ def test_results_are_not_written_to_urls() -> None:
 
 def test_a_name_as_long_as_may_be(tmp_path: Path) -> None:
     assert load(probe().save(tmp_path / ("x" * 255), figure=False)).technique == probe().technique
+
+
+@pytest.mark.parametrize("form", ["png", "svg", "pdf", "webp"])
+def test_formats_of_figures(tmp_path: Path, form: Any) -> None:
+    """Every format holds the manifest, and is the same file twice; WebP has the very pixels of the PNG."""
+    first, again = (probe().save(tmp_path / name, figure=form) / f"figure.{form}" for name in "ab")
+    data = first.read_bytes()
+    assert data == again.read_bytes() and len(data) > 2000
+    assert sorted(path.name for path in first.parent.iterdir()) == ["arrays.safetensors", f"figure.{form}", "manifest.json"]
+    assert json.loads((first.parent / "manifest.json").read_text())["figure"] == f"figure.{form}"
+    if form in ("png", "webp"):
+        assert read_receipt(first) == probe().manifest
+        plain = probe().save(tmp_path / "plain") / "figure.png"
+        assert np.array_equal(np.asarray(Image.open(first).convert("RGB")), np.asarray(Image.open(plain)))
+    else:
+        assert data.startswith(b"<?xml" if form == "svg" else b"%PDF") and b"stored_probe" in data
+    assert probe().save(first.parent, figure="png", overwrite=True) and not (first.parent / "figure.svg").exists()
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="figure must be True, False or one of png, svg, pdf, webp, got 'gif'"):
+        probe().save(tmp_path / "a", figure="gif")  # type: ignore[arg-type]
+    assert not (tmp_path / "a").exists()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from convscope.cli.derive import command
 from convscope.cli.running import open_network
-from convscope.cli.show import print_written, progress, say
+from convscope.cli.show import print_written, progress, say, tell
 from convscope.errors import BadInput
 from convscope.names import Units
 
@@ -101,6 +101,7 @@ def atlas(
         )
     more = "" if made.made == made.wanted else "; the same command makes the others"
     say(f"{made.made:,} of {made.wanted:,} images by feature visualization, {made.files:,} files, {made.size / 2**20:.1f} MB{more}")
+    tell(made=made.made, wanted=made.wanted, file_count=made.files, bytes=made.size)
     print_written([(made.index, "open this in a browser")])
 
 

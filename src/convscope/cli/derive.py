@@ -18,8 +18,10 @@ from cyclopts.token import Token
 import convscope
 from convscope.cli import words
 from convscope.cli.docstrings import read_docstring, techniques
-from convscope.cli.running import OPTIONS, SUBJECTS, chooses_units, opening_of, run_technique, subjects_of, units_of
+from convscope.cli.running import OPTIONS, SAVERS, SUBJECTS, chooses_units, opening_of, run_technique, subjects_of, units_of
+from convscope.cli.show import answering
 from convscope.names import SomeUnits, Units
+from convscope.render import Format
 
 _EDITS = "Written own, map=3, map=0-4, reallocate=0 or purposeful=STYLE.jpg."
 
@@ -122,8 +124,8 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if chooses_units(signature):
         own += _parameters(units_of, list(inspect.signature(units_of, eval_str=True).parameters.values())[2:])
     own += _parameters(OPTIONS[name]) if name in OPTIONS else []
-    out = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, Parameter(help=OUT)])
-    parameters = sorted([named, *own, *opening, out], key=lambda item: item.kind)
+    written = [_option("out", str | None, None, OUT)] + ([] if name in SAVERS else [_option("format", Format, "png", FORMAT)])
+    parameters = sorted([named, *own, *opening, *written], key=lambda item: item.kind)
     usage = " ".join(["convscope", name.replace("_", "-"), *filter(None, map(_required, parameters))])
     if chooses_units(signature):  # --maps may say which
         parameters = [item.replace(default=None) if item.name == "units" else item for item in parameters]
@@ -139,6 +141,8 @@ OTHER_NAMES = {"classes": ("--classes", "--class")}
 """Options that answer to several names."""
 
 OUT = "Folder to write to. Default: below out/, named after the question."
+FORMAT = "File format of the figure."
+JSON = "The answer as JSON on standard output."
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +157,25 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     return _as_command(run, parameters)
 
 
-def _as_command(run: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+def _option(name: str, kind: Any, default: Any, text: str, **more: Any) -> inspect.Parameter:
+    """An option that is none of a function's own."""
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, Parameter(help=text, **more)]
+    )
+
+
+def _as_command(answer: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+    """A command with the option --json, unless it has one of its own."""
+    if any(item.name == "json" for item in parameters):
+        run = answer
+    else:
+        parameters = [*parameters, _option("json", bool, False, JSON, negative=(), show_default=False)]
+
+        def run(*given: Any, json: bool = False, **options: Any) -> Any:
+            with answering(as_json=json):
+                return answer(*given, **options)
+
+        run.__doc__, run.__name__ = answer.__doc__, answer.__name__
     run.__signature__ = inspect.Signature(parameters)
     run.__annotations__ = {item.name: item.annotation for item in parameters}
     return run

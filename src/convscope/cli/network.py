@@ -5,6 +5,7 @@ from __future__ import annotations
 from convscope.cli.derive import command
 from convscope.cli.show import print_table
 from convscope.errors import BadInput
+from convscope.results.table import records
 from convscope.zoo import open as open_network
 
 
@@ -37,4 +38,5 @@ def layers(network: str, *, kind: str | None = None, weights: str = "random", ou
         rows,
         right=[index > 1 for index in range(len(table.HEADER))],
         spare=("kind", "stride", "parameters", "MACs"),
+        records=records(table.columns()),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from convscope.cli.derive import command
 from convscope.cli.objectives import objective as words_of
 from convscope.cli.output import check_file, write_somewhere
-from convscope.cli.show import print_written, progress, say
+from convscope.cli.show import print_written, progress, say, tell
 
 
 @command
@@ -43,6 +43,7 @@ def redo(
         layer = receipt.get("parameters", {}).get("layer", "") if objective else ""
         made = again(image, scope=scope, weights=weights, objective=words_of(objective).make(layer) if objective else None)
     say(f"{image}: {made.verdict}")
+    tell(equal=made.equal, largest=made.largest, mean=made.mean)
     if out is not None:
         print_written([(write_somewhere(lambda place: write_png(place, made.image, {"redone": str(image)}), out), "the new image")])
     return 1 if made.mean > 2 else 0

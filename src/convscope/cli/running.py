@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from convscope.cli import words
 from convscope.cli.objectives import OfLayer
 from convscope.cli.output import reserved, write_somewhere
-from convscope.cli.show import print_written, progress, say
+from convscope.cli.show import print_written, progress, say, tell, wants_rows
 from convscope.errors import BadImage, BadInput, LayerNotFound
 from convscope.files import is_url
 from convscope.image_files import SUFFIXES
 from convscope.names import is_whole, layer_names
 from convscope.results.base import Result
 from convscope.results.class_maps import maps_by_class, of_classes
+from convscope.results.table import columns_of, plain, records
+from convscope.text import printable
 
 if TYPE_CHECKING:
     from convscope.scope import Scope
 
 
 class Written(NamedTuple):
-    """What a command did: a summary, files with what each is, and whether a limit that was asked for holds."""
+    """What a command did: a summary, files with what each is, whether a limit that was asked for holds, and the result's table for JSON."""
 
     summary: str
     files: list[tuple[Path, str]]
     passed: bool = True
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 def open_network(
@@ -205,6 +208,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
             _check_order(subjects[-1], values, usage)
             raise
     say(written.summary)
+    tell(passed=written.passed, **({"rows": written.rows} if written.rows else {}))
     print_written(written.files)
     return 0 if written.passed else 1
 
@@ -282,12 +286,14 @@ def _takes_groups(units: inspect.Parameter) -> bool:
 
 def _save(function: Callable[..., Any], subjects: Sequence[Any], folder: str, values: dict[str, Any]) -> Written:
     several = [item.name for item in inspect.signature(function).parameters.values() if item.kind is item.VAR_POSITIONAL]
+    form = values.pop("format", "png")
     result = function(*subjects, *(each for name in several for each in values.pop(name, ())), **values)
-    where = write_somewhere(result.save, Path(folder))
-    files = [(where / "figure.png", "the figure")]
+    where = write_somewhere(lambda place: result.save(place, figure=form), Path(folder))
+    files = [(where / f"figure.{form}", "the figure")]
     files += [(where / "index.html", "the same with links to a figure of each part")] if (where / "index.html").exists() else []
     files += [(where, "arrays and manifest; convscope.load reads them")]
-    return Written(result.summary(), files, getattr(result, "passed", True))
+    rows = records(columns_of(result)) if wants_rows() and result.tabled else []
+    return Written(result.summary(), files, getattr(result, "passed", True), rows)
 
 
 def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], folder: str, values: dict[str, Any]) -> Written:
@@ -306,7 +312,12 @@ def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], fold
     summary = f"{len(made)} images: {states}" + (f" ({there} were there already)" if there else "")
     summary += f"\nended early: {made.saved}" if made.saved else ""
     kept = "a PNG per unit, with receipt (convscope redo)" + (", and a WebP of its optimization" if values.get("film") else "")
-    return Written(summary, [(sheet, "all of them on one sheet"), (made.folder, kept)])
+    rows = [
+        {"unit": image.unit, "unit_name": image.unit_name, "copy": image.copy, "score": plain(image.score), "status": image.status}
+        | {"path": printable(image.path)}
+        for image in made
+    ]
+    return Written(summary, [(sheet, "all of them on one sheet"), (made.folder, kept)], rows=rows)
 
 
 def _save_scan(function: Callable[..., Any], subjects: Sequence[Scope], folder: str, values: dict[str, Any]) -> Written:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from convscope.cli.derive import command
 from convscope.cli.running import open_network
-from convscope.cli.show import progress, say
+from convscope.cli.show import progress, say, write_told
 from convscope.errors import BadInput, NotInstalled
 
 
@@ -71,6 +71,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     say(f"http://{shown}:{port}/{'index.html' if site else 'live.html'}{f'?token={token}' if token else ''}")
     say("Ctrl-C ends")
+    write_told()
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=0, server_header=False, limit_concurrency=200)
     )

@@ -10,8 +10,9 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,41 @@ from convscope.text import json_text, printable, visible, visible_lines
 _FORMULA, _NUMBER = re.compile(r"[=+\-@\t\r]"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 UNBOUND = 10_000
 """A width that every table fits."""
+
+_told: ContextVar[dict[str, Any] | None] = ContextVar("convscope_told", default=None)
+"""What a command has said so far, where its answer is wanted as JSON."""
+
+
+@contextmanager
+def answering(*, as_json: bool) -> Generator[None]:
+    """Within the block, what is said, tables and files are one answer in JSON, written at its end; else they are written as they come."""
+    if not as_json:
+        yield
+        return
+    token = _told.set({})
+    try:
+        yield
+        write_told()
+    finally:
+        _told.reset(token)
+
+
+def write_told() -> None:
+    """Writes what was said so far, where it is wanted as JSON: the rows alone where there is nothing but a table, else an object."""
+    if told := _told.get():
+        write_json(told["rows"] if told.keys() == {"rows"} else told)
+        told.clear()
+
+
+def wants_rows() -> bool:
+    """Whether the answer is wanted as JSON, so that rows and numbers count."""
+    return _told.get() is not None
+
+
+def tell(**values: Any) -> None:
+    """Numbers of an answer, which only JSON has apart from the words."""
+    if (told := _told.get()) is not None:
+        told.update(values)
 
 
 def console() -> Console:
@@ -58,6 +94,7 @@ def print_table(
     *,
     right: Sequence[bool],
     spare: Sequence[str] = (),
+    records: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """A table on standard output.
 
@@ -67,7 +104,11 @@ def print_table(
         rows: Their texts.
         right: Which columns are aligned right, as numbers are.
         spare: Columns that are left out, the last first, until the table fits the terminal. The first column is never wrapped.
+        records: The rows for an answer in JSON.
     """
+    if wants_rows():
+        tell(rows=list(records))
+        return
     shown, left_out = list(range(len(header))), [header.index(name) for name in spare]
     while True:
         table = Table(title=Text(visible(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -85,12 +126,18 @@ def print_table(
 
 def say(line: str, *, error: bool = False) -> None:
     """A line on standard output, or on standard error."""
+    if (told := _told.get()) is not None and not error:
+        told["summary"] = "\n".join(filter(None, [told.get("summary", ""), visible_lines(line)]))
+        return
     (sys.stderr if error else sys.stdout).write(f"{visible_lines(line)}\n")
 
 
 def print_written(paths: Sequence[tuple[Path, str]]) -> None:
     """Where files went, and what each is."""
     named = [(printable(path), what) for path, what in paths]
+    if wants_rows():
+        tell(files=[{"path": path, "what": what} for path, what in named])
+        return
     width = max(len(path) for path, _ in named)
     for path, what in named:
         sys.stdout.write(f"wrote {path.ljust(width)}  {visible(what)}\n")

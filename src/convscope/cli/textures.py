@@ -10,7 +10,7 @@ from convscope.cli import examples
 from convscope.cli.derive import command
 from convscope.cli.docstrings import help_of
 from convscope.cli.output import check_file
-from convscope.cli.show import print_written, say
+from convscope.cli.show import print_written, say, tell
 from convscope.errors import BadInput, StoreConflict
 
 
@@ -49,6 +49,7 @@ def train(*, out: Path, seed: int = 0) -> None:
 
     check_file(out)
     figures = run(out, seed=seed, report=lambda line: say(line, error=True))
+    tell(accuracy=figures.accuracy)
     say(f"validation accuracy {100 * figures.accuracy:.2f} %")
     print_written([(out, "weights, float16")])
 

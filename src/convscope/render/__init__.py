@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convscope.render.contact_sheet import contact_sheet
-from convscope.render.draw import draw, encode
+from convscope.render.draw import Format, draw, encode, encode_lines, pixels
 from convscope.render.html import STYLE, data_uri, html, index
 from convscope.render.panels import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STYLE", "View", "contact_sheet", "data_uri", "figure", "html", "index", "png"]
+__all__ = ["STYLE", "Format", "View", "contact_sheet", "data_uri", "encode_lines", "figure", "html", "index", "pixels", "png"]
 
 
 def figure(view: View) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image as Pillow
@@ -18,6 +18,10 @@ from convscope.render.panels import Bars, Counts, Curves, Heat, Intervals, Mosai
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+Format: TypeAlias = Literal["png", "svg", "pdf", "webp"]
+"""File formats of figures. Each holds what made it: PNG and WebP as a receipt, SVG as Description, PDF as Subject."""
 
 
 def draw(view: View) -> Figure:
@@ -48,6 +52,23 @@ def encode(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
     buffer = io.BytesIO()
     Pillow.fromarray(pixels(figure)).save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def encode_lines(figure: Figure, form: Literal["svg", "pdf"], description: str) -> bytes:
+    """The figure as SVG or PDF: text and lines stay sharp at any size, images keep their pixels.
+
+    Args:
+        figure: The figure.
+        form: Which.
+        description: What its metadata say of it: SVG's Description, PDF's Subject.
+    """
+    import matplotlib
+
+    about = {"svg": {"Description": description, "Date": None}, "pdf": {"Subject": description, "CreationDate": None}}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "convscope", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=form, dpi=fonts.DPI, metadata=about[form])
     return buffer.getvalue()
 
 

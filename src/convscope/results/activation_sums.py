@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from convscope.errors import BadInput
 from convscope.render.panels import Curves, Group, Line, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 _MOST_CLASSES, _MOST_LINES, _WIDTH = 4, 8, 560
 _OTHERS, _OWN = 7, 1
@@ -41,6 +42,8 @@ class ActivationSums(Result):
         names: The images' names.
         mode: "mean", "sum" or "standardized".
     """
+
+    tabled: ClassVar[Rows] = Rows("n label", image="n:names", label="label:classes")
 
     sums: Array = axes("n label", "values", unit="activation")
     truth: Array = axes("n")

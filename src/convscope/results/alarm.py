@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from convscope.render.panels import Group, Image, Interval, Intervals, Panel, Si
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 from convscope.results.detector import METHODS, NAMES
+from convscope.results.table import Rows
 
 _MOST, _SIDE, _LISTED = 24, 232, 40
 _WITH_EVIDENCE = ("maps", "probe")
@@ -31,6 +33,8 @@ class Alarm(ImageResult):
         layer: The layer's name.
         method: The method that decides, an index into maps, output, probe.
     """
+
+    tabled: ClassVar[Rows] = Rows("method n label", method=METHODS, image="n:names", label="label:classes")
 
     scores: Array = axes("method n label", unit="score")
     alarms: Array = axes("method n label")

@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike
 from convscope import render
 from convscope.render.panels import View
 from convscope.results.default_view import default_view
+from convscope.results.table import Rows, columns_of, frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Shown = TypeVar("Shown", str, bytes)
 _MOST_SKIPPED = 5
@@ -81,6 +83,8 @@ class Result:
     """
 
     technique: ClassVar[str] = "result"
+    tabled: ClassVar[Rows] = Rows("")
+    """What :meth:`to_frame` has rows for; nothing where a result is no table."""
     _free_axes: ClassVar[frozenset[str]] = frozenset(["h", "w", "y", "x"])
 
     manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True, repr=False)
@@ -139,16 +143,26 @@ class Result:
         """The result as a matplotlib figure, which a notebook shows by itself."""
         return render.figure(self.view())
 
-    def save(self, folder: str | Path, *, figure: bool = True, overwrite: bool = False) -> Path:
+    def to_frame(self) -> DataFrame:
+        """The result as a pandas data frame: a row for each unit, image or pair, the arrays as columns under their own names.
+
+        Raises:
+            NotInstalled: pandas is not installed.
+            BadInput: The result is maps or images, no table.
+        """
+        return frame(columns_of(self))
+
+    def save(self, folder: str | Path, *, figure: bool | render.Format = True, overwrite: bool = False) -> Path:
         """Writes arrays, manifest and figure into `folder` (created; manifest last) and returns it.
 
         Args:
             folder: Created with the folders above it; may exist if empty.
-            figure: Whether to draw ``figure.png`` as well; without it, matplotlib is not loaded.
+            figure: The format of the figure, ``figure.svg`` and so on; True: "png"; False: none, and matplotlib is not loaded.
             overwrite: Whether a saved result of the same technique is replaced; a folder with anything else in it is not.
 
         Raises:
             StoreConflict: The folder already holds something.
+            BadInput: No such format.
         """
         from convscope.results import folder as store
 

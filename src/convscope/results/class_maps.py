@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from convscope.errors import BadInput
 from convscope.render.panels import Bars, Group, Panel, Table, Text, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 PER_IMAGE, PER_CLASS = 25, 25
 """How many units an image votes for, and how many a class lists, unless asked otherwise."""
@@ -35,6 +36,8 @@ class ClassMaps(Result):
         per_image: How many units an image votes for.
         per_class: How many units a class lists before those of other classes are removed.
     """
+
+    tabled: ClassVar[Rows] = Rows("label c", label="label:classes", unit="c", unit_name="c:unit_names")
 
     votes: Array = axes("label c")
     frequency: Array = axes("label c", "series", unit="share of images")

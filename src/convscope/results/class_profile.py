@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from convscope.names import place_of
 from convscope.render.panels import Bars, Group, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 from convscope.statistics import SIGNIFICANCE
 
 _MOST_PLOTS, _NAMED, _ROWS, _BEST, _NAMED_BARS = 6, 8, 30, 3, 12
@@ -35,6 +36,8 @@ class ClassProfile(Result):
         reduce: What was compared: "mean" or "max" over positions.
         correction: "holm" (no false discovery at all) or "bh" (a bounded share of them).
     """
+
+    tabled: ClassVar[Rows] = Rows("unit label", unit="unit:units", unit_name="unit:unit_names", label="label:labels")
 
     auc: Array = axes("unit label", "values")
     p: Array = axes("unit label")

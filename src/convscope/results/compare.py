@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from convscope.names import OUTPUT, place_of
 from convscope.render.panels import Curves, Group, Image, Line, Panel, Table, Text, View
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 _SIDE, _LABELS, _MAPS = 112, 20, 6
 
@@ -52,6 +53,8 @@ class Compare(Result):
         threshold: Correlation above which two units are counterparts.
         fail_above: Share of active units without a counterpart above which `passed` is False; None for no limit.
     """
+
+    tabled: ClassVar[Rows] = Rows("pair", unit="pair:units", counterpart="pair:counterparts")
 
     layer_index: Array = axes("pair")
     units: Array = axes("pair")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image as Pillow
@@ -13,6 +14,7 @@ from convscope.render.contact_sheet import to_bytes
 from convscope.render.panels import Group, Image, Panel, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 NOTE = "Feature illustration, not class evidence."
 QUANTILE = 0.995
@@ -42,6 +44,8 @@ class Deconvnet(ImageResult):
         names: Names of the images.
         rule: "deconvnet", "guided" or "gradient".
     """
+
+    tabled: ClassVar[Rows] = Rows("n unit", image="n:names", unit="unit:units", unit_name="unit:unit_names")
 
     projection: Array = axes("n unit c h w", "signed", unit="projected activation")
     values: Array = axes("n unit", unit="activation")

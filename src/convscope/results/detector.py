@@ -12,6 +12,7 @@ import numpy as np
 from convscope.render.panels import Curves, Group, Line, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 METHODS = ("maps", "output", "probe")
 NAMES = {"maps": "class maps", "output": "network's output", "probe": "linear probe", "network": "network's own decision"}
@@ -50,6 +51,8 @@ class Detector(Result):
     """
 
     subject: ClassVar[str] = "detector"
+
+    tabled: ClassVar[Rows] = Rows("method label", method=METHODS, label="label:classes")
 
     thresholds: Array = axes("method label", unit="score")
     intervals: Array = axes("method label end")

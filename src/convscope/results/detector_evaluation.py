@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from convscope.render.panels import Counts, Curves, Group, Line, Panel, Table, V
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
 from convscope.results.detector import METHODS, NAMES, interval
+from convscope.results.table import Rows
 
 DECISIONS = (*METHODS, "network")
 """Ways to decide: the three methods by their thresholds, and the network by its own rule, without a threshold."""
@@ -45,6 +46,8 @@ class DetectorEvaluation(Result):
         surveys: The surveys' names.
         confidence: Of the intervals.
     """
+
+    tabled: ClassVar[Rows] = Rows("survey decision label", survey="survey:surveys", decision=DECISIONS, label="label:classes")
 
     confusion: Array = axes("survey decision truth predicted")
     alarms: Array = axes("survey decision truth label")

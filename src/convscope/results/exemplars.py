@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 _MOST, _SIDE, _ACROSS, _IN_SUMMARY = 24, 148, 9, 4
 _BEYOND = 0.5
@@ -37,6 +39,10 @@ class Exemplars(Result):
         of: How many images were searched.
         middle: Share of the receptive field's sides that is shown.
     """
+
+    tabled: ClassVar[Rows] = Rows(
+        "unit top", unit="unit:units", unit_name="unit:unit_names", rank="top", image="unit top:names", label="unit top:image_labels"
+    )
 
     values: Array = axes("unit top", unit="activation")
     images: Array = axes("unit top")

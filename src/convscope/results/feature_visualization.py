@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from convscope.render.panels import Image, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 _SPELLED = 12
 """Most units that are listed by number in the note."""
@@ -36,6 +38,17 @@ class FeatureVisualization(Result):
         status: "converged"; "rescued": it took redirected ReLUs or another start; "stuck": the image means nothing.
         reasons: Why, where the status is not "converged".
     """
+
+    tabled: ClassVar[Rows] = Rows(
+        "image",
+        unit="image:units",
+        copy="image:copies",
+        unit_name="image:unit_names",
+        objective="image:objectives",
+        status="image:status",
+        reason="image:reasons",
+        seen_as="image:verdict_names",
+    )
 
     images: Array = axes("image c h w", "image")
     scores: Array = axes("image", unit="activation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from convscope.names import place_of
 from convscope.render.panels import Bars, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 _MOST_LAYERS, _MOST_PLOTS, _LISTED = 60, 4, 10
 _FINDINGS = ("dead", "structural", "constant", "saturated", "duplicate")
@@ -38,6 +40,8 @@ class FilterHealth(Result):
         images: How many images were seen.
         paired: Whether duplicates were looked for (not in a survey of summaries, nor among fewer than 3 images).
     """
+
+    tabled: ClassVar[Rows] = Rows("unit", unit="unit:units")
 
     units: Array = axes("unit")
     layer_index: Array = axes("unit")

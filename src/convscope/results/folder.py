@@ -17,14 +17,15 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from convscope import render
 from convscope.errors import BadInput, ConvscopeError, StoreConflict
 from convscope.files import local_path, read_file, read_json
-from convscope.receipts import jsonable, png_bytes, read_receipt, write_synced
+from convscope.receipts import jsonable, png_bytes, published_bytes, read_receipt, write_synced
+from convscope.render import Format
 from convscope.render.panels import View
 from convscope.results.base import Result
 from convscope.results.classes import result_class
@@ -35,13 +36,13 @@ from convscope.text import one_line
 SCHEMA = 1
 """Version of the folder's layout; a reader refuses what is newer."""
 
-_ARRAYS, _FIGURE, _INDEX, _MANIFEST = "arrays.safetensors", "figure.png", "index.html", "manifest.json"
+_ARRAYS, _FIGURE, _INDEX, _MANIFEST = "arrays.safetensors", "figure", "index.html", "manifest.json"
 _DTYPES = "biuf"
 _LONGEST = 120
 """Most characters of a sheet's file name."""
 
 
-def save(result: Result, folder: str | Path, *, figure: bool = True, overwrite: bool = False) -> Path:
+def save(result: Result, folder: str | Path, *, figure: bool | Format = True, overwrite: bool = False) -> Path:
     """Writes a result into a folder, all or nothing.
 
     Where the result has sheets, each is a PNG of its own, and ``index.html`` shows the figure with links to them.
@@ -51,7 +52,7 @@ def save(result: Result, folder: str | Path, *, figure: bool = True, overwrite: 
     Args:
         result: Any result; its plain fields may hold numbers, text, arrays, and tuples, lists and mappings of those.
         folder: Created together with the folders above it; may exist if empty.
-        figure: Whether to draw ``figure.png`` as well; without it, matplotlib is not loaded.
+        figure: The format of the figure; True: "png"; False: none, and matplotlib is not loaded. Sheets are PNGs.
         overwrite: Whether a saved result of the same technique is replaced, at the moment when the new one is complete.
 
     Returns:
@@ -59,9 +60,11 @@ def save(result: Result, folder: str | Path, *, figure: bool = True, overwrite: 
 
     Raises:
         StoreConflict: The folder already holds something, or is a file.
-        BadInput: A field holds something that cannot be stored, or the folder is a URL.
+        BadInput: A field holds something that cannot be stored, the folder is a URL, or there is no such format.
     """
-    folder = local_path(folder)
+    folder, form = local_path(folder), "png" if figure is True else figure
+    if form is not False and form not in get_args(Format):
+        raise BadInput(f"figure must be True, False or one of {', '.join(get_args(Format))}, got {one_line(repr(figure), 60)}")
     replaces = overwrite and _is_result_alone(folder, result.technique)
     if not replaces:
         _check_free(folder)
@@ -76,7 +79,7 @@ def save(result: Result, folder: str | Path, *, figure: bool = True, overwrite: 
         temporary = folder / temporary.name  # the folder may be written to, the one above it not
         temporary.mkdir()
     try:
-        _write(result, temporary, arrays, head, figure)
+        _write(result, temporary, arrays, head, form)
         (_replace if replaces else _rename)(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -124,9 +127,8 @@ def _is_result_alone(folder: Path, technique: str) -> bool:
         return False
     if (held := _read_manifest(folder).get("technique")) != technique:
         raise StoreConflict(f"{folder}: holds a result of {one_line(str(held))}, which one of {technique} does not replace")
-    others = [
-        path.name for path in sorted(folder.iterdir()) if path.name not in (_MANIFEST, _ARRAYS, _FIGURE, _INDEX) and not _is_sheet(path)
-    ]
+    ours = {_MANIFEST, _ARRAYS, _INDEX, *map(_figure_name, get_args(Format))}
+    others = [path.name for path in sorted(folder.iterdir()) if path.name not in ours and not _is_sheet(path)]
     if others:
         raise StoreConflict(f"{folder}: holds {one_line(', '.join(others[:3]))} besides the result, so it is not replaced")
     return True
@@ -178,16 +180,16 @@ def _encode(result: Result) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, {**head, "manifest": jsonable(result.manifest)}
 
 
-def _write(result: Result, folder: Path, arrays: Mapping[str, np.ndarray], head: dict[str, Any], figure: bool) -> None:
+def _write(result: Result, folder: Path, arrays: Mapping[str, np.ndarray], head: dict[str, Any], form: Format | Literal[False]) -> None:
     from safetensors.numpy import save as pack
 
     data = pack({name: _native(array) for name, array in arrays.items()})
     write_synced(folder / _ARRAYS, data)
     head["arrays"] = {"file": _ARRAYS, "sha256": hashlib.sha256(data).hexdigest()}
-    drawn = _figure_png(result) if figure else None
-    if drawn is not None:
-        write_synced(folder / _FIGURE, drawn)
-    head["figure"] = _FIGURE if drawn is not None else None
+    drawn = _drawn(result, form) if form else None
+    if form and drawn is not None:
+        write_synced(folder / _figure_name(form), drawn)
+    head["figure"] = _figure_name(form) if form and drawn is not None else None
     if drawn is not None and (sheets := result.sheets()):
         _write_sheets(result, folder, sheets)
     write_synced(folder / _MANIFEST, json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False).encode())
@@ -199,23 +201,27 @@ def _write_sheets(result: Result, folder: Path, sheets: Mapping[str, View]) -> N
     links: dict[str, str] = {}
     for name, view in sheets.items():
         plain = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip(".-")[:_LONGEST] or "sheet"
-        taken = {file.casefold() for file in (*links.values(), _FIGURE, _INDEX)}
+        taken = {file.casefold() for file in (*links.values(), _figure_name("png"), _INDEX)}
         numbered = (f"{plain}{f'-{count}' if count else ''}.png" for count in itertools.count())
         file = next(file for file in numbered if file.casefold() not in taken)
-        if (drawn := _figure_png(result, view)) is not None:
+        if (drawn := _drawn(result, "png", view)) is not None:
             write_synced(folder / file, drawn)
             links[name] = file
     write_synced(folder / _INDEX, render.index(result.view(), links, result.manifest).encode())
 
 
-def _figure_png(result: Result, view: View | None = None) -> bytes | None:
-    """The result's figure, or one of its sheets, as a PNG with the manifest as receipt."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _figure_name(form: str) -> str:
+    return f"{_FIGURE}.{form}"
 
-        canvas = FigureCanvasAgg(result.figure() if view is None else render.figure(view))
-        canvas.draw()
-        return png_bytes(np.asarray(canvas.buffer_rgba())[..., :3], result.manifest)
+
+def _drawn(result: Result, form: Format, view: View | None = None) -> bytes | None:
+    """The result's figure, or one of its sheets, as a file with the manifest in it; None with a warning where it cannot be drawn."""
+    try:
+        figure = result.figure() if view is None else render.figure(view)
+        if form in ("svg", "pdf"):
+            return render.encode_lines(figure, form, json.dumps(jsonable(result.manifest), ensure_ascii=False, allow_nan=False))
+        pixels = render.pixels(figure)
+        return png_bytes(pixels, result.manifest) if form == "png" else published_bytes(pixels, result.manifest, ".webp", lossless=True)
     except Exception as error:
         warnings.warn(f"{result.technique}: saved without a figure ({type(error).__name__}: {error})", RuntimeWarning, stacklevel=4)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from convscope.render.panels import Group, Heat, Image, Panel, Signed, View, num
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 from convscope.results.map_overlay import enlarged
+from convscope.results.table import Rows
 
 _SIDE, _MOST = 260, 24
 
@@ -29,6 +31,8 @@ class GradCam(ImageResult):
         layer: The layer's name.
         relu: Whether negative values were cut off.
     """
+
+    tabled: ClassVar[Rows] = Rows("n", image="n:names", target="n:targets", target_name="n:target_names")
 
     map: Array = axes("n y x", "heat", unit="weighted activation")
     images: Array = axes("n c h w", "image")

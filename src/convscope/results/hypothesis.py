@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Bars, Dots, Group, Strip, Table, Text, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _BETTER, _NAMED = 10, 7
 _BETTER_IN_SUMMARY, _AGAINST_IN_SUMMARY = 5, 8
@@ -36,6 +38,8 @@ class Hypothesis(ImageResult):
         permutations: How many permutations the p-values come from.
         verdict: The finding in a line.
     """
+
+    tabled: ClassVar[Rows] = Rows("c", unit="c", unit_name="c:unit_names")
 
     concept: Array = axes("n c", "series", unit="activation")
     background: Array = axes("m c", "series", unit="activation")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _MOST, _ACROSS, _SIDE, _MOST_ROWS = 120, 9, 176, 24
 
@@ -30,6 +32,8 @@ class Inversion(ImageResult):
         names: Names of the images.
         parts: Names of the terms of the loss: "code" and, where there is one, "prior".
     """
+
+    tabled: ClassVar[Rows] = Rows("n edit", image="n:names", edit="edit:edits")
 
     images: Array = axes("n edit c h w", "image")
     originals: Array = axes("n c h w", "image")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Curves, Group, Image, Line, Panel, Table, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 BINS = 180
 """Bins of the histogram, of one degree each."""
@@ -34,6 +36,8 @@ class KernelAngles(ImageResult):
         names: Names of the images.
         reads: What the convolution reads.
     """
+
+    tabled: ClassVar[Rows] = Rows("unit place", unit="unit:units", place="place")
 
     kernels: Array = axes("unit channel kh kw", "signed", unit="weight")
     angles: Array = axes("unit place", unit="degrees")

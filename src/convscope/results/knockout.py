@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Counts, Group, Image, Interval, Intervals, Panel, Signed, Table, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _SHOWN, _CLASSES, _SIDE, _MOST_ROWS, _MOST_TRUTHS, _LISTED, _IN_SUMMARY = 12, 5, 200, 40, 12, 8, 24
 SHOWN = _SHOWN
@@ -58,6 +60,8 @@ class Knockout(ImageResult):
         method: "cached" (the part above the layer alone was run again) or "full".
         notices: What a reader must know, a sentence each.
     """
+
+    tabled: ClassVar[Rows] = Rows("group class", group="group:groups", label="class:classes")
 
     before: Array = axes("n class", unit="probability")
     after: Array = axes("group n class", unit="probability")

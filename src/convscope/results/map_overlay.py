@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _MOST_TILES, _ROW, _ACROSS, _SIDE, _LARGE = 400, 12, 8, 150, 300
 _IN_SUMMARY = 10
@@ -41,6 +43,8 @@ class MapOverlay(ImageResult):
         style: How the figure shows them: "heat" over the image, or "mask", the image times the mask.
         chosen: Whether the units were asked for (and are the same for all images).
     """
+
+    tabled: ClassVar[Rows] = Rows("n map", image="n:names", unit="n map:units")
 
     images: Array = axes("n c h w", "image")
     units: Array = axes("n map")

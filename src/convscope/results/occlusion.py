@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import ImageColor
@@ -13,6 +14,7 @@ from convscope.render import colors
 from convscope.render.panels import Group, Heat, Image, Panel, Signed, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _SIDE, _MOST, _NAMED = 300, 24, 6
 _UNITS = {"probability": "probability", "logit": "logit", "log-odds": "log-odds", "mean": "mean activation"}
@@ -39,6 +41,8 @@ class Occlusion(ImageResult):
         checked: Positions that were computed in full as well.
         largest_difference: The largest difference found there, in the unit of the score; NaN if none was checked.
     """
+
+    tabled: ClassVar[Rows] = Rows("n y x", image="n:names", target="n:targets", target_name="n:target_names", y="y", x="x")
 
     map: Array = axes("n y x", "heat", unit="score")
     base: Array = axes("n", unit="score")

@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Counts, Group, Image, Panel, Table, View
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 from convscope.statistics import wilson
 
 _MATRIX, _ROWS, _WORST_LINES, _SIDE = 16, 30, 5, 150
@@ -37,6 +39,8 @@ class Predictions(Result):
         network: Name of the network.
         weights: Its weights as they were asked for; "" for none.
     """
+
+    tabled: ClassVar[Rows] = Rows("n", image="n:names", path="n:paths", label="n:labels", predicted_name="n:predicted_names")
 
     predicted: Array = axes("n rank")
     probability: Array = axes("n rank")
@@ -85,6 +89,11 @@ class Predictions(Result):
         columns = tuple(dict.fromkeys([*own, *others]))
         counts = [[int(((labels == label) & (first == number)).sum()) for number in columns] for label in rows]
         return np.array(counts, np.int64).reshape(len(rows), len(columns)), rows, columns
+
+    @property
+    def predicted_names(self) -> tuple[str, ...]:
+        """The name of each image's most probable class."""
+        return tuple(self.class_name(int(number)) for number in self.predicted[:, 0])
 
     def class_name(self, number: int) -> str:
         """The name of a class, or its number."""

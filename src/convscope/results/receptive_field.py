@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from convscope.render.colors import CLASSES
 from convscope.render.panels import Group, Heat, Image, Interval, Intervals, Panel, Table, View
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _GREY, _MOST = 0.75, 400
 """Brightness where no image is given; most rows of the table."""
@@ -42,6 +44,8 @@ class ReceptiveField(ImageResult):
         height, width: Size of the image in pixels.
         share: Share of the image's pixels whose energy is above 4.55 % of the peak (two standard deviations, if it were Gaussian).
     """
+
+    tabled: ClassVar[Rows] = Rows("layer", layer="layer:layers")
 
     size: Array = axes("layer yx", unit="pixels")
     jump: Array = axes("layer yx", unit="pixels")

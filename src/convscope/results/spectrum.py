@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from convscope.names import place_of
 from convscope.render.panels import Bars, Group, Image, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.results.table import Rows
 
 _SPIKES, _MOST_PLOTS = 8, 8
 _TILES, _ACROSS, _SIDE = 6, 3, 104
@@ -38,6 +39,8 @@ class Spectrum(ImageResult):
         stuck: Those of them whose picture means nothing, see :class:`~convscope.FeatureVisualization`.
         lacking: Named units that have no picture in the folder that was given.
     """
+
+    tabled: ClassVar[Rows] = Rows("n c", image="n:names", unit="c", unit_name="c:unit_names")
 
     values: Array = axes("n c", "series", unit="activation")
     maxima: Array = axes("n c", unit="activation")

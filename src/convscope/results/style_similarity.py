@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from convscope.render.panels import Group, Heat, Image, Panel, Table, View, numb
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
 from convscope.results.style_transfer import STATISTICS
+from convscope.results.table import Rows
 
 _MOST_TILES, _TILE, _ACROSS = 48, 96, 12
 
@@ -32,6 +34,8 @@ class StyleSimilarity(ImageResult):
         names: Names of the images.
         groups: The group of each image, where given.
     """
+
+    tabled: ClassVar[Rows] = Rows("statistic n other", statistic="statistic:statistics", image="n:names", other="other:names")
 
     similarity: Array = axes("statistic n other", "heat", unit="similarity")
     layer_distance: Array = axes("statistic layer n other", unit="normalized distance")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from convscope.render.panels import Group, Heat, Image, Panel, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
 from convscope.results.deconvnet import NOTE, SCALE, on_grey
+from convscope.results.table import Rows
 
 _MOST, _SIDE, _CELLS, _IN_SUMMARY = 36, 120, 28, 4
 
@@ -41,6 +43,10 @@ class TopPatches(Result):
         of: How many images were searched.
         middle: Share of the receptive field's sides that is shown.
     """
+
+    tabled: ClassVar[Rows] = Rows(
+        "unit top", unit="unit:units", unit_name="unit:unit_names", rank="top", image="unit top:names", label="unit top:image_labels"
+    )
 
     projection: Array = axes("unit top rgb h w", "signed", unit="projected activation")
     crops: Array = axes("unit top rgb h w", "image")

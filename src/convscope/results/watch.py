@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from convscope.render.panels import Curves, Group, Image, Line, Panel, Table, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, Result, axes
+from convscope.results.table import Rows
 
 _MOST_LINES, _MOST_ROWS, _SIDE = 8, 60, 96
 
@@ -31,6 +33,8 @@ class Watch(Result):
         failed: Looks that failed, as (step, reason).
         of: How many images the filter health is of.
     """
+
+    tabled: ClassVar[Rows] = Rows("unit look", unit="unit:names", step="look:steps")
 
     steps: Array = axes("look")
     seconds: Array = axes("look", unit="s")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
 from convscope.graph.graph import Field, Graph, everything
 from convscope.names import no_layer
+from convscope.results.table import frame
 from convscope.text import one_line
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 INPUT = "@input"
 """Suffix for the input of a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
@@ -196,6 +202,28 @@ class Layers(Mapping[str, Layer]):
             )
             for layer in self.values()
         ]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The table as {column: values, (layer)}; what a layer has not is None. Stride and field are in pixels, down and across."""
+        rows: list[dict[str, Any]] = []
+        for layer in self.values():
+            fields = [] if layer.node is None else [self.field(layer, axis) for axis in (0, 1)]
+            whole = any(found.whole for found in fields)
+            seen = [None] * 4 if whole or not fields else [float(value) for found in fields for value in (found.jump, found.size)]
+            row: dict[str, Any] = {"name": layer.name, "kind": layer.kind, "part": layer.part}
+            row["channels"] = None if layer.unclear else layer.channels
+            row |= dict(zip(("height", "width"), (*(() if layer.unclear else layer.spatial), None, None), strict=False))
+            row |= dict(zip(("stride_y", "field_y", "stride_x", "field_x"), seen, strict=True))
+            rows.append(row | {"whole_field": whole, "parameters": layer.parameters, "macs": layer.macs})
+        return {name: np.array([row[name] for row in rows], object) for name in (rows[0] if rows else ())}
+
+    def to_frame(self) -> DataFrame:
+        """The table as a pandas data frame, a row for each layer; see :meth:`columns`.
+
+        Raises:
+            NotInstalled: pandas is not installed.
+        """
+        return frame(self.columns())
 
     HEADER = ("name", "kind", "channels", "size", "stride", "field", "parameters", "MACs")
     """Columns of the table: size (h w), stride and receptive field in pixels, MACs for one image."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,16 @@ import pyarrow.compute as pc
 from convscope.errors import BadInput, StoreConflict
 from convscope.names import OUTPUT, Units, near_names, no_layer, unit_numbers
 from convscope.preprocessing import Preprocessing
+from convscope.results.table import pandas
 from convscope.survey.files import Files, open_folder
 from convscope.survey.originals import preprocessing_of, read_original
+from convscope.text import one_line
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_TABLES = ("images", "skipped", "layers", "channels", "classes", "top", "values")
+"""The tables that :meth:`Survey.to_frame` gives."""
 
 MOST_CHANNELS = 2**20
 """Most channels of a layer: a damaged number would ask for more memory than there is."""
@@ -218,6 +226,27 @@ class Survey:
             BadInput: The query is wrong.
         """
         return self._files.query(sql)
+
+    def to_frame(self, table: str = "images", *, layer: str | None = None) -> DataFrame:
+        """A table of the survey as a pandas data frame.
+
+        Args:
+            table: "images" (a row for each image read), "skipped", "layers", "channels" (a row for each unit), "classes" (for each unit and
+                label), "top" (the strongest images of each unit), or "values" (for each image and unit).
+            layer: Of tables of units, the rows of one layer; None: of all.
+
+        Raises:
+            NotInstalled: pandas is not installed.
+            LayerNotFound: Unknown layer.
+            BadInput: No such table, or one that is not of units.
+        """
+        pandas()
+        if table not in _TABLES:
+            raise BadInput(f"table must be one of {', '.join(_TABLES)}, got {one_line(repr(table), 60)}")
+        if layer is not None and table in ("images", "skipped", "layers"):
+            raise BadInput(f"layer: the table {table} is not of units")
+        rows = "" if layer is None else " where layer = '{}'".format(self.layer(layer).name.replace("'", "''"))
+        return cast("DataFrame", self.query(f'select * from "{table}"{rows}').to_pandas())
 
     def read_image(self, image: int) -> np.ndarray:
         """An image exactly as the network got it, before normalization: (3 h w) float32 in [0,1].
