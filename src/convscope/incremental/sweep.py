@@ -27,7 +27,7 @@ AGREE = {"float32": 1e-3, "bfloat16": 0.1}
 _TOGETHER = 128
 """Images that the dense layers are run on together."""
 _SOON = 16
-"""The same where someone watches, and wants to see some soon."""
+"""The same where someone watches, and wants to see some soon; also how many boxes the first batch has."""
 _log = logging.getLogger("convscope")
 
 
@@ -72,12 +72,16 @@ class Sweep:
 
     def _incremental_values(self, engine: Rerun) -> Iterator[tuple[np.ndarray, Tensor]]:
         waiting: list[tuple[np.ndarray, Tensor]] = []
+        batches = self._batches
+        if self._together == _SOON and len(members := batches[0].members) > _SOON:
+            few = [engine.planner.batch(self.boxes, some) for some in (members[:_SOON], members[_SOON:])]
+            batches = [*few, *batches[1:]]
         most = resident() + self._at_once * engine.planner.in_memory() * engine.base.element_size()
-        for number, batch in enumerate(self._batches, 1):
+        for number, batch in enumerate(batches, 1):
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), partial(self._begin, engine, batch))
             if self.scope.fast:
                 trim_heap(most)
-            if number == len(self._batches) or sum(len(members) for members, _ in waiting) >= self._together:
+            if number == len(batches) or sum(len(members) for members, _ in waiting) >= self._together:
                 members, begun = np.concatenate([members for members, _ in waiting]), torch.cat([begun for _, begun in waiting])
                 waiting = []
                 yield from self.scope.in_parts(len(members), len(members), partial(_finish, engine, members, begun))
