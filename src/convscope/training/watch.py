@@ -158,7 +158,7 @@ class Watcher:
         """
         if not self._history.looks:
             raise BadInput("nothing was looked at: of processes that train in parallel, the first alone looks")
-        recipe = {"recipe": self._recipe.describe(), "changed": self._recipe.changes()}
+        recipe = {"recipe": self._recipe.describe(), "changed": self._recipe.changes(), "precision": self.scope.resolve("optimize")}
         return self._history.timeline(manifest(self.scope, "watch", self._parameters) | recipe)
 
     @property
