@@ -44,7 +44,7 @@ SHOWN = (
 LAYERS = ("blocks.1.1.bn1.act", "blocks.3.1.bn1.act", "blocks.5.1.bn1.act")
 """Layers of efficientnet_lite0 from early to late, after their ReLUs."""
 
-UNITS = 12
+UNITS = 8
 """Units of a layer that are shown."""
 
 SECONDS = 200
