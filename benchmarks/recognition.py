@@ -56,7 +56,9 @@ def pictures(scope: cs.Scope, classes: list[int], seed: int, settings: dict[str,
 
 
 def value_of(text: str) -> Any:
-    """A recipe's parameter as it is written: numbers, pairs with a comma, or words."""
+    """A recipe's parameter as it is written: numbers, True or False, pairs with a comma, or words."""
+    if text in ("True", "False"):
+        return text == "True"
     if "," in text:
         return tuple(value_of(part) for part in text.split(","))
     for kind in (int, float):

@@ -69,11 +69,12 @@ def test_priors() -> None:
 
 def test_numbers_and_settings() -> None:
     assert words.numbers_of(["features.6=12", "output=0"]) == {"features.6": 12, "output": 0}
-    assert words.settings(["steps=64", "crop-size=8", "transform=none", "scale=(0.9, 1.1)"]) == {
+    assert words.settings(["steps=64", "crop-size=8", "transform=none", "scale=(0.9, 1.1)", "mirror=false"]) == {
         "steps": 64,
         "crop_size": 8,
         "transform": "none",
         "scale": (0.9, 1.1),
+        "mirror": False,
     }
     for given in (["a"], ["=3"], ["a="]):
         with pytest.raises(BadInput, match="expected NAME=VALUE"):

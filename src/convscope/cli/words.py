@@ -168,13 +168,14 @@ def images(given: Sequence[str]) -> Any:
 
 
 def settings(given: Sequence[str]) -> dict[str, Any]:
-    """Values by name, each written "NAME=VALUE" with a Python literal or a plain word."""
+    """Values by name, each written "NAME=VALUE" with a Python literal, true or false, or a plain word."""
     found: dict[str, Any] = {}
     for name, value in map(_assignment, given):
         try:
-            found[name.strip().replace("-", "_")] = ast.literal_eval(value)
+            meant = ast.literal_eval({"true": "True", "false": "False"}.get(value.strip(), value))
         except (ValueError, SyntaxError):
-            found[name.strip().replace("-", "_")] = value
+            meant = value
+        found[name.strip().replace("-", "_")] = meant
     return found
 
 
