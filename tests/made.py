@@ -50,8 +50,9 @@ def made(
     write("skipped", [{"image": 10**6, "name": "bad.jpg", "path": str(folder / "bad.jpg"), "reason": "not an image file"}])
     write("layers", [layer_row(name, place, values, rectified or {}) for place, (name, values) in enumerate(layers.items())])
     write("channels", [row for name, values in layers.items() for row in channel_rows(name, values, bounds or {})])
-    write("classes", [row for name, values in layers.items() for row in class_rows(name, values, labels, found, votes_per_image)])
-    write("top", [row for name, values in layers.items() for row in top_rows(name, values, labels, found, numbers, top)])
+    listed = [label for label in found if summary_only or list(labels).count(label) > 1]
+    write("classes", [row for name, values in layers.items() for row in class_rows(name, values, labels, listed, votes_per_image)])
+    write("top", [row for name, values in layers.items() for row in top_rows(name, values, labels, listed, numbers, top)])
     if not summary_only:
         (folder / "values").mkdir(exist_ok=True)
         for shard, rows in enumerate(np.array_split(np.arange(count), shards)):

@@ -198,7 +198,7 @@ def test_without_photographs(photos: Path, tmp_path: Path) -> None:
     page = (found.path / "unit/2/0.html").read_text()
     assert "not published" in page and ".webp" not in page
     with Image.open(found.path / "sheet/2/0.avif") as sheet:
-        assert sheet.size == (896, 112)
+        assert sheet.size == (896, 896)
 
 
 def test_photographs_carry_no_metadata(photos: Path, tmp_path: Path) -> None:

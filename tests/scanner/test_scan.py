@@ -106,6 +106,26 @@ def test_the_order_of_images_only_renumbers_them(images: Path, whole: Path, tmp_
     assert one["votes"].tolist() == other["votes"].tolist()
 
 
+@pytest.mark.parametrize("labels", [["b", "a", "", "lone", "a", "c", "c", "Last", "", "a", "b"], [f"label {place}" for place in range(11)]])
+def test_labels_of_one_image(images: Path, tmp_path: Path, labels: list[str]) -> None:
+    """Tables leave them out where there are per-image values; the reader's tables and queries are whole, to the bits of summaries alone."""
+    files = sorted(images.rglob("*.png"))[:11]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *(f"{file},{label}" for file, label in zip(files, labels, strict=True))]))
+    whole = cs.scan(small_scope(), tmp_path / "list.csv", tmp_path / "whole", summary_only=True, **HOW)
+    short = cs.scan(small_scope(), tmp_path / "list.csv", tmp_path / "short", **HOW)
+    several = {label for label in labels if label and labels.count(label) > 1}
+    assert set(table(tmp_path / "short", "classes")["label"].to_pylist()) == several
+    assert set(table(tmp_path / "short", "top")["label"].to_pylist()) == {None, *several}
+    assert whole.labels == short.labels == tuple(sorted({*labels} - {""}))
+    for layer in short.layers:
+        assert short.classes(layer).equals(whole.classes(layer)) and short.classes(layer).num_rows
+        for label in (None, *short.labels):
+            assert short.top(layer, label).equals(whole.top(layer, label)), label
+    for view, order in (("classes", "layer, channel, label"), ("top", "layer, channel, label, rank")):
+        query = f"select * from {view} order by {order}"
+        assert short.query(query).equals(whole.query(query))
+
+
 def test_the_articles_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cat images whose strongest maps are [1,2,4], [1,3,4], [1,5,6], a dog's [1,10]: cats give map 1 three votes, map 4 two."""
     chosen = {"cat/0.png": [1, 2, 4], "cat/1.png": [1, 3, 4], "cat/2.png": [1, 5, 6], "dog/0.png": [1, 10, 11]}
@@ -130,7 +150,7 @@ def test_the_articles_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), "white").save(tmp_path / "images" / name)
     cs.scan(scope, tmp_path / "images", tmp_path / "survey", layers=["0"], votes_per_image=3, batch_size=1)
-    rows = [row for row in table(tmp_path / "survey", "classes").to_pylist() if row["layer"] == "0"]
+    rows = cs.read_survey(tmp_path / "survey").classes("0").to_pylist()
     votes = {(row["label"], row["channel"]): row["votes"] for row in rows if row["votes"]}
     assert votes == {("cat", 1): 3, ("cat", 2): 1, ("cat", 3): 1, ("cat", 4): 2, ("cat", 5): 1, ("cat", 6): 1} | {
         ("dog", 1): 1,
@@ -304,7 +324,7 @@ def test_an_interrupted_scan_of_another_layout_is_a_conflict(images: Path, tmp_p
         patch.setattr("convscope.scanner.scan.VERSION", 1)
         stopped_after(patch, 1)
         cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
-    with pytest.raises(StoreConflict, match="schema was 1, now 2"):
+    with pytest.raises(StoreConflict, match="schema was 1, now 3"):
         cs.scan(small_scope(), images, tmp_path / "survey", **HOW)
 
 

@@ -13,8 +13,7 @@ import convscope as cs
 from convscope.render.panels import number
 from convscope.site import addresses
 from convscope.site.build import Site
-from convscope.site.content import Content, Options
-from convscope.site.images import SHEET
+from convscope.site.content import SHEET, Content, Options
 from convscope.survey import Survey
 from made import made
 
@@ -174,7 +173,7 @@ def test_what_is_strongest_is_so_among_all_units(tmp_path: Path) -> None:
     assert check_pages(tmp_path) > 0
     means = survey.mean("early")
     wanted = np.argsort(-means[4], kind="stable")[:5].tolist()
-    assert [ref.unit for ref in few.content.spikes("early", 4, 5)] == wanted and 20 not in wanted
+    assert [ref.unit for ref in few.content.spikes("early", 4)] == wanted and 20 not in wanted
     shown = (tmp_path / "image" / "4.html").read_text(encoding="utf-8")
     assert all(f"<b>{unit}</b>" in shown for unit in wanted)
     near = few.content.similar("early", 20, "early", 8)
@@ -203,12 +202,14 @@ def test_the_thumbnail_of_a_unit_stays_its_own(site: Site) -> None:
     root = site.content.site
     rows = json.loads((root / "layer/early.js").read_text().removeprefix("window.atlasLayer=").rstrip(";\n"))["rows"]
     page = (root / "layer/early.html").read_text()
-    tiles = re.findall(
-        r'<a href="\.\./unit/early/(\d+)\.html"><svg viewBox="(\d+) (\d+) 112 112" aria-hidden="true"><image href="\.\./sheet/early/(\d+)',
-        page,
-    )
+    styles = (root / "static/sheets.css").read_text()
+    found = re.findall(r"\.s(\d+)::before\{background-image:url\(\.\./sheet/early/(\d+)\.avif", styles)
+    sheets = {int(one): int(sheet) for one, sheet in found}
+    places = re.findall(r"\.p(\d+)::before\{background-position:([\d.]+)% ([\d.]+)%", styles)
+    at = {int(one): 8 * round(7 * float(y) / 100) + round(7 * float(x) / 100) for one, x, y in places}
+    tiles = re.findall(r'<a href="\.\./unit/early/(\d+)\.html" class="s(\d+) p(\d+)"><b>', page)
     assert [int(unit) for unit, *_ in tiles] == [row[0] for row in rows] == list(range(70))
-    assert [(int(sheet), int(y) // 112 * 8 + int(x) // 112) for _, x, y, sheet in tiles] == [divmod(unit, SHEET) for unit in range(70)]
+    assert [(sheets[int(sheet)], at[int(place)]) for _, sheet, place in tiles] == [divmod(unit, SHEET) for unit in range(70)]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def broken(survey: cs.Survey, folder: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("schema", "a survey of layout 7; this convscope reads layout 2: scan again"),
+        ("schema", "a survey of layout 7; this convscope reads layout 3: scan again"),
         ("technique", "is no survey, but a result of spectrum"),
         ("unfinished", r"holds no finished survey \(manifest.json is missing; run the scan again to resume it\)"),
         ("json", "manifest.json cannot be read"),

@@ -83,12 +83,16 @@ class Predictions(Result):
         """
         rows = tuple(sorted(self.meant or {}))
         own = [(self.meant or {})[label] for label in rows]
-        labels, first = np.array(self.labels), self.predicted[:, 0]
+        first = self.predicted[:, 0]
         found, times = np.unique(first[self.known], return_counts=True)
         others = [int(number) for number in found[np.argsort(-times, kind="stable")] if number not in own]
         columns = tuple(dict.fromkeys([*own, *others]))
-        counts = [[int(((labels == label) & (first == number)).sum()) for number in columns] for label in rows]
-        return np.array(counts, np.int64).reshape(len(rows), len(columns)), rows, columns
+        row, column = ({one: place for place, one in enumerate(several)} for several in (rows, columns))
+        counts = np.zeros((len(rows), len(columns)), np.int64)
+        for label, number in zip(self.labels, first.tolist(), strict=True):
+            if label in row:
+                counts[row[label], column[number]] += 1
+        return counts, rows, columns
 
     @property
     def predicted_names(self) -> tuple[str, ...]:

@@ -143,15 +143,6 @@ def sample_positions(numbers: tuple[int, ...], h: int, w: int) -> Tensor:
     return torch.from_numpy((y * w + x).astype(np.int64))
 
 
-def strongest(mean: np.ndarray, count: int) -> np.ndarray:
-    """The channels that each image votes for: the `count` of largest mean, ties to the lower channel; bool (n c)."""
-    if count >= mean.shape[1]:
-        return np.ones(mean.shape, bool)
-    least = np.partition(mean, -count, axis=1)[:, -count, None]
-    above, equal = mean > least, mean == least
-    return above | equal & (equal.cumsum(1) <= count - above.sum(1, keepdims=True))
-
-
 def map_size(layer: Layer) -> tuple[int, int]:
     """(height, width) of a layer's map, as :func:`as_maps` lays it out."""
     spatial = layer.spatial

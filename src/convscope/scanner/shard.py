@@ -22,10 +22,11 @@ from convscope.scanner import parts
 from convscope.scanner.decoder_pool import Decoded
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import HistogramCounter
-from convscope.scanner.measure import Measured, map_size, measure, strongest
+from convscope.scanner.measure import Measured, map_size, measure
 from convscope.scanner.plan import Plan
 from convscope.scanner.unit_statistics import LayerStatistics, group_statistics
 from convscope.scope import Scope
+from convscope.statistics import foremost
 from convscope.survey.schema import SCHEMAS, VALUES
 
 _log = logging.getLogger("convscope")
@@ -145,7 +146,7 @@ class ShardScanner:
         data.position[rows] = measured.position[good]
         data.positive += measured.positive[good].sum(0, dtype=np.int64)
         for part in self.slices:
-            data.votes[rows, part] = strongest(data.mean[rows, part], self.plan.votes_per_image)
+            data.votes[rows, part] = foremost(data.mean[rows, part], self.plan.votes_per_image)
         kept = measured.samples if good.all() else [samples[torch.from_numpy(good).to(samples.device)] for samples in measured.samples]
         data.counter.add(kept)
 

@@ -48,8 +48,10 @@ def write_tables(scope: Scope, plan: Plan, folder: OutputFolder) -> tuple[int, i
             statistics = parts.merged_statistics(folder, plan.shards, index, plan.top)
             height, width = map_size(scope.layers[name])
             writers["channels"](_channels(name, statistics, height * width, bounds[name]))
-            writers["classes"](_classes(name, statistics))
-            writers["top"](_top(name, statistics, width))
+            sizes = {label: group.images for label, group in statistics.groups.items() if label is not None}
+            listed = sorted(label for label, images in sizes.items() if plan.summary_only or images > 1)
+            writers["classes"](_classes(name, statistics, listed))
+            writers["top"](_top(name, statistics, listed, width))
     return read, skipped, labels
 
 
@@ -140,9 +142,8 @@ def _moments(group: GroupStatistics) -> dict[str, np.ndarray]:
     return {"mean": group.mean.mean, "sd": group.mean.sd, "peak_mean": group.peak.mean, "peak_sd": group.peak.sd}
 
 
-def _classes(name: str, statistics: LayerStatistics) -> pa.Table:
+def _classes(name: str, statistics: LayerStatistics, labels: Sequence[str]) -> pa.Table:
     """Rows by channel, then label."""
-    labels = sorted(label for label in statistics.groups if label is not None)
     groups = [statistics.groups[label] for label in labels]
     channels = len(statistics.positive)
     values = [{**_moments(group), "votes": group.votes} for group in groups]
@@ -158,14 +159,14 @@ def _classes(name: str, statistics: LayerStatistics) -> pa.Table:
     return pa.table(columns, schema=SCHEMAS["classes"])
 
 
-def _top(name: str, statistics: LayerStatistics, width: int) -> pa.Table:
+def _top(name: str, statistics: LayerStatistics, labels: Sequence[str], width: int) -> pa.Table:
     """Rows by channel, then label (none first), then rank."""
     channels = len(statistics.positive)
-    labels: list[str | None] = [None, *sorted(label for label in statistics.groups if label is not None)]
-    tops = [statistics.groups[label].top for label in labels]
+    groups: list[str | None] = [None, *labels]
+    tops = [statistics.groups[label].top for label in groups]
     ranks = np.concatenate([np.arange(len(top.value), dtype=np.int32) for top in tops])
     value, image, position = (np.concatenate(arrays).T.ravel() for arrays in zip(*(top.arrays() for top in tops), strict=True))
-    named = [label for label, top in zip(labels, tops, strict=True) for _ in range(len(top.value))]
+    named = [label for label, top in zip(groups, tops, strict=True) for _ in range(len(top.value))]
     columns = {
         "layer": [name] * (channels * len(ranks)),
         "channel": np.repeat(np.arange(channels, dtype=np.int32), len(ranks)),

@@ -12,8 +12,8 @@ import numpy as np
 from convscope.names import OUTPUT
 from convscope.render.html import STYLE
 from convscope.site import addresses
-from convscope.site.content import Content, Options
-from convscope.site.images import SHEET, Thumbnails, photograph_bytes
+from convscope.site.content import SHEET, Content, Options
+from convscope.site.images import Thumbnails, photograph_bytes, sheet_styles
 from convscope.site.live import LICENCE, MODEL, NETWORK, RUNTIME, Live, licence_text, near_address, near_script, runtime_script
 from convscope.site.pages import Pages
 from convscope.site.write import Writer
@@ -46,6 +46,7 @@ class Site:
         static = files("convscope.site").joinpath("static")
         write("static/atlas.css", STYLE + static.joinpath("atlas.css").read_text(encoding="utf-8"))
         write("static/atlas.js", static.joinpath("atlas.js").read_text(encoding="utf-8"))
+        write("static/sheets.css", sheet_styles(self.content))
         self._photographs(advance)
         for name in [*self.content.layers, OUTPUT]:
             self.write_layer(name)

@@ -10,10 +10,10 @@ from PIL import Image as Pillow
 
 from convscope.render import charts, layout
 from convscope.render.markup import Markup, element
-from convscope.render.panels import Bars, number
+from convscope.render.panels import number
 
-_BINS, _HEIGHT = 40, 400
-_MOST_BARS = 256
+_BINS, _HEIGHT = 40, 100
+_MOST_BARS, _ROWS = 128, 100
 
 
 def histogram(values: np.ndarray, marked: np.ndarray, of: str) -> Markup:
@@ -31,9 +31,9 @@ def histogram(values: np.ndarray, marked: np.ndarray, of: str) -> Markup:
     # the root of the count: a few strong images are seen beside hundreds of weak ones
     tops = np.rint(_HEIGHT * (1 - np.sqrt(counts / most))).astype(int)
     bars = "".join(f"M{place} {_HEIGHT}V{top}" for place, top in enumerate(tops.tolist()) if top < _HEIGHT)
-    ticks = "".join(f"M{(value - low) / (high - low) * _BINS - 0.5:.2f} 0V{_HEIGHT}" for value in marked.tolist())
+    ticks = "".join(f"M{(value - low) / (high - low) * _BINS - 0.5:.1f} 0V{_HEIGHT}" for value in marked.tolist())
     words = f"Histogram: {of} of {len(values)} images, from {number(low)} to {number(high)}; "
-    words += f"most in one of {_BINS} bins: {most}. The marked ones: {', '.join(number(value) for value in marked.tolist())}."
+    words += f"most in one of {_BINS} bins: {most}."
     drawn = [element("path", d=ticks, class_="cs-marks"), element("path", d=bars, class_="cs-bars")]
     kind = {"class_": "cs-histogram", "role": "img", "preserveAspectRatio": "none"}
     body = element("svg", *drawn, viewBox=f"-0.5 0 {_BINS} {_HEIGHT}", aria_label=words, **kind)
@@ -41,16 +41,20 @@ def histogram(values: np.ndarray, marked: np.ndarray, of: str) -> Markup:
     return charts.framed(body, charts.Axis(marks, of))
 
 
-def spectrum(values: np.ndarray, spikes: list[tuple[int, str]], title: str, names: tuple[str, ...] = ()) -> Markup:
-    """Mean activations of a layer's units as bars; of many units, neighbours share a bar and the larger is drawn."""
-    del names
-    if len(values) <= _MOST_BARS:
-        return charts.bars(Bars(values, title, "unit", "mean activation", tuple(spikes)))
+def spectrum(values: np.ndarray) -> Markup:
+    """Mean activations of a layer's units as bars from zero; of many units, neighbours share a bar and the larger is drawn."""
     step = -(-len(values) // _MOST_BARS)
     padded = np.concatenate([values, np.full(-len(values) % step, values.min())])
-    merged = padded.reshape(-1, step).max(1)
-    found = tuple((index // step, label) for index, label in spikes)
-    return charts.bars(Bars(merged, title, f"unit / {step}", "mean activation, the largest of each bar", found))
+    bars = padded.reshape(-1, step)
+    bars = np.where(np.abs(bars.max(1)) >= np.abs(bars.min(1)), bars.max(1), bars.min(1))
+    low, high = min(float(bars.min()), 0.0), max(float(bars.max()), 0.0)
+    tops = np.rint(_ROWS * (high - bars) / ((high - low) or 1.0)).astype(int)
+    zero = round(_ROWS * high / ((high - low) or 1.0))
+    outline = "h1V".join(map(str, tops.tolist()))  # one line over all bars: short, and a site has thousands of these
+    words = f"Mean activations of {len(values)} units, from {number(float(values.min()))} to {number(float(values.max()))}."
+    kind = {"class_": "at-spectrum", "role": "img", "preserveAspectRatio": "none"}
+    drawn = element("path", d=f"M0 {zero}V{outline}h1V{zero}z")
+    return element("svg", drawn, viewBox=f"0 0 {len(bars)} {_ROWS}", aria_label=words, **kind)
 
 
 def field(height: int, width: int, box: tuple[int, int, int, int]) -> Markup:

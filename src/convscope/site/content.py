@@ -25,11 +25,15 @@ from convscope.site.tables import Connections, Maps, read_arrangement
 from convscope.statistics import SIGNIFICANCE
 from convscope.survey.survey import Survey, SurveyLayer
 
+SHEET = 64
+"""Thumbnails on a sheet."""
 TOP, ROW = 9, 5
 """Images shown of a unit: the strongest, and of each further row."""
 SIMILAR, NEAR = 8, 3
 """Similar units of the same layer, and of each neighbouring one."""
-CARRIERS, GUESSES, MISTAKES = 6, 5, 12
+CARRIERS, GUESSES, MISTAKES = 3, 5, 12
+SPIKES = 5
+"""Units shown of a layer on an image."""
 MOST_COLUMNS = 16
 """Classes of a confusion matrix; of more, the commonest mistakes are listed."""
 FINDINGS = ("dead", "structural", "constant", "saturated", "duplicate")
@@ -97,6 +101,31 @@ class Options:
     live: bool = False
 
 
+@dataclass(frozen=True)
+class Foremost:
+    """The first few units of a layer for each of many images or classes, the highest first.
+
+    Attributes:
+        layer: The layer.
+        units, values: Their numbers and what they are ordered by, (row few).
+    """
+
+    layer: str
+    units: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, layer: str, values: np.ndarray, few: int) -> Foremost:
+        """Those of values (row unit); of equals the smaller number."""
+        units = np.argsort(-values, axis=1, kind="stable")[:, :few]
+        return cls(layer, units, np.take_along_axis(values, units, 1))
+
+    def refs(self, row: int, above: float = -np.inf) -> list[UnitRef]:
+        """Those of a row whose values are above a limit."""
+        pairs = zip(self.units[row].tolist(), self.values[row].tolist(), strict=True)
+        return [UnitRef(self.layer, unit, value) for unit, value in pairs if value > above]
+
+
 class LayerContent:
     """What is known of a layer, for all its units at once.
 
@@ -105,7 +134,7 @@ class LayerContent:
         peaks, means: Maximum and mean over positions, (n unit).
         places: Positions of the maxima, (n unit 2).
         top: The strongest images of each unit.
-        profile: The class profile; None where images have no labels.
+        profile: The class profile; None where images have no labels, or no two of them the same.
     """
 
     def __init__(self, survey: Survey, name: str) -> None:
@@ -114,9 +143,8 @@ class LayerContent:
         self.peaks, self.means, self.places = survey.maximum(name), survey.mean(name), survey.positions(name)
         self.top: Exemplars = exemplars(survey, name, None, top=min(TOP, len(survey)), crops=False)
         pairs = self.layer.channels * len(survey.labels)
-        self.profile: ClassProfile | None = None
-        if len(survey.labels) > 1 and pairs <= _MOST_PAIRS:
-            self.profile = class_profile(survey, name)
+        several = len(survey.labels) > 1 and int(np.bincount(survey.truth[survey.truth >= 0]).max()) > 1
+        self.profile: ClassProfile | None = class_profile(survey, name) if several and pairs <= _MOST_PAIRS else None
         self._table = survey.channels(name)
         self._extent = [int((span[:, 1] - span[:, 0]).max()) for span in (self.layer.field_rows, self.layer.field_columns)]
 
@@ -204,6 +232,8 @@ class Content:
     def __init__(self, survey: Survey, site: Path, options: Options) -> None:
         self.survey, self.site, self.options = survey, site, options
         self.layer = lru_cache(maxsize=6)(self._layer)
+        # pages of classes and images ask every layer, and few layers are held in memory: what they need of all is kept instead
+        self._carried, self._on_images = lru_cache(maxsize=None)(self._carriers), lru_cache(maxsize=None)(self._foremost)
         self.layers = [name for name in survey.layers if name != OUTPUT]
         self.connections = Connections.read(site)
         self.maps = Maps.read(site)
@@ -373,6 +403,12 @@ class Content:
     def _places(self) -> dict[str, dict[int, int]]:
         return {layer: {unit: place for place, unit in enumerate(units)} for layer, units in self.options.units.items()}
 
+    @cached_property
+    def first_sheets(self) -> dict[str, int]:
+        """The number of each layer's first sheet of thumbnails, among those of all layers."""
+        counts = [-(-len(units) // SHEET) for units in self.options.units.values()]
+        return dict(zip(self.options.units, [0, *np.cumsum(counts).tolist()], strict=False))
+
     def unit_page(self, layer: str, unit: int) -> str:
         """The address of a unit's page; "" if it has none."""
         return addresses.unit_page(layer, unit) if self.has_page(layer, unit) else ""
@@ -419,32 +455,44 @@ class Content:
 
     def carriers(self, layer: str, label: int, unit: int) -> tuple[list[UnitRef], str]:
         """The units of a layer that carry a class, and by which measure: "AUC" for its label, else "r" with its output."""
+        by_label, by_output = self._carried(layer)
+        if by_label is not None and label >= 0 and self._count[label] > 1:
+            return by_label.refs(label, 0.5), "AUC"
+        # what the best of so many units reaches by chance is no finding: the largest of k normal draws is about sqrt(2 log k)
+        chance = float(np.sqrt(2 * np.log(max(self.survey.layer(layer).channels, 2)) / len(self.survey)))
+        return (by_output.refs(unit, chance), "r") if unit >= 0 else ([], "")
+
+    @cached_property
+    def _count(self) -> np.ndarray:
+        """Number of images with each label, (label)."""
+        return np.bincount(self.survey.truth[self.survey.truth >= 0], minlength=len(self.survey.labels))
+
+    def _carriers(self, layer: str) -> tuple[Foremost | None, Foremost]:
+        """The units that carry each label and each class."""
         content = self.layer(layer)
-        if content.profile is not None and label >= 0 and content.profile.counts[label] > 1:
-            best = content.profile.best(self.survey.labels[label], content.layer.channels)
-            found = [UnitRef(layer, one, float(content.profile.auc[one, label])) for one in best]
-            return [ref for ref in found[:CARRIERS] if ref.value > 0.5], "AUC"
-        if unit < 0:
-            return [], ""
-        values = self.outputs[:, unit].astype(np.float64)
-        values = values - values.mean()
-        length = float(np.sqrt((values**2).sum()))
-        likeness = (values / length).astype(np.float32) @ content.direction if length else np.zeros(content.layer.channels)
-        best = np.argsort(-likeness, kind="stable")[:CARRIERS].tolist()
-        return [UnitRef(layer, one, float(likeness[one])) for one in best if likeness[one] > 0], "r"
+        by_label: Foremost | None = None
+        if content.profile is not None:
+            best = np.lexsort((-content.profile.effect, -content.profile.auc), axis=0)[:CARRIERS].T
+            by_label = Foremost(layer, best, np.take_along_axis(content.profile.auc.T, best, 1))
+        values = self.outputs - self.outputs.mean(0, dtype=np.float64)
+        length = np.sqrt((values**2).sum(0))
+        values = np.divide(values, length, out=np.zeros_like(values), where=length > 0).astype(np.float32)
+        return by_label, Foremost.of(layer, values.T @ content.direction, CARRIERS)
 
-    def spikes(self, layer: str, row: int, most: int) -> list[UnitRef]:
+    def spikes(self, layer: str, row: int) -> list[UnitRef]:
         """The units that fire highest on an image, by their mean."""
-        means = self.layer(layer).means[row]
-        return [UnitRef(layer, unit, float(means[unit])) for unit in np.argsort(-means, kind="stable")[:most].tolist()]
+        return self._on_images(layer)[0].refs(row)
 
-    def unusual(self, layer: str, row: int, most: int) -> list[UnitRef]:
+    def unusual(self, layer: str, row: int) -> list[UnitRef]:
         """The units that fire most above their average over all images, in standard deviations."""
+        return self._on_images(layer)[1].refs(row, 0.0)
+
+    def _foremost(self, layer: str) -> tuple[Foremost, Foremost]:
+        """The highest and the most unusual units on each image."""
         content = self.layer(layer)
         sd = content.column("sd")
-        score = np.divide(content.means[row] - content.column("mean"), sd, out=np.zeros(len(sd)), where=sd > 0)
-        units = np.argsort(-score, kind="stable")[:most].tolist()
-        return [UnitRef(layer, unit, float(score[unit])) for unit in units if score[unit] > 0]
+        score = np.divide(content.means - content.column("mean"), sd, out=np.zeros(content.means.shape), where=sd > 0)
+        return Foremost.of(layer, content.means, SPIKES), Foremost.of(layer, score, SPIKES)
 
 
 def significant(p: float) -> bool:

@@ -11,11 +11,10 @@ from PIL import Image as Pillow
 from convscope.errors import BadImage
 from convscope.names import OUTPUT
 from convscope.receipts import published_bytes
-from convscope.site.content import Content
+from convscope.site import addresses
+from convscope.site.content import SHEET, Content
 
 TILE, ACROSS = 112, 8
-SHEET = ACROSS * ACROSS
-"""Thumbnails on a sheet."""
 _PHOTO_QUALITY = 75
 _BLANK = 210
 
@@ -47,8 +46,7 @@ class Thumbnails:
     def sheet(self, layer: str, number: int) -> bytes:
         """A sheet of 8 x 8 thumbnails."""
         units = self._content.options.units[layer][number * SHEET : (number + 1) * SHEET]
-        rows = -(-len(units) // ACROSS)
-        sheet = Pillow.new("RGB", (ACROSS * TILE, rows * TILE), (_BLANK,) * 3)
+        sheet = Pillow.new("RGB", (ACROSS * TILE, ACROSS * TILE), (_BLANK,) * 3)
         for place, unit in enumerate(units):
             sheet.paste(self._tile(layer, unit), (place % ACROSS * TILE, place // ACROSS * TILE))
         return published_bytes(np.asarray(sheet), None, self._content.options.suffix)
@@ -74,8 +72,23 @@ class Thumbnails:
             return None
 
 
-def thumbnail_place(content: Content, layer: str, unit: int) -> tuple[int, int, int]:
-    """The sheet of a unit's thumbnail, and x and y on it in pixels."""
-    place = content.place_of(layer, unit)
-    within = place % SHEET
-    return place // SHEET, within % ACROSS * TILE, within // ACROSS * TILE
+def thumbnail_class(content: Content, layer: str, unit: int) -> str:
+    """The classes that show a unit's thumbnail: its sheet's, and that of its place on it; see :func:`sheet_styles`."""
+    sheet, place = divmod(content.place_of(layer, unit), SHEET)
+    return f"s{content.first_sheets[layer] + sheet} p{place}"
+
+
+def sheet_styles(content: Content) -> str:
+    """The styles that cut thumbnails from the sheets, and what else depends on the size of images.
+
+    A link to a unit names its sheet and its place on it by two short classes: a page has dozens of such links, a site thousands of pages.
+    """
+    options, size = content.options, content.survey.preprocessing
+    rules = [f".crops image{{width:{size.width}px;height:{size.height}px}}.crops circle{{r:{int(size.width * 0.06)}px}}"]
+    for place in range(SHEET):
+        y, x = divmod(place, ACROSS)
+        rules.append(f".p{place}::before{{background-position:{100 * x / (ACROSS - 1):.3f}% {100 * y / (ACROSS - 1):.3f}%}}")
+    for name, first in content.first_sheets.items():
+        for sheet in range(-(-len(options.units[name]) // SHEET)):
+            rules.append(f".s{first + sheet}::before{{background-image:url(../{addresses.layer_sheet(name, sheet, options.suffix)})}}")
+    return "\n".join(rules) + "\n"

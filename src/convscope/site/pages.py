@@ -18,13 +18,14 @@ from convscope.render.markup import Markup, text
 from convscope.render.panels import Counts, number
 from convscope.site import addresses, charts
 from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant, stem
-from convscope.site.images import thumbnail_place
+from convscope.site.images import thumbnail_class
 from convscope.site.live import Live, network_data
 from convscope.site.write import script
 
-_WEIGHTS, _SPIKES, _STRIP = 4, 5, 8
+_WEIGHTS, _INSTEAD, _STRIP, _FEW = 4, 3, 8, 3
 _CONFUSIONS, _SHOWN = 12, 24
-_MOST_CHARTS = 4
+_MOST_CHARTS, _MOST_LISTED = 3, 12
+"""Layers whose spectrum is drawn on the page of an image, and layers that it shows at all."""
 _TIGHT = 10
 """Bounds beyond so many times what is reached are not told: they grow with every layer."""
 
@@ -152,7 +153,7 @@ class Pages:
             rf=charts.field(content.survey.preprocessing.height, content.survey.preprocessing.width, tuple(box)),
             before=self._layer_link(before),
             after=self._layer_link(after),
-            tiles=[self._sheet_tile(name, unit) for unit in units],
+            tiles=[self._tile(UnitRef(name, unit, 0.0), "") for unit in units],
             count=len(units),
             made=self._made(name),
             health=[] if name == OUTPUT or content.health is None else [(k, v) for k, v in content.health.of(name).items() if v],
@@ -190,7 +191,6 @@ class Pages:
         before, after = content.neighbours(name)
         near = [(other, content.similar(name, unit, other, NEAR)) for other in (before, after) if other]
         table = {key: float(known.column(key)[unit]) for key in ("maximum", "positive", "mean", "sd", "bound")}
-        several = known.profile is not None and known.profile.counts.max() > 1  # classes of one image each say nothing
         classes = [
             {
                 "name": content.label_name(label),
@@ -200,7 +200,7 @@ class Pages:
                 "p": p,
                 "found": significant(p),
             }
-            for label, auc, effect, p in (known.classes(unit) if several else [])
+            for label, auc, effect, p in known.classes(unit)
         ]
         return self._page(
             "unit.html",
@@ -227,10 +227,10 @@ class Pages:
             classes=classes,
             verdicts=[(self._class(one), count) for one, count in content.verdicts(strongest)] if content.outputs.shape[1] > 1 else [],
             of=len(strongest),
-            similar=self._tiles(content.similar(name, unit, name, SIMILAR), _number),
-            near=[(self._layer_link(other), self._tiles(refs, _number)) for other, refs in near if refs],
-            inward=self._weights(content.connections.to.get((name, unit), [])),
-            outward=self._weights(content.connections.out_of.get((name, unit), [])),
+            similar=self._tiles(content.similar(name, unit, name, SIMILAR), _hundredths),
+            near=[(self._layer_link(other), self._tiles(refs, _hundredths)) for other, refs in near if refs],
+            **self._weights("inward", content.connections.to.get((name, unit), [])),
+            **self._weights("outward", content.connections.out_of.get((name, unit), [])),
         )
 
     def _visualization(self, name: str, unit: int) -> dict[str, Any]:
@@ -255,9 +255,11 @@ class Pages:
             )
         return {"images": images, "projections": content.projections(name, unit)}
 
-    def _weights(self, connections: Sequence[Any]) -> list[dict[str, Any]]:
+    def _weights(self, key: str, connections: Sequence[Any]) -> dict[str, Any]:
+        """The strongest weights as tiles, and the layer that all of them belong to."""
         refs = [UnitRef(one.layer, one.unit, one.weight) for one in connections[:_WEIGHTS]]
-        return self._tiles(refs, _signed, with_layer=True)
+        layers = {ref.layer for ref in refs}
+        return {key: self._tiles(refs, _signed, with_layer=len(layers) > 1), f"{key}_of": layers.pop() if len(layers) == 1 else ""}
 
     # ---------------------------------------------------------------------------------------------------------- classes, images
 
@@ -300,7 +302,7 @@ class Pages:
             others=len(false),
             mine=[self._photo(int(row)) for row in own[:_SHOWN]],
             highest=[self._photo(row) | {"value": float(content.outputs[row, unit])} for row in highest],
-            carriers=[(self._layer_link(other), self._tiles(refs, _number), how) for other, refs, how in carriers if refs],
+            carriers=[(self._layer_link(other), self._tiles(refs, _hundredths), how) for other, refs, how in carriers if refs],
             histogram=charts.histogram(content.outputs[:, unit], content.outputs[own, unit], "output") if unit >= 0 else "",
         )
 
@@ -308,7 +310,7 @@ class Pages:
         """The units of the last layer that fire most above their average on an image."""
         if not self.content.layers:
             return []
-        return self._tiles(self.content.unusual(self.content.layers[-1], row, 3), _number)
+        return self._tiles(self.content.unusual(self.content.layers[-1], row)[:_INSTEAD], _number)
 
     def image(self, image: int) -> str:
         """The page of an image."""
@@ -321,7 +323,7 @@ class Pages:
             {"class": self._class(unit), "output": float(content.outputs[row, unit]), "share": float(share)}
             for unit, share in zip(content.ranked[row].tolist(), found.probability[row] if found is not None else (), strict=False)
         ]
-        drawn = _spread(content.layers, _MOST_CHARTS)
+        drawn, listed = _spread(content.layers, _MOST_CHARTS), _spread(content.layers, _MOST_LISTED)
         label = int(content.survey.truth[row])
         return self._page(
             "image.html",
@@ -339,8 +341,9 @@ class Pages:
             output=float(content.outputs[row, 0]),
             previous=addresses.image_page(numbers[place - 1]) if place else "",
             following=addresses.image_page(numbers[place + 1]) if place + 1 < len(numbers) else "",
-            layers=[self._on_image(name, row, name in drawn) for name in content.layers],
+            layers=[self._on_image(name, row, name in drawn) for name in content.layers if name in drawn | listed],
             some=len(drawn) < len(content.layers),
+            few=len(drawn | listed) < len(content.layers),
             maps=[
                 {
                     "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), _number(one.maximum)),
@@ -354,14 +357,13 @@ class Pages:
     def _on_image(self, name: str, row: int, drawn: bool) -> dict[str, Any]:
         """The spectrum of a layer on an image, and the units that stand out."""
         content = self.content
-        spikes = content.spikes(name, row, _SPIKES)
-        chart = charts.spectrum(content.layer(name).means[row], [(ref.unit, str(ref.unit)) for ref in spikes], "") if drawn else ""
+        spikes = content.spikes(name, row)
         return {
             "link": self._layer_link(name),
             "drawn": drawn,
-            "chart": chart,
-            "spikes": self._tiles(spikes, _number),
-            "unusual": self._tiles(content.unusual(name, row, _SPIKES) if drawn else (), _number),
+            "chart": charts.spectrum(content.layer(name).means[row]) if drawn else "",
+            "spikes": self._tiles(spikes if drawn else spikes[:_FEW], _number),
+            "unusual": self._tiles(content.unusual(name, row) if drawn else (), _number),
         }
 
     # ----------------------------------------------------------------------------------------------------------------- pieces
@@ -411,33 +413,20 @@ class Pages:
         return [self._tile(ref, written(ref.value), with_layer=with_layer) for ref in refs]
 
     def _tile(self, ref: UnitRef, value: str, *, with_layer: bool = False) -> dict[str, Any]:
-        """A unit as a link with its thumbnail: its own image, or its place on the sheet of its layer."""
+        """A unit as a link with its thumbnail, from the sheet of its layer."""
         content = self.content
         title = content.unit_title(ref.layer, ref.unit)
-        shown = {"title": title, "value": value, "href": content.unit_page(ref.layer, ref.unit), "image": "", "box": "", "sheet": ""}
-        shown["layer"] = ref.layer if with_layer else ""
-        if not shown["href"]:
-            return shown
-        made = content.unit_images(ref.layer, ref.unit)
-        if made:
-            return shown | {"image": made[0]}
-        return shown | self._on_sheet(ref.layer, ref.unit)
-
-    def _sheet_tile(self, layer: str, unit: int) -> dict[str, Any]:
-        title = self.content.unit_title(layer, unit)
-        return {"title": title, "unit": unit, "href": self.content.unit_page(layer, unit)} | self._on_sheet(layer, unit)
-
-    def _on_sheet(self, layer: str, unit: int) -> dict[str, str]:
-        sheet, x, y = thumbnail_place(self.content, layer, unit)
-        return {"sheet": addresses.layer_sheet(layer, sheet, self.content.options.suffix), "box": f"{x} {y}"}
+        href = content.unit_page(ref.layer, ref.unit)
+        shown = {"title": title, "value": value, "href": href, "layer": ref.layer if with_layer else ""}
+        return shown | {"at": thumbnail_class(content, ref.layer, ref.unit) if href else ""}
 
 
 _TABLES = (
     ("images.parquet", "every image that was read: number, name, label, size"),
     ("layers.parquet", "every layer: size, receptive field of each row and column of its map"),
     ("channels.parquet", "every unit over all images: mean, spread, maximum, share above zero, bound, quantiles, histogram"),
-    ("classes.parquet", "every unit and label: mean, spread, votes"),
-    ("top.parquet", "the images with the largest activation of every unit, over all images and for each label"),
+    ("classes.parquet", "every unit and label of several images: mean, spread, votes; of a label of one image, its row in values/ says it"),
+    ("top.parquet", "the images with the largest activation of every unit, over all images and for each label of several images"),
     ("values/", "every unit on every image: maximum, its position, mean"),
     ("units.parquet", "every unit: place in the order of similarity, and on the map"),
     ("connections.parquet", "the strongest weights between units"),
@@ -472,6 +461,10 @@ def _finalized(value: Any) -> Any:
 
 def _number(value: float) -> str:
     return number(value) if math.isfinite(value) else "–"
+
+
+def _hundredths(value: float) -> str:
+    return f"{value:.2f}"
 
 
 def _signed(value: float) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from convscope.errors import BadInput, StoreConflict
 from convscope.files import MOST_JSON, check_form, check_regular, filesystem, is_local, opened_on, parse_json, read_all
-from convscope.survey import manifest
+from convscope.survey import alone, manifest
 from convscope.survey.schema import MANIFEST, NULLABLE, SCHEMAS, VALUES, VERSION
 from convscope.text import one_line
 
@@ -128,17 +128,20 @@ class Files:
         if not local:
             connection.register_filesystem(self.system)
 
-        def view(name: str, paths: Sequence[str]) -> None:
+        def view(name: str, paths: Sequence[str], form: str = "select * from {table}") -> None:
             urls = (path if local else self.system.unstrip_protocol(path) for path in paths)
             listed = ", ".join(f"'{url.replace(chr(39), chr(39) * 2)}'" for url in urls)
-            connection.execute(f'create view "{name}" as select * from read_parquet([{listed}])')
+            connection.execute(f'create view "{name}" as {form.replace("{table}", f"read_parquet([{listed}])")}')
 
-        for name in SCHEMAS.keys() - {VALUES}:
-            view(name, self._regular([f"{self.root}/{name}.parquet"]))
         shards = self.value_files()
+        whole: dict[str, str] = {}
         if shards:
             view("rows", shards)
             connection.execute(_LONG)
+            votes = str(int(self.read_manifest()["votes_per_image"]))
+            whole = {"classes": alone.CLASSES.replace("{votes}", votes), "top": alone.TOP}
+        for name in sorted(SCHEMAS.keys() - {VALUES}, key=lambda name: name in whole):  # those made of others last
+            view(name, self._regular([f"{self.root}/{name}.parquet"]), whole.get(name, "select * from {table}"))
         folder = self.root if local else self.system.unstrip_protocol(self.root)
         connection.execute(f"set allowed_directories = ['{folder.replace(chr(39), chr(39) * 2)}/']")
         connection.execute("set enable_external_access = false")

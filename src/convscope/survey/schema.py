@@ -8,6 +8,8 @@ A survey is a folder (or an object store's prefix) of Parquet files, readable by
 - ``channels.parquet``: a row for each channel of each layer: statistics over all images.
 - ``classes.parquet``: a row for each channel and label: statistics over the images with that label.
 - ``top.parquet``: the images with the largest activation of each channel, over all images (`label` null) and for each label.
+  Both leave out labels that have a single image where ``values/`` is there: the image's row in it says the same. :class:`~convscope.Survey`
+  adds them to both tables, and to the views of its queries.
 - ``values/00000.parquet``, ...: a row for each image and layer, a row group for each layer; none with `summary_only`.
 - ``manifest.json``: written last: a survey without it is not finished.
 
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-VERSION = 2
+VERSION = 3
 NULLABLE = frozenset(["label", "split", "domain", "bound"])
 """Columns whose values may be missing."""
 MANIFEST = "manifest.json"

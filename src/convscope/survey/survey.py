@@ -18,6 +18,7 @@ from convscope.errors import BadInput, StoreConflict
 from convscope.names import OUTPUT, Units, near_names, no_layer, unit_numbers
 from convscope.preprocessing import Preprocessing
 from convscope.results.table import pandas
+from convscope.survey.alone import class_rows, top_rows
 from convscope.survey.files import Files, open_folder
 from convscope.survey.originals import preprocessing_of, read_original
 from convscope.text import one_line
@@ -209,12 +210,31 @@ class Survey:
 
     def classes(self, layer: str) -> pa.Table:
         """The table of each channel's statistics for each label."""
-        return self._rows("classes", layer)
+        found, labels = self._rows("classes", layer), sorted(self._alone)
+        if not labels:
+            return found
+        rows, votes = [self._alone[label] for label in labels], int(self.manifest["votes_per_image"])
+        more = class_rows(layer, labels, self.maximum(layer)[rows], self.mean(layer)[rows], votes)
+        whole = pa.concat_tables([found, more])
+        return whole if not found.num_rows else whole.sort_by([("channel", "ascending"), ("label", "ascending")])
 
     def top(self, layer: str, label: str | None = None) -> pa.Table:
         """The table of each channel's images with the largest activation, of all images or those with one label."""
         table = self._rows("top", layer)
-        return table.filter(pc.field("label").is_null() if label is None else pc.field("label") == self.known_label(label))
+        if label is None:
+            return table.filter(pc.field("label").is_null())
+        row = self._alone.get(self.known_label(label))
+        if row is None:
+            return table.filter(pc.field("label") == label)
+        return top_rows(layer, label, int(self.ids[row]), self.maximum(layer)[row], self.positions(layer)[row])
+
+    @cached_property
+    def _alone(self) -> dict[str, int]:
+        """{label: row of its image} of labels that have a single one, which the tables leave out where there are per-image values."""
+        counts = np.bincount(self.truth[self.truth >= 0], minlength=len(self.labels))
+        rows = {int(label): row for row, label in enumerate(self.truth) if label >= 0}
+        one = () if self.manifest["summary_only"] else np.flatnonzero(counts == 1).tolist()
+        return {self.labels[label]: rows[label] for label in one}
 
     def query(self, sql: str) -> pa.Table:
         """The result of an SQL query by DuckDB.

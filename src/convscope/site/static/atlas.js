@@ -175,14 +175,24 @@
     field.addEventListener("blur", () => setTimeout(close, 200));
   }
 
-  const field = /** @type {HTMLInputElement | null} */ (find("#search"));
-  const found = find("#found");
-  if (field && found) {
-    field.hidden = false;
-    searchField(field, found, (hit) => {
+  /** The search field of the page's bar: it takes JavaScript, so that it is not there without. */
+  function searchOfBar() {
+    const bar = find(".tools");
+    if (!bar) return null;
+    const words = { type: "search", placeholder: "Search   /", "aria-label": "Search units, classes and images", autocomplete: "off" };
+    const made = { id: "search", role: "combobox", "aria-expanded": "false", "aria-controls": "found" };
+    const input = /** @type {HTMLInputElement} */ (element("input", { ...words, ...made }));
+    const found = element("ul", { id: "found", role: "listbox", "aria-label": "Found" });
+    found.hidden = true;
+    const area = element("div", { class: "search", role: "search" });
+    area.append(input, found);
+    bar.prepend(area);
+    searchField(input, found, (hit) => {
       location.href = root + hit.href;
     });
+    return input;
   }
+  const field = searchOfBar();
 
   // -------------------------------------------------------------------------------------------------------------------- keys
 
@@ -266,8 +276,7 @@
     const pairs = data.rows.map((row, place) => ({ row, tile: /** @type {HTMLElement} */ (grid.children[place]) }));
     for (const { row, tile } of pairs) {
       tile.dataset.unit = String(row[0]);
-      const caption = tile.querySelector(".cap");
-      if (caption) caption.append(" ", element("i"));
+      tile.append(" ", element("i"));
     }
     /** @param {number} value */
     const short = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "");
