@@ -41,10 +41,14 @@ def _leaves(vectors: np.ndarray) -> np.ndarray:
 def _map(vectors: np.ndarray) -> np.ndarray:
     """Places on a plane, each axis in [0,1]."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs]
 
     if len(vectors) < 8:
         return np.stack([np.linspace(0, 1, len(vectors)), np.full(len(vectors), 0.5)], 1)
-    with warnings.catch_warnings():
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(1),
+    ):  # `n_jobs` leaves some loops out: beside other work their threads wait for each other
         warnings.simplefilter("ignore")
         perplexity = min(20.0, (len(vectors) - 1) / 3)
         places = TSNE(2, perplexity=perplexity, init="pca", random_state=_SEED, max_iter=500, n_jobs=1).fit_transform(vectors)
