@@ -38,6 +38,7 @@ from .results.gallery import Gallery as Gallery
 from .results.gallery import read_gallery as read_gallery
 from .results.grad_cam import GradCam as GradCam
 from .results.hypothesis import Hypothesis as Hypothesis
+from .results.integrated_gradients import IntegratedGradients as IntegratedGradients
 from .results.inversion import Inversion as Inversion
 from .results.kernel_angles import KernelAngles as KernelAngles
 from .results.knockout import Knockout as Knockout
@@ -62,6 +63,7 @@ from .techniques.deconvnet import deconvnet as deconvnet
 from .techniques.feature_visualization import feature_visualization as feature_visualization
 from .techniques.grad_cam import grad_cam as grad_cam
 from .techniques.hypothesis import hypothesis as hypothesis
+from .techniques.integrated_gradients import integrated_gradients as integrated_gradients
 from .techniques.inversion import inversion as inversion
 from .techniques.kernel_angles import kernel_angles as kernel_angles
 from .techniques.knockout import knockout as knockout
