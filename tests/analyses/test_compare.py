@@ -12,6 +12,7 @@ import convscope as cs
 import promises
 from convscope.analyses.compare import assign, correlations, linear_cka
 from convscope.errors import BadInput, LayerNotFound
+from convscope.render.panels import Table
 from made import drawn, made
 
 PROMISE = promises.Promise(
@@ -79,6 +80,64 @@ def test_born_and_dead_units_and_unequal_widths(tmp_path: Path) -> None:
     assert found.of("layer")[3][1] < found.threshold and found.matched("layer") == (5, 6)
     assert (found.units == -1).sum() == 2 and found.shown[0]["unit"] == 3
     assert "5 of 6 active units" in found.summary() and found.figure()
+    assert not found.one_line and found.dead_units("layer") == ([], [0]) and "died" not in found.summary()
+    assert _table(found, "Dead units").rows == (("layer", "-", "0"),)
+
+
+def _table(found: cs.Compare, title: str) -> Table:
+    return next(panel for panel in found.view().flat() if isinstance(panel, Table) and panel.title.startswith(title))
+
+
+def test_of_two_networks_of_one_line_units_that_died_and_were_born(tmp_path: Path) -> None:
+    before, after = MAPS.copy(), MAPS.copy()
+    before[:, [1, 4]], after[:, [1, 2]] = 0, 0
+    found = cs.compare(survey_of(tmp_path / "a", before), survey_of(tmp_path / "b", after), layers="layer")
+    assert found.one_line and found.dead_units("layer") == ([1, 4], [1, 2])
+    assert "1 unit died: layer 2\n1 unit born: layer 4" in found.summary() and "changed most: layer" in found.summary()
+    table = _table(found, "Units that died or were born")
+    assert table.header == ("layer", "died", "born") and table.rows == (("layer", "2", "4"),)
+    assert found.to_frame().query("constant_after == 1 and constant_before == 0")["counterpart"].tolist() == [2]
+
+
+def test_accuracy_where_one_network_has_no_such_class(tmp_path: Path) -> None:
+    other = survey_of(tmp_path / "b", classes=["antelope", "beetle", "catalogue"])
+    found = cs.compare(survey_of(tmp_path / "a"), other, layers="layer")
+    right = 100 * (OUTPUT.argmax(1) == np.arange(30) % 3).mean()
+    assert (
+        f"accuracy: before {right:.1f} %, after not known (no classes called ant, bee, cat: say --classes LABEL=CLASS)" in found.summary()
+    )
+    assert {row[3] for row in _table(found, "Accuracy by label").rows} == {"no such class"}
+    assert _table(found, "Accuracy by label").rows[0][1] == "10"
+    said = cs.compare(survey_of(tmp_path / "c"), other, layers="layer", classes={"ant": "antelope", "bee": 1, "cat": "catalogue"})
+    assert (said.accuracy[:, 0] == said.accuracy[:, 1]).all() and (said.accuracy[:, :, 1] == 10).all()
+    with pytest.raises(BadInput, match="no image has the label"):
+        cs.compare(survey_of(tmp_path / "d"), other, layers="layer", classes={"dog": 0})
+
+
+def test_layers_with_other_numbers_of_units_are_left_out_and_named(tmp_path: Path) -> None:
+    one = made(tmp_path / "a", {"layer": MAPS, "last": drawn(30, 9, 2, 2, seed=5)}, LABELS)
+    two = made(tmp_path / "b", {"layer": MAPS, "last": drawn(30, 2, 2, 2, seed=5)}, LABELS)
+    found = cs.compare(one, two)
+    assert "last" not in found.layers and found.uneven == ("last",) and found.changed_most == "layer"
+    assert "Left out, as the numbers of units differ: last." in found.view().note
+    assert cs.compare(one, two, layers="last").layers == ("last",) and len(cs.compare(one, two, layers="last").units) == 9
+
+
+def test_of_one_line_a_unit_is_shown_beside_itself(tmp_path: Path) -> None:
+    before, after = MAPS.copy(), MAPS.copy()
+    after[:, 4], before[:, 0] = drawn(30, 1, 3, 3, seed=6)[:, 0], 0
+    found = cs.compare(survey_of(tmp_path / "a", before), survey_of(tmp_path / "b", after), layers="layer", examples=2)
+    own = np.corrcoef(before.mean((2, 3))[:, 4], after.mean((2, 3))[:, 4])[0, 1]
+    assert (found.shown[0]["unit"], found.shown[0]["match"]) == (4, 4) and found.shown[0]["correlation"] == pytest.approx(own)
+    assert found.shown[1]["unit"] == found.shown[1]["match"] != 0
+    assert "layer: unit 4 before and after, r = " in " ".join(getattr(panel, "title", "") for panel in found.view().panels)
+
+
+def test_exemplars_are_of_units_that_live_in_both(tmp_path: Path) -> None:
+    after = drawn(30, 6, 3, 3, seed=8)
+    after[:, :4] = 0
+    found = cs.compare(survey_of(tmp_path / "a"), survey_of(tmp_path / "b", after), layers="layer")
+    assert {one["match"] for one in found.shown} == {4, 5}
 
 
 def test_class_maps_gained_and_lost(tmp_path: Path) -> None:

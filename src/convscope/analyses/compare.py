@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from convscope.analyses.exemplars import exemplars
 from convscope.analyses.predictions import classes_of, predictions
 from convscope.errors import BadInput
 from convscope.names import OUTPUT
-from convscope.results.compare import Compare, Shown
+from convscope.results.compare import Compare, Shown, same_units
 from convscope.results.provenance import technique
 from convscope.seeding import derive_seed
 from convscope.survey.survey import Survey
@@ -26,6 +26,7 @@ def compare(
     other: Survey,
     *,
     layers: str | Sequence[str] | None = None,
+    classes: Mapping[str, int | str] | None = None,
     threshold: float = 0.7,
     examples: int = 4,
     fail_above: float | None = None,
@@ -39,7 +40,8 @@ def compare(
     Args:
         survey: The first network's survey ("before").
         other: The second network's ("after").
-        layers: Layer names; None: all layers that both surveys have, with as many classes in the output.
+        layers: Layer names; None: all layers that both surveys have, with as many units in both where there are such.
+        classes: The class, as name or number, that a label means in a network that has no class of the label's name, {label: class}.
         threshold: Correlation above which two units are counterparts.
         examples: How many of the most changed units are shown with their exemplars, in the layer that changed most.
         fail_above: Share of active units without a counterpart, in any layer, above which `.passed` is False and the command ends with
@@ -66,9 +68,9 @@ def compare(
         convscope compare survey untrained --layers features.27
     """
     rows = _common_images(survey, other)
-    names = _common_layers(survey, other, layers)
+    names, uneven = _common_layers(survey, other, layers)
     generator = np.random.default_rng(derive_seed(seed, "compare"))
-    columns: dict[str, list[np.ndarray]] = {key: [] for key in ("layer_index", "units", "counterparts", "correlations")}
+    columns: dict[str, list[np.ndarray]] = {key: [] for key in ("layer_index", "units", "counterparts", "correlations", "constant")}
     cka: list[float] = []
     chance: list[float] = []
     dead: list[tuple[int, int]] = []
@@ -79,13 +81,17 @@ def compare(
         shuffled = correlations(one, two[generator.permutation(len(two))])
         chance.append(float(np.quantile(shuffled[assign(shuffled)], 0.99)))
         cka.append(linear_cka(one, two))
-        dead.append((int((one.std(0) == 0).sum()), int((two.std(0) == 0).sum())))
+        constant = one.std(0) == 0, two.std(0) == 0
+        dead.append((int(constant[0].sum()), int(constant[1].sum())))
         lonely = np.setdiff1d(np.arange(one.shape[1]), left), np.setdiff1d(np.arange(two.shape[1]), right)
         none = [np.full(len(each), -1) for each in lonely]
         columns["layer_index"].append(np.full(len(left) + len(none[0]) + len(none[1]), index))
         columns["units"].append(np.concatenate([left, lonely[0], none[1]]))
         columns["counterparts"].append(np.concatenate([right, none[0], lonely[1]]))
         columns["correlations"].append(np.concatenate([matrix[left, right], np.zeros(len(none[0]) + len(none[1]))]))
+        sides = [columns[key][-1] for key in ("units", "counterparts")]
+        still = [own[np.maximum(side, 0)] & (side >= 0) for own, side in zip(constant, sides, strict=True)]
+        columns["constant"].append(np.stack(still, 1).astype(np.uint8))
     arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
     gained, lost = _class_maps(survey, other, names, arrays, threshold)
     return Compare(
@@ -93,18 +99,20 @@ def compare(
         units=arrays["units"],
         counterparts=arrays["counterparts"],
         correlations=arrays["correlations"],
+        constant=arrays["constant"],
         cka=np.array(cka),
         chance=np.array(chance),
         dead=np.array(dead),
-        accuracy=_accuracy(survey, other, rows),
+        accuracy=_accuracy(survey, other, rows, classes or {}),
         layers=tuple(names),
         labels=survey.labels,
         gained=gained,
         lost=lost,
-        shown=_exemplars(survey, other, names, arrays, threshold, examples),
+        shown=_exemplars(survey, other, rows, names, arrays, threshold, examples),
         surveys=(survey.path, other.path),
         networks=tuple(str(each.manifest["network"]["name"]) for each in (survey, other)),
         images=len(rows[0]),
+        uneven=tuple(uneven),
         left_out=len(survey) + len(other) - 2 * len(rows[0]),
         threshold=threshold,
         fail_above=fail_above,
@@ -164,20 +172,21 @@ def _common_images(survey: Survey, other: Survey) -> tuple[np.ndarray, np.ndarra
     return np.array(one), np.array(two)
 
 
-def _common_layers(survey: Survey, other: Survey, asked: str | Sequence[str] | None) -> list[str]:
+def _common_layers(survey: Survey, other: Survey, asked: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The layers to compare, and those left out because the networks have other numbers of units there."""
     if asked is not None:
         names = [asked] if isinstance(asked, str) else list(asked)
         for name in names:
             for each in (survey, other):
                 each.layer(name)
-        return names
+        return names, []
     found = [name for name in survey.layers if name in other.layers]
-    if OUTPUT in found and survey.layer(OUTPUT).channels != other.layer(OUTPUT).channels:
-        found.remove(OUTPUT)
-    if not found:
+    even = [name for name in found if survey.layer(name).channels == other.layer(name).channels]
+    inner = [name for name in (even if set(even) - {OUTPUT} else found) if name != OUTPUT or name in even]
+    if not inner:
         here, there = (", ".join(list(each.layers)[:3]) for each in (survey, other))
         raise BadInput(f"the surveys have no layer in common: {here}, ... and {there}, ...; scan both with the same --layers")
-    return found
+    return inner, [name for name in found if name not in inner]
 
 
 def _class_maps(
@@ -204,15 +213,19 @@ def _class_maps(
     return gained, lost
 
 
-def _accuracy(survey: Survey, other: Survey, rows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _accuracy(survey: Survey, other: Survey, rows: tuple[np.ndarray, np.ndarray], classes: Mapping[str, int | str]) -> np.ndarray:
     """Right images and all images of each label of the first survey before and after, (label side 2); -1 where labels mean no class."""
     found = np.full((len(survey.labels), 2, 2), -1, np.int64)
     for side, (each, own) in enumerate(zip((survey, other), rows, strict=True)):
         count = each.layer(OUTPUT).channels
         names = tuple(str(name) for name in each.manifest["inputs"]["classes"] or ())
-        if count < 2 or not classes_of(each.labels, names, count, {}):
+        if count < 2:
             continue
-        seen = predictions(each, worst=0, top=1)
+        own_names = classes_of(each.labels, names, count, {})
+        given = {label: meant for label, meant in classes.items() if label not in own_names}
+        if not (own_names or given):
+            continue
+        seen = predictions(each, classes=given, worst=0, top=1)
         right, labels = seen.right[own], np.array(seen.labels)[own]
         for place, label in enumerate(survey.labels):
             if label in (seen.meant or {}):
@@ -221,24 +234,34 @@ def _accuracy(survey: Survey, other: Survey, rows: tuple[np.ndarray, np.ndarray]
 
 
 def _exemplars(
-    survey: Survey, other: Survey, names: Sequence[str], arrays: dict[str, np.ndarray], threshold: float, examples: int
+    survey: Survey,
+    other: Survey,
+    images: tuple[np.ndarray, np.ndarray],
+    names: Sequence[str],
+    arrays: dict[str, np.ndarray],
+    threshold: float,
+    examples: int,
 ) -> tuple[Shown, ...]:
-    """The most changed units of the layer that changed most, with their exemplars before and their match's after."""
+    """The most changed units of the layer that changed most, with their exemplars before and their match's after.
+
+    Of networks of one line, a unit is held against itself. Units that are dead in one of them are not shown.
+    """
     inner = [index for index, name in enumerate(names) if name != OUTPUT and (arrays["layer_index"] == index).any()]
     if not inner or examples < 1:
         return ()
     shares = [float((arrays["correlations"][arrays["layer_index"] == index] > threshold).mean()) for index in inner]
     index = inner[int(np.argmin(shares))]
     layer = names[index]
-    active = survey.mean(layer).std(0) > 0
     own = np.flatnonzero((arrays["layer_index"] == index) & (arrays["units"] >= 0) & (arrays["counterparts"] >= 0))
-    own = own[active[arrays["units"][own]]]
-    own = own[np.argsort(arrays["correlations"][own], kind="stable")][:examples]
+    units, matches, r, dead = (arrays[key][own] for key in ("units", "counterparts", "correlations", "constant"))
+    if same_units(arrays["units"], arrays["counterparts"], arrays["correlations"] > threshold):  # a unit is held against itself
+        units = matches = np.arange(min(each.layer(layer).channels for each in (survey, other)))
+        values = [each.mean(layer)[rows][:, units].astype(np.float64) for each, rows in zip((survey, other), images, strict=True)]
+        r, dead = correlations(*values).diagonal(), np.stack([each.std(0) == 0 for each in values], 1)
+    alive = np.flatnonzero(~dead.any(1)) if not dead.any(1).all() else np.arange(len(units))
     found: list[Shown] = []
-    for row in own.tolist():
-        unit, match = int(arrays["units"][row]), int(arrays["counterparts"][row])
+    for row in alive[np.argsort(r[alive], kind="stable")][:examples].tolist():
+        unit, match = int(units[row]), int(matches[row])
         crops = [exemplars(each, layer, [one], top=4).crops[0] for each, one in ((survey, unit), (other, match))]
-        found.append(
-            Shown(layer=layer, unit=unit, match=match, correlation=float(arrays["correlations"][row]), before=crops[0], after=crops[1])
-        )
+        found.append(Shown(layer=layer, unit=unit, match=match, correlation=float(r[row]), before=crops[0], after=crops[1]))
     return tuple(found)

@@ -37,6 +37,7 @@ class Compare(Result):
         units: The unit of the first network, (pair); -1 where the second network's unit has no partner.
         counterparts: The matched unit of the second, (pair); -1 where the first network's unit has none.
         correlations: Correlation of their mean activations over the images, (pair); 0 where a side is missing or constant.
+        constant: Whether the unit, and its match, are constant over the images: dead, (pair side).
         cka: Linear CKA of each layer, (layer); NaN where a side is constant.
         chance: The correlation that 99 % of the matches stay below when the second network's images are shuffled, (layer).
         dead: Units that are constant over the images, before and after, (layer side).
@@ -50,6 +51,7 @@ class Compare(Result):
         networks: Names of the networks.
         images: How many images were compared.
         left_out: How many images only one survey has.
+        uneven: Layers of both that were left out: the networks have other numbers of units there.
         threshold: Correlation above which two units are counterparts.
         fail_above: Share of active units without a counterpart above which `passed` is False; None for no limit.
     """
@@ -60,6 +62,7 @@ class Compare(Result):
     units: Array = axes("pair")
     counterparts: Array = axes("pair")
     correlations: Array = axes("pair")
+    constant: Array = axes("pair side")
     cka: Array = axes("layer")
     chance: Array = axes("layer")
     dead: Array = axes("layer side")
@@ -73,6 +76,7 @@ class Compare(Result):
     networks: tuple[str, ...] = ()
     images: int = 0
     left_out: int = 0
+    uneven: tuple[str, ...] = ()
     threshold: float = 0.7
     fail_above: float | None = None
 
@@ -87,6 +91,24 @@ class Compare(Result):
         index = place_of(layer, self.layers, "layer")
         own = (self.layer_index == index) & (self.units >= 0)
         return int((self.correlations[own] > self.threshold).sum()), int(own.sum() - self.dead[index, 0])
+
+    @property
+    def one_line(self) -> bool:
+        """Whether one network came from the other: most counterparts have the same number, so that a unit is the same unit in both."""
+        return same_units(self.units, self.counterparts, self.correlations > self.threshold)
+
+    def dead_units(self, layer: str) -> tuple[list[int], list[int]]:
+        """Units of a layer that are constant over the images, in the first network and in the second."""
+        own = self.layer_index == place_of(layer, self.layers, "layer")
+        before, after = (
+            sorted(numbers[own & (self.constant[:, side] > 0)].tolist()) for side, numbers in enumerate((self.units, self.counterparts))
+        )
+        return before, after
+
+    @property
+    def changed_most(self) -> str:
+        """The layer with the smallest share of active units that have a counterpart, the output apart; "" if there is none."""
+        return min((layer for layer in self.layers if layer != OUTPUT), key=self._share, default="")
 
     @property
     def passed(self) -> bool:
@@ -119,14 +141,37 @@ class Compare(Result):
             found, active = self.matched(layer)
             cka = "" if math.isnan(self.cka[index]) else f", CKA {self.cka[index]:.2f}"
             lines.append(f"{layer}: {found} of {active} active units have a counterpart (r > {self.threshold:g}){cka}")
-        known = self.accuracy[(self.accuracy >= 0).all((1, 2))]
-        if len(known):
-            before, after = (100 * known[:, side, 0].sum() / known[:, side, 1].sum() for side in (0, 1))
-            lines.append(f"accuracy {before:.1f} % before, {after:.1f} % after")
+        if self.changed_most:
+            lines.append(f"changed most: {self.changed_most}")
+        changed = [(name, *self._changed(name)) for name in self.layers if self.one_line]
+        for place, what in ((1, "died"), (2, "born")):
+            if found := [(each[0], each[place]) for each in changed if each[place]]:
+                units = "; ".join(f"{layer} {words.listed(numbers, _MAPS)}" for layer, numbers in found[:_MAPS])
+                lines.append(f"{words.plural(sum(len(numbers) for _, numbers in found), 'unit')} {what}: {units}")
+        shares = [self._share_right(side) for side in (0, 1)]
+        if any(shares):
+            unknown = f"not known (no classes called {words.listed(self.labels, 3)}: say --classes LABEL=CLASS)"
+            before, after = (share or unknown for share in shares)
+            lines.append(f"accuracy: before {before}, after {after}")
         if self.fail_above is not None:
             limit = f"at most {100 * self.fail_above:.0f} % of a layer's active units may lack a counterpart"
             lines.append(f"{'passed' if self.passed else 'FAILED'}: {limit}")
         return "\n".join(lines)
+
+    def _share_right(self, side: int) -> str:
+        """Accuracy of a network over all labels that mean a class of it; "" if none does."""
+        known = self.accuracy[self.accuracy[:, side, 1] > 0, side]
+        return f"{100 * known[:, 0].sum() / known[:, 1].sum():.1f} %" if len(known) else ""
+
+    def _changed(self, layer: str) -> tuple[list[int], list[int]]:
+        """Units that are dead after but not before, and before but not after."""
+        before, after = self.dead_units(layer)
+        return sorted(set(after) - set(before)), sorted(set(before) - set(after))
+
+    def _share(self, layer: str) -> float:
+        """The share of a layer's active units that have a counterpart."""
+        found, active = self.matched(layer)
+        return found / active if active else 1.0
 
     def view(self) -> View:
         """Counterparts and CKA over the layers, the table, accuracy by class, changed class maps, and exemplars of changed units."""
@@ -134,13 +179,14 @@ class Compare(Result):
         if len(self.layers) > 1:
             panels.append(self._curves())
         panels.append(self.table())
-        changes = [table for table in (self._accuracies(), self._maps()) if table.rows]
+        changes = [table for table in (self._accuracies(), self._dead(), self._maps()) if table.rows]
         if changes:
             panels.append(Group(tuple(changes), 2))
         for one in self.shown:
             tiles = [Image(crop, f"before: {one['unit']}" if not place else "") for place, crop in enumerate(one["before"])]
             tiles += [Image(crop, f"after: {one['match']}" if not place else "") for place, crop in enumerate(one["after"])]
-            title = f"{one['layer']}: unit {one['unit']} and its match {one['match']}, r = {one['correlation']:.2f}"
+            what = "before and after" if one["unit"] == one["match"] else f"and its match {one['match']}"
+            title = f"{one['layer']}: unit {one['unit']} {what}, r = {one['correlation']:.2f}"
             panels.append(Group(tuple(tiles), len(tiles), title, side=_SIDE))
         if self.layers == (OUTPUT,):
             panels.append(Text("Only the output is in both surveys: scan both with the same layers to compare units."))
@@ -148,7 +194,8 @@ class Compare(Result):
             "Units of a layer are matched one to one so that the sum of the correlations of their mean activations is largest;",
             f"counterparts correlate above {self.threshold:g}. r by chance: 99 % of matches stay below it when images are shuffled.",
             "CKA: likeness of two layers whatever basis their units are, 1 is equal.",
-            "Exemplars: strongest images of the units that changed most." if self.shown else "",
+            "Exemplars: strongest images of the units that changed most, of those active in both." if self.shown else "",
+            f"Left out, as the numbers of units differ: {words.listed(self.uneven, 4)}." if self.uneven else "",
         )
         subtitle = (
             f"{self.networks[0]} ({self.surveys[0]}) and {self.networks[1]} ({self.surveys[1]}) · {words.plural(self.images, 'image')}"
@@ -163,21 +210,43 @@ class Compare(Result):
         return Curves(lines, "How much is left, layer by layer", "layer, in call order", "share of active units; CKA", limits, width=640)
 
     def _accuracies(self) -> Table:
-        known = np.flatnonzero((self.accuracy >= 0).all((1, 2)) & (self.accuracy[:, :, 1] > 0).all(1))
-        shares = self.accuracy[known, :, 0] / self.accuracy[known, :, 1]
-        order = np.argsort(-np.abs(shares[:, 1] - shares[:, 0]), kind="stable")[:_LABELS]
+        known = np.flatnonzero((self.accuracy[:, :, 1] > 0).any(1))
+        counts = self.accuracy[known]
+        shares = np.divide(counts[..., 0], counts[..., 1], out=np.full(counts.shape[:2], np.nan), where=counts[..., 1] > 0)
+        order = np.argsort(-np.abs(np.nan_to_num(shares[:, 1] - shares[:, 0])), kind="stable")[:_LABELS]
         rows = tuple(
-            (self.labels[known[at]], str(self.accuracy[known[at], 0, 1]), *(f"{100 * share:.0f} %" for share in shares[at])) for at in order
+            (
+                self.labels[known[at]],
+                str(counts[at, :, 1].max()),
+                *("no such class" if np.isnan(share) else f"{100 * share:.0f} %" for share in shares[at]),
+            )
+            for at in order
         )
         more = f" ({words.first(_LABELS, len(known))}, the most changed)" if len(known) > _LABELS else ""
         return Table(("label", "images", "right before", "right after"), rows, f"Accuracy by label{more}")
 
+    def _dead(self) -> Table:
+        """Which units are dead: of networks of one line those that died and were born, else those of each."""
+        rows: list[tuple[str, ...]] = []
+        for layer in self.layers:
+            sides = self._changed(layer) if self.one_line else self.dead_units(layer)
+            if any(sides):
+                rows.append((layer, *(words.listed(side, _MAPS) or "-" for side in sides)))
+        header = ("layer", "died", "born") if self.one_line else ("layer", "before", "after")
+        more = f" ({words.first(_LABELS, len(rows))})" if len(rows) > _LABELS else ""
+        return Table(header, tuple(rows[:_LABELS]), f"{'Units that died or were born' if self.one_line else 'Dead units'}{more}")
+
     def _maps(self) -> Table:
         rows: list[tuple[str, ...]] = []
-        for layer in self.gained or {}:
+        for layer in sorted(self.gained or {}, key=self._share):
             for label in (self.gained or {})[layer]:
                 gained, lost = ((each or {})[layer][label] for each in (self.gained, self.lost))
                 if gained or lost:
                     rows.append((layer, label, words.listed(gained, _MAPS) or "-", words.listed(lost, _MAPS) or "-"))
-        more = f" ({words.first(_LABELS, len(rows))})" if len(rows) > _LABELS else ""
+        more = f" ({words.first(_LABELS, len(rows))}, the most changed layers)" if len(rows) > _LABELS else ""
         return Table(("layer", "label", "gained", "lost"), tuple(rows[:_LABELS]), f"Class maps gained and lost{more}")
+
+
+def same_units(units: np.ndarray, counterparts: np.ndarray, found: np.ndarray) -> bool:
+    """Whether most units that have a counterpart, those `found` (pair), have it in the unit of the same number."""
+    return bool(found.any()) and float((units == counterparts)[found].mean()) > 0.5
