@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from convscope.fast.fused import Clip, can_fuse, conv_clip
+from convscope.fast.fused import Clip, can_fuse, conv_clip, small
 from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
 from convscope.graph.folding import folded_convolutions
@@ -149,9 +149,10 @@ class lean_pass(TorchFunctionMode):
             faster = plan.faster
         if faster is not None:
             value = faster(values)
-        elif plan.clip and values.requires_grad and can_fuse(values, kernels, *options[:3]):
+        elif values.requires_grad and (plan.clip or small(kernels, options[3])) and can_fuse(values, kernels, *options[:3]):
             value = conv_clip(values, kernels, bias, *options, clip=plan.clip)
-            self._fused[id(value)] = value, plan.clip, lambda: func(values, kernels, bias, *options)
+            if plan.clip:
+                self._fused[id(value)] = value, plan.clip, lambda: func(values, kernels, bias, *options)
         else:
             value = func(values, kernels, bias, *options)
         if plan.pools:
