@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,25 @@ def test_a_budget_leaves_a_complete_site(photos: Path, tmp_path: Path, whole: At
     second = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, **QUICK)
     assert second.made == 19
     assert files_of(second.path) == files_of(whole.path)
+
+
+def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a clock on which pages take 10 seconds each time, and the images of each layer 5
+    now = 0.0
+
+    def taking(seconds: float, true: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return true(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(module.Site, "write", taking(10, module.Site.write))
+    monkeypatch.setattr(module, "feature_visualization", taking(5, module.feature_visualization))
+    found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, budget=32, **QUICK)
+    assert (found.made, now) == (13, 30)  # the classes and the deeper layer; five more seconds would have been too many
 
 
 def test_other_layers_and_images_make_only_what_changes(photos: Path, tmp_path: Path) -> None:

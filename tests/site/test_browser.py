@@ -248,8 +248,14 @@ def test_compare(browser: Any, root: Path) -> None:
 def test_copy_buttons(browser: Any, root: Path) -> None:
     with Visit(browser, from_file(root)) as visit:
         page = visit.open("unit/early/3.html")
-        page.locator(".copies button").nth(1).click()
+        page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
+        page.locator(".copies button", has_text="Copy as BibTeX").click()
         page.locator(".copies button", has_text="Copied").wait_for()
+        entry = page.evaluate("window.copied")
+        assert entry.startswith("@misc{h.early.3,\n  title = {{small, layer early, unit 3 (convscope 0, weights h)}},")
+        assert entry.endswith("  howpublished = {\\url{unit/early/3.html}}\n}\n")
+        page.locator(".copies button", has_text="Copy the link").click()
+        page.wait_for_function("window.copied.endsWith('/unit/early/3.html')")
 
 
 def test_hostile_names(browser: Any, hostile: Path) -> None:

@@ -56,7 +56,7 @@ def atlas(
         no_projections: Leave out the projections of the strongest images.
         no_images: Do not publish the images; pages then show where crops lie.
         no_live: Leave out the page that measures the reader's own photographs, and the network in it.
-        budget: Time after which no further image is begun, such as 30m, 2h or 90s.
+        budget: Time that it may take, such as 30m, 2h or 90s: no image is begun that would end later. Scan and pages are made in any case.
         seed: Seed of all draws.
         ray: Scan on a Ray cluster: "auto" or an address.
         weights: A file (.safetensors, .pth), "pretrained" or "random".

@@ -119,7 +119,8 @@ def atlas(
         projections: Whether to project the three strongest images of each unit back to pixels (deconvnet).
         photographs: Whether to publish the images; if not, pages show where crops lie.
         live: Whether to add a page that measures the reader's own photographs, with the network in it (about 5 MB and the weights).
-        budget: Seconds after which no further image is begun; those in `pictures` are taken in any case. None: no limit.
+        budget: Seconds that it may take: no image is begun that would end later, the last writing of pages included. The scan and the
+            pages are made in any case, and images in `pictures` are taken. None: no limit.
         seed: Seed of all draws.
         ray: Scan on a Ray cluster, as for :func:`~convscope.scan`.
         changes: Recipe parameters to replace.
@@ -152,13 +153,15 @@ def atlas(
         with scope.session():
             work.prepare()
             site = Site(survey, root, options, _facts(scope, survey, images, plan))
+            began = time.monotonic()
             with task("pages", site.steps()) as advance:
                 site.write(advance)
             work.note(site)
+            writing = time.monotonic() - began  # once more at the end
             site.content.maps = work.maps()
             if live:
                 work.live(site)
-            finished = work.fill(site, begun + budget if budget is not None else None)
+            finished = work.fill(site, begun + budget - writing if budget is not None else None)
             with task("pages", site.steps()) as advance:
                 site.write(advance)
             work.note(site)

@@ -406,6 +406,18 @@
   }
 
   for (const code of document.querySelectorAll("[data-copy]")) code.after(copyButton("Copy", () => code.textContent || ""));
+  /** The citation beside it as a BibTeX entry. @param {HTMLElement} code */
+  function bibtex(code) {
+    const plain = (/** @type {string} */ text) => text.replace(/[\\{}]/g, "").replace(/[#$%&_]/g, "\\$&");
+    const key = (code.dataset.cite || "").replace(/[^a-zA-Z0-9.]/g, "-");
+    const place = location.protocol === "file:" ? here() : location.href.split("#")[0];
+    const fields = [`  title = {{${plain(code.textContent || "")}}}`, `  howpublished = {\\url{${place}}}`];
+    return `@misc{${key},\n${fields.join(",\n")}\n}\n`;
+  }
+
+  for (const code of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-cite]"))) {
+    (code.nextElementSibling || code).after(copyButton("Copy as BibTeX", () => bibtex(code)));
+  }
   const copies = find(".copies");
   if (copies) {
     const item = element("li");
