@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,7 +14,8 @@ import convscope as cs
 from convscope.render.panels import number
 from convscope.site import addresses
 from convscope.site.build import Site
-from convscope.site.content import SHEET, Content, Options
+from convscope.site.content import SHEET, Content, LayerContent, Options
+from convscope.site.pages import environment
 from convscope.survey import Survey
 from made import made
 
@@ -141,6 +143,18 @@ def test_pages_say_what_the_library_says(site: Site) -> None:
         assert set(re.findall(r'<span class="badge bad">(\w+)', page)) == findings
         share = float((survey.maximum(layer)[:, unit] > 0).mean())
         assert f"somewhere in {number(round(100 * share))} % of the images" in page
+
+
+def test_pixels_that_no_unit_sees_are_not_shown(site: Site) -> None:
+    # found on SqueezeNet, whose first convolution leaves out the last row and column of 224
+    known = LayerContent(site.content.survey, "early")
+    known.layer = replace(known.layer, field_columns=np.minimum(known.layer.field_columns, 23))
+    seen = {(crop.box[0] + crop.box[2] > 23, crop.unread) for crop in (known.crop(unit, row) for unit in range(70) for row in range(40))}
+    assert seen == {(True, (1, 0)), (False, (0, 0))}
+    crop = next(crop for crop in (known.crop(3, row) for row in range(40)) if crop.unread == (1, 0))
+    macros = environment().get_template("_macros.html").make_module()
+    shown = macros.crop(site.pages._crops([crop])[0], "")  # pyright: ignore
+    assert 'style="clip-path:inset(0 1px 0px 0)"' in shown
 
 
 def test_median_and_lowest_tenth(site: Site) -> None:

@@ -53,6 +53,7 @@ class Crop:
         value: The unit's maximum on it.
         box: x, y, width and height of what is shown, in pixels of the image as fed; may reach over its border.
         ring: Middle of the strongest position, where the whole image is shown.
+        unread: Columns at the right and rows at the bottom of the image that would be shown, but that no unit of the layer sees.
     """
 
     image: int
@@ -60,6 +61,7 @@ class Crop:
     value: float
     box: tuple[int, int, int, int]
     ring: tuple[int, int] | None
+    unread: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,9 @@ class LayerContent:
         (y0, y1), (x0, x1) = (int(end) for end in known.field_rows[y]), (int(end) for end in known.field_columns[x])
         height, width = self._extent
         # as in the exemplars' crops: a receptive field that the upper or left border cuts lacks its beginning
-        return Crop(image, row, value, (x1 - width if x0 == 0 else x0, y1 - height if y0 == 0 else y0, width, height), None)
+        left, top = x1 - width if x0 == 0 else x0, y1 - height if y0 == 0 else y0
+        unread = size.width - x1 if left + width > x1 else 0, size.height - y1 if top + height > y1 else 0
+        return Crop(image, row, value, (left, top, width, height), None, unread)
 
     def strongest(self, unit: int) -> list[Crop]:
         """The images with the largest activation."""

@@ -404,10 +404,11 @@ class Pages:
         }
 
     def _crops(self, crops: Sequence[Crop]) -> list[dict[str, Any]]:
-        return [
-            self._photo(crop.row) | {"value": crop.value, "box": " ".join(map(str, crop.box)), "ring": crop.ring, "place": crop.box}
-            for crop in crops
-        ]
+        return [self._photo(crop.row) | self._cut(crop) for crop in crops]
+
+    def _cut(self, crop: Crop) -> dict[str, Any]:
+        box = " ".join(map(str, crop.box))
+        return {"value": crop.value, "box": box, "ring": crop.ring, "unread": crop.unread, "place": crop.box}
 
     def _tiles(self, refs: Iterable[UnitRef], written: Any, *, with_layer: bool = False) -> list[dict[str, Any]]:
         return [self._tile(ref, written(ref.value), with_layer=with_layer) for ref in refs]
