@@ -121,8 +121,10 @@ def test_a_budget_leaves_a_complete_site(photos: Path, tmp_path: Path, whole: At
     assert files_of(second.path) == files_of(whole.path)
 
 
-def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # a clock on which pages take 10 seconds each time, and the images of each layer 5
+@pytest.mark.parametrize(("together", "made"), [(16, 13), (4, 8)])
+def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, made: int) -> None:
+    # a clock on which pages take 10 seconds each time, and the images of each group 5
+    monkeypatch.setattr(module, "_AT_ONCE", together)
     now = 0.0
 
     def taking(seconds: float, true: Any) -> Any:
@@ -137,7 +139,7 @@ def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(module.Site, "write", taking(10, module.Site.write))
     monkeypatch.setattr(module, "feature_visualization", taking(5, module.feature_visualization))
     found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, budget=32, **QUICK)
-    assert (found.made, now) == (13, 30)  # the classes and the deeper layer; five more seconds would have been too many
+    assert (found.made, now) == (made, 30)  # two groups, of classes and of the deeper layer; five more seconds would have been too many
 
 
 def test_other_layers_and_images_make_only_what_changes(photos: Path, tmp_path: Path) -> None:

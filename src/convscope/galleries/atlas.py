@@ -40,7 +40,7 @@ from convscope.site.live import MODEL, RECORD, Live, embedded, packed
 from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps, is_current, write_table
 from convscope.survey.survey import Survey, read_survey
 from convscope.techniques.deconvnet import deconvnet
-from convscope.techniques.feature_visualization import at_once, feature_visualization, goal_of
+from convscope.techniques.feature_visualization import AT_ONCE, at_once, feature_visualization, goal_of
 from convscope.techniques.weight_grid import weight_grid
 
 _log = logging.getLogger("convscope")
@@ -54,6 +54,8 @@ _CHECKED = 4
 """Images that the network of the live page is checked on."""
 _STRONGEST, _MAPS = 8, 4
 LARGEST_FOLDER = 2_000
+_AT_ONCE = 4
+"""Units whose images are made together where there is a budget."""
 
 
 @dataclass(frozen=True)
@@ -393,7 +395,8 @@ class _Work:
 
     def fill(self, site: Site, end: float | None) -> tuple[int, int]:
         """Makes the images of units that are missing and puts them on their pages; returns how many there are and should be."""
-        groups = list(self._groups(site))
+        several = min(at_once(self.options.copies), _AT_ONCE if end is not None else AT_ONCE)  # the budget ends between groups
+        groups = list(self._groups(site, several))
         count = sum(len(units) for _, units, _ in groups) * self.options.copies
         missing = [(name, units, goal) for name, units, goal in groups if not self._finished(name, units, goal)]
         last = 0.0
@@ -411,9 +414,13 @@ class _Work:
         made = sum(len(site.content.unit_images(name, unit)) for name, units in self.options.units.items() for unit in units)
         return made, count
 
-    def _groups(self, site: Site) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
-        """Units whose images are optimized together, in order of interest: some of every layer, then the next of every layer."""
-        several = at_once(self.options.copies)
+    def _groups(self, site: Site, several: int) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
+        """Units whose images are optimized together, in order of interest: some of every layer, then the next of every layer.
+
+        Args:
+            site: The site.
+            several: The most that go together. An image does not depend on the others.
+        """
         touched = site.content.touched()
         orders: list[tuple[str, list[int], dict[str, Any]]] = []
         for name, units in self.options.units.items():
@@ -422,7 +429,8 @@ class _Work:
                 order = sorted(order, key=lambda unit: unit not in touched)
             goal = goal_of(self.scope, name, list(units), None, None, self.options.copies, 0.0, self.plan)
             orders.append((name, order, asked_of(self.scope, goal, self.seed)))
-        orders.reverse()  # classes first: they are what most people look at
+        if all(len(self.options.units[name]) == self.scope.layers[name].channels for name in self.layers):
+            orders.reverse()  # classes first: they are what most people look at, unless they have chosen units
         parts: list[list[tuple[str, list[int], dict[str, Any]]]] = []
         for name, order, asked in orders:
             taken = [unit for unit in order if self._kept(unit, asked)]

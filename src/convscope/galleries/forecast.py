@@ -12,12 +12,13 @@ from typing import Any
 
 from convscope.galleries.atlas import LARGEST_FOLDER, chosen_layers, shown_units
 from convscope.names import OUTPUT, Units
+from convscope.optimize.ascent import Job, ascend
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.scope import Scope
-from convscope.techniques.feature_visualization import feature_visualization
+from convscope.techniques.feature_visualization import goal_of
 
-_TIMED = 4
-"""Images whose optimization is timed for a forecast."""
+_TIMED, _STEPS = 4, 3
+"""Images whose optimization is timed for a forecast, and for how many steps in each stage."""
 _IMAGE_BYTES, _PHOTO_BYTES, _THUMB_BYTES, _PAGE_BYTES = 10_500, 9_000, 2_600, 9_000
 """Measured on SqueezeNet with the recipe `crops`, for the forecast."""
 
@@ -65,23 +66,24 @@ def forecast(
 
 
 def _optimization_seconds(scope: Scope, shown: Mapping[str, Sequence[int]], plan: Recipe) -> float:
-    """Seconds for the images of all units: a few timed steps for the deepest layer, shared out by the work up to each layer."""
+    """Seconds for the images of all units: a few timed steps of a stage for the deepest layer, shared out by the work up to each."""
     deepest = max((name for name in shown if shown[name]), key=lambda name: scope.layers[name].position)
     units = list(shown[deepest][:_TIMED])
 
     def work(name: str) -> float:
         return float(scope.graph.macs(0, (scope.layers[name].node or 0) + 1)) or 1.0
 
+    goal = goal_of(scope, deepest, units, None, None, 1, 0.0, plan)
+    jobs = [Job.of(0, deepest, unit) for unit in units]
+
     def timed(steps: int) -> float:
         began = time.monotonic()
-        feature_visualization(scope, deepest, units, recipe=plan.changed(steps=steps))
+        ascend(scope, jobs, goal.objective_of, plan.changed(steps=steps))
         return time.monotonic() - began
 
-    with scope.session():
-        timed(1)  # the first run makes what later ones reuse
-        step = max(timed(5) - timed(1), 1e-4) / 4 / len(units)
-    steps = plan.stages * plan.steps
-    return sum(len(units) * steps * step * work(name) / work(deepest) for name, units in shown.items())
+    timed(1)  # the first run makes what later ones reuse
+    each = timed(_STEPS) / _STEPS * plan.steps / len(units)
+    return sum(len(units) * each * work(name) / work(deepest) for name, units in shown.items())
 
 
 def _duration(seconds: float) -> str:

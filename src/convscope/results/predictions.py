@@ -16,7 +16,7 @@ from convscope.results.base import Array, Result, axes
 from convscope.results.table import Rows
 from convscope.statistics import wilson
 
-_MATRIX, _ROWS, _WORST_LINES, _SIDE = 16, 30, 5, 150
+_MATRIX, _ROWS, _SIDE = 16, 30, 150
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class Predictions(Result):
             )
         if len(self.mistakes):
             lines.append("worst mistakes:")
-            lines += [f"  {self._mistake(int(row))}" for row in self.mistakes[:_WORST_LINES]]
+            lines += [f"  {self._mistake(int(row))}" for row in self.mistakes]
             lines += self._next(int(self.mistakes[0]))
         return "\n".join(lines)
 
@@ -136,10 +136,13 @@ class Predictions(Result):
         return f"{self.names[row]}: {said} {share:.0f} %, is {own} ({100 * self.truth_probability[row]:.2g} %)"
 
     def _next(self, row: int) -> list[str]:
-        """The command that shows where the wrong class comes from."""
+        """The command that shows where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
         weights = f" --weights {shlex.quote(self.weights)}" if self.weights not in ("", "pretrained") else ""
         question = f"convscope occlusion {shlex.quote(self.network)} {shlex.quote(self.paths[row])}"
-        return ["where in the image the wrong class is seen:", f"  {question} --target {int(self.predicted[row, 0])}{weights}"]
+        return [
+            "where in the image the wrong class is seen:",
+            f"  {question} --target {int(self.predicted[row, 0])} --score log-odds{weights}",
+        ]
 
     def view(self) -> View:
         """The confusion matrix, or accuracy by label and the most frequent confusions; the worst mistakes."""

@@ -138,7 +138,11 @@ def _checked(made: Any, origin: str) -> Loaded:
     if isinstance(made, Scope):
         return Loaded(made.model, made.inputs, precision=made.precision, fast=made.fast, output=made.output)
     if isinstance(made, nn.Module):
-        _log.warning("%s: assuming RGB in [0,1], 224 px, no normalization: return (model, convscope.Inputs(...)) to say otherwise", origin)
+        _log.warning(
+            "%s: assuming RGB in [0,1], 224 px, no normalization; to say otherwise: return (model, convscope.Inputs(224, MEAN, STD, "
+            "crop=0.875)), where 0.875 means resize 256, crop 224",
+            origin,
+        )
         return Loaded(made, Inputs())
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], Inputs):
         return Loaded(made[0], made[1])
