@@ -99,6 +99,15 @@ def test_beside_occlusion() -> None:
     assert found.agreement() == pytest.approx([known]) and "rank agreement" in found.summary() and found.figure()
 
 
+def test_the_summary_says_where_the_map_is_highest() -> None:
+    found = cs.grad_cam(Scope(hand_built.small(), Inputs(size=24), precision="float32"), draws(1, 3, 24, 24), 1, relu=False)
+    y, x = np.unravel_index(found.map[0].argmax(), found.map[0].shape)
+    height, width = (24 / count for count in found.map.shape[1:])
+    first, last = int(y * height), int((y + 1) * height) - 1
+    expected = f"highest in rows {first}-{last}, columns {int(x * width)}-{int((x + 1) * width) - 1}"
+    assert found.map.max() <= 0 or expected in found.summary()
+
+
 def test_images_that_share_no_batch() -> None:
     class Mixing(nn.Module):
         def __init__(self) -> None:

@@ -571,3 +571,23 @@ def test_where_no_patch_is_the_figure_is_grey_and_one_position_has_no_stride(wid
     assert "stride" not in view.subtitle
     (scores,) = [panel for panel in view.flat() if isinstance(panel, Heat)]
     assert np.isnan(scores.values[20:]).all() and np.isnan(scores.values[:, 20:]).all() and np.isfinite(scores.values[:20, :20]).all()
+
+
+def test_the_summary_says_where_another_class_wins_and_when_the_probability_hides_it() -> None:
+    class Corner(nn.Module):
+        """Class 1 by a bright corner, and far surer than 0.95 of it; class 0 without it."""
+
+        def __init__(self, sure: float) -> None:
+            super().__init__()
+            self.sure = nn.Parameter(torch.tensor(sure))
+
+        def forward(self, images: Tensor) -> Tensor:
+            bright = images[:, :, :4, :4].mean((1, 2, 3))
+            return torch.stack([torch.zeros_like(bright), self.sure * (bright - 0.1)], 1)
+
+    image = torch.zeros(1, 3, 16, 16)
+    image[..., :4, :4] = 1
+    flips = convscope.occlusion(Scope(Corner(30.0), Inputs(size=16)), image, patch=8, stride=8, fill="black").summary()
+    assert "class 0 wins at 1 position" in flips and "log-odds" not in flips
+    hides = convscope.occlusion(Scope(Corner(3000.0), Inputs(size=16)), image, patch=2, stride=2, fill="black").summary()
+    assert "wins" not in hides and "score log-odds shows more" in hides

@@ -64,13 +64,21 @@ class GradCam(ImageResult):
         return np.array(found)
 
     def summary(self) -> str:
-        """For each image the class, its probability, and how far occlusion agrees."""
+        """For each image the class, its probability, where the map is highest, and how far occlusion agrees."""
         lines: list[str] = []
         for index, name in enumerate(self.names):
             agrees = f", rank agreement with occlusion {self.agreement()[index]:.2f}" if len(self.drop) else ""
             empty = " (the map is empty: no unit of the layer raises this class here)" if self.map[index].max() <= 0 else ""
-            lines.append(f"{name}: {self._target(index)} {100 * self.probability[index]:.1f} %{agrees}{empty}")
+            peak = "" if empty else f", highest in {self._peak(index)}"
+            lines.append(f"{name}: {self._target(index)} {100 * self.probability[index]:.1f} %{peak}{agrees}{empty}")
         return self.with_skipped("\n".join(lines), "\n")
+
+    def _peak(self, index: int) -> str:
+        """The rows and columns of the image that the map's highest cell stands for."""
+        cell = np.unravel_index(self.map[index].argmax(), self.map[index].shape)
+        sides = zip(cell, self.map.shape[1:], self.images.shape[2:], strict=True)
+        (y0, y1), (x0, x1) = ((int(at) * side // count, (int(at) + 1) * side // count - 1) for at, count, side in sides)
+        return f"rows {y0}-{y1}, columns {x0}-{x1}"
 
     def _target(self, index: int) -> str:
         return words.named(self.targets[index], self.target_names[index])

@@ -17,6 +17,8 @@ from convscope.results.base import Array, ImageResult, axes
 from convscope.results.table import Rows
 
 _SIDE, _MOST, _NAMED = 300, 24, 6
+_SURE = 0.95
+"""A probability above this that no patch takes as far down as one minus it hides what patches do."""
 _UNITS = {"probability": "probability", "logit": "logit", "log-odds": "log-odds", "mean": "mean activation"}
 
 
@@ -65,14 +67,25 @@ class Occlusion(ImageResult):
         return self.map.swapaxes(1, 2)
 
     def summary(self) -> str:
-        """For each image, the score and the patch whose occlusion lowers it most."""
+        """For each image, the score, the patch whose occlusion lowers it most, and at how many positions another class wins."""
         lines: list[str] = []
         for index, name in enumerate(self.names):
             (y0, x0, y1, x1), drop = _worst(self, index)
             worst = f"largest drop {drop:.3g} where rows {y0}-{y1 - 1}, columns {x0}-{x1 - 1} are hidden"
-            lines.append(f"{name}: {self.score} of {_target(self, index)} {self.base[index]:.3g}; {worst}")
+            others = self.label[index][(self.label[index] != self.targets[index]) & (self.label[index] >= 0)]
+            turned = (
+                f"; class {self._class(int(np.bincount(others).argmax()))} wins at {words.plural(len(others), 'position')}"
+                if len(others)
+                else ""
+            )
+            sure = self.score == "probability" and self.base[index] > _SURE and drop < 1 - _SURE
+            hint = "; the probability is near 1 all over: score log-odds shows more" if sure else ""
+            lines.append(f"{name}: {self.score} of {_target(self, index)} {self.base[index]:.3g}; {worst}{turned}{hint}")
         check = f", {self.checked} positions checked in full: largest difference {self.largest_difference:.2g}" if self.checked else ""
         return self.with_skipped("\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"]), "\n")
+
+    def _class(self, number: int) -> str:
+        return words.named(number, (self.classes or {}).get(str(number), ""))
 
     def view(self) -> View:
         """A row per image: the image, the drop over it, the scores, and the most probable class at each position."""
