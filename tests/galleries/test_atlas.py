@@ -275,3 +275,10 @@ def test_copies(photos: Path, tmp_path: Path) -> None:
     assert (found.made, found.wanted) == (6, 6)
     assert (found.path / "unit/2/1-1.avif").exists()
     assert "The same from other noise" in (found.path / "unit/2/1.html").read_text()
+
+
+def test_two_images_have_no_correlations_and_no_median(tmp_path: Path) -> None:
+    few = scanned.folder_of(tmp_path / "few", 2)
+    atlas(scanned.small_scope(), few, tmp_path / "site", layers="2", classes=[0], **QUICK)
+    text = (tmp_path / "site/unit/2/0.html").read_text()
+    assert "Images that excite it most" in text and "fire for the same images" not in text and "at its median" not in text

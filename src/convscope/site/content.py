@@ -195,14 +195,18 @@ class LayerContent:
         return [self.crop(unit, self.survey.row(int(image))) for image in self.top.images[unit] if image >= 0]
 
     def middle(self, unit: int) -> list[Crop]:
-        """Images around the median of the maxima."""
+        """Images around the median of the maxima; none where these are the strongest as well."""
         count = len(self.survey)
+        if count < 3:
+            return []
         first = max(min((count - ROW) // 2, count - ROW), 0)
         return [self.crop(unit, int(row)) for row in self.order[first : first + ROW, unit]]
 
     def lowest(self, unit: int) -> list[Crop]:
-        """Images evenly spread over the lowest tenth of the maxima."""
+        """Images evenly spread over the lowest tenth of the maxima; none where these are the strongest as well."""
         count = len(self.survey)
+        if count < 3:
+            return []
         ranks = np.unique(np.linspace(int(np.floor(0.9 * count)), count - 1, ROW).round().astype(int))
         return [self.crop(unit, int(row)) for row in self.order[ranks, unit]]
 
@@ -432,9 +436,9 @@ class Content:
         return address if (self.site / address).exists() else ""
 
     def similar(self, layer: str, unit: int, other: str, most: int) -> list[UnitRef]:
-        """The units of a layer that fire for the same images most, best first."""
+        """The units of a layer that fire for the same images most, best first; none where all correlations are 1 or -1."""
         own = self.layer(layer).direction[:, unit]
-        if not own.any():
+        if not own.any() or len(self.survey) < 3:
             return []
         likeness = own @ self.layer(other).direction
         if other == layer:
