@@ -97,7 +97,8 @@ def test_losses_by_hand(small: nn.Module, scope: Scope, statistic: str, weightin
 def test_a_picture_in_its_own_style_is_itself(scope: Scope, statistic: str) -> None:
     made = cs.style_transfer(scope, CONTENT, CONTENT, statistic=statistic, steps=5)
     np.testing.assert_allclose(made.images[0, 0, 0], CONTENT, atol=1e-5)
-    assert made.history[0, 0, 0, 0] == pytest.approx(0, abs=1e-6) and np.abs(made.style_losses).max() < 1e-7
+    rounding = 1e-6 if statistic == "gram" else 1e-8  # products of activations; 1.3e-7 on a processor with AVX512
+    assert made.history[0, 0, 0, 0] == pytest.approx(0, abs=rounding) and np.abs(made.style_losses).max() < 1e-9
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)

@@ -76,7 +76,7 @@ def demo(*, network: Network | None = None, images: Path | None = None, out: Pat
 
     Command line:
         convscope demo
-        convscope demo --images photos
+        convscope demo --images data/images
         convscope demo --network textures --out out/demo
     """
     scope = _opened(network)

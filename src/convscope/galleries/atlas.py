@@ -40,7 +40,7 @@ from convscope.site.live import MODEL, RECORD, Live, embedded, packed
 from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps, is_current, write_table
 from convscope.survey.survey import Survey, read_survey
 from convscope.techniques.deconvnet import deconvnet
-from convscope.techniques.feature_visualization import AT_ONCE, at_once, feature_visualization, goal_of
+from convscope.techniques.feature_visualization import at_once, feature_visualization, goal_of
 from convscope.techniques.weight_grid import weight_grid
 
 _log = logging.getLogger("convscope")
@@ -395,7 +395,9 @@ class _Work:
 
     def fill(self, site: Site, end: float | None) -> tuple[int, int]:
         """Makes the images of units that are missing and puts them on their pages; returns how many there are and should be."""
-        several = min(at_once(self.options.copies), _AT_ONCE if end is not None else AT_ONCE)  # the budget ends between groups
+        several = at_once(self.options.copies)
+        if end is not None:
+            several = min(several, _AT_ONCE)  # the budget ends between groups
         groups = list(self._groups(site, several))
         count = sum(len(units) for _, units, _ in groups) * self.options.copies
         missing = [(name, units, goal) for name, units, goal in groups if not self._finished(name, units, goal)]

@@ -66,7 +66,7 @@ def forecast(
 
 
 def _optimization_seconds(scope: Scope, shown: Mapping[str, Sequence[int]], plan: Recipe) -> float:
-    """Seconds for the images of all units: a few timed steps of a stage for the deepest layer, shared out by the work up to each."""
+    """Seconds for the images of all units: a few steps of each stage, timed at the deepest layer and shared out by work."""
     deepest = max((name for name in shown if shown[name]), key=lambda name: scope.layers[name].position)
     units = list(shown[deepest][:_TIMED])
 

@@ -49,7 +49,7 @@ class Sweep:
     def __init__(self, scope: Scope, image: Tensor, source: Tensor, boxes: np.ndarray, layer: str, *, incremental: bool = True) -> None:
         self.scope, self.image, self.source, self.boxes, self.layer = scope, image, source, boxes, layer
         self._at_once = 4 * scope.fitting(image.shape[-2] * image.shape[-1])
-        self._together = _SOON if watched() else _TOGETHER
+        self._watched = watched()
         self._input = scope.inputs.normalize(source.to(scope.device, scope.dtype))
         self._batches: list[Batch] = []
         self._rerun = self._ready() if incremental and len(boxes) else None
@@ -73,15 +73,16 @@ class Sweep:
     def _incremental_values(self, engine: Rerun) -> Iterator[tuple[np.ndarray, Tensor]]:
         waiting: list[tuple[np.ndarray, Tensor]] = []
         batches = self._batches
-        if self._together == _SOON and len(members := batches[0].members) > _SOON:
+        if self._watched and len(members := batches[0].members) > _SOON:
             few = [engine.planner.batch(self.boxes, some) for some in (members[:_SOON], members[_SOON:])]
             batches = [*few, *batches[1:]]
+        together = _SOON if self._watched else _TOGETHER
         most = resident() + self._at_once * engine.planner.in_memory() * engine.base.element_size()
         for number, batch in enumerate(batches, 1):
             waiting += self.scope.in_parts(len(batch.members), len(batch.members), partial(self._begin, engine, batch))
             if self.scope.fast:
                 trim_heap(most)
-            if number == len(batches) or sum(len(members) for members, _ in waiting) >= self._together:
+            if number == len(batches) or sum(len(members) for members, _ in waiting) >= together:
                 members, begun = np.concatenate([members for members, _ in waiting]), torch.cat([begun for _, begun in waiting])
                 waiting = []
                 yield from self.scope.in_parts(len(members), len(members), partial(_finish, engine, members, begun))

@@ -26,7 +26,6 @@ from convscope.seeding import derive_seed
 REDIRECTED_STEPS = 16
 """Steps through redirected ReLUs of an image whose gradient is blocked (Lucid's number)."""
 
-
 PROBE, ALIKE = 16, 0.6
 """After so many steps views are mirrored for images that have, mirrored, at least this share of their objective."""
 
@@ -107,8 +106,8 @@ def ascend(
     patience, an image (or a group) ends a stage when its objective, without penalties, was no higher on average over the last `patience`
     steps than over as many before. Its own steps are the same as without, so the others are none the wiser.
 
-    Where the recipe mirrors views, it does so for images that the network takes for the same when mirrored, measured after a few steps: a
-    unit for one diagonal, or for a letter, is never shown the other way round.
+    Where the recipe mirrors views, it does so for images that the network takes for the same when mirrored, measured after a few steps:
+    those of a unit that falls further when its image is mirrored (a unit for one diagonal) keep their views.
 
     Args:
         scope: The network.
