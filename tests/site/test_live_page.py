@@ -316,9 +316,11 @@ def test_a_visit(opened: Callable[..., Any], scope: Scope, folder: Path, root: P
     # another photograph is compared with the first
     drop(page, "body", {"other.png": (folder / "08.png").read_bytes()})
     page.locator("#tray img").nth(1).wait_for()
-    assert page.locator("#versus-section").is_visible() and page.locator("#other option").inner_text() == "mine.png"
+    page.locator("#versus-section").wait_for(state="visible")
+    assert page.locator("#other option").inner_text() == "mine.png"
     page.locator(".away").first.click()
-    assert page.locator("#tray img").count() == 1 and page.locator("#versus-section").is_hidden()
+    page.locator("#versus-section").wait_for(state="hidden")
+    assert page.locator("#tray img").count() == 1
     drop(page, "#drop", {"letter.txt": b"no image"})
     page.get_by_text("letter.txt: this browser cannot read it as an image").wait_for()
     page.locator("#spikes a").first.click()
