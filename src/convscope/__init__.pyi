@@ -50,6 +50,7 @@ from .results.spectrum import Spectrum as Spectrum
 from .results.style_similarity import StyleSimilarity as StyleSimilarity
 from .results.style_transfer import StyleTransfer as StyleTransfer
 from .results.top_patches import TopPatches as TopPatches
+from .results.unit_attribution import UnitAttribution as UnitAttribution
 from .results.watch import Watch as Watch
 from .results.weight_grid import WeightGrid as WeightGrid
 from .scanner.scan import scan as scan
@@ -74,6 +75,7 @@ from .techniques.spectrum import spectrum as spectrum
 from .techniques.style_similarity import style_similarity as style_similarity
 from .techniques.style_transfer import style_transfer as style_transfer
 from .techniques.top_patches import top_patches as top_patches
+from .techniques.unit_attribution import unit_attribution as unit_attribution
 from .techniques.weight_grid import weight_grid as weight_grid
 from .training.watch import watch as watch
 from .zoo import open as open

@@ -1,4 +1,4 @@
-"""Rank statistics: areas under the ROC curve, permutation tests and corrections for multiple testing.
+"""P-values, AUCs and intervals of many units at once: permutation tests, corrections for multiple testing, rank statistics.
 
 `scipy.stats` is imported inside functions, because it takes seconds to load.
 """

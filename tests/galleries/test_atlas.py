@@ -17,7 +17,7 @@ from convscope.errors import BadInput, StoreConflict
 from convscope.galleries import atlas as module
 from convscope.galleries.atlas import Atlas, atlas, chosen_layers, shown_units
 from convscope.galleries.forecast import forecast
-from convscope.galleries.live import LiveNetwork
+from convscope.galleries.live_network import LiveNetwork
 from convscope.receipts import read_receipt
 
 QUICK: dict[str, Any] = {"steps": 2, "size": 24, "crop_size": 16}

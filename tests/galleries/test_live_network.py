@@ -15,8 +15,8 @@ from torch.nn import functional as F
 import hand_built
 import scanned
 from convscope.errors import BadInput, NotInstalled
-from convscope.galleries import live
-from convscope.galleries.live import live_network
+from convscope.galleries import live_network as live
+from convscope.galleries.live_network import live_network
 from convscope.scope import Inputs, Scope
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (it is in the extra `live`)")

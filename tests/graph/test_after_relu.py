@@ -56,6 +56,13 @@ def test_networks(name: str, count: int, first: str) -> None:
     assert bool(negative) == (name == "mobilenet_v2")
 
 
+@pytest.mark.parametrize(
+    ("name", "last"), [("squeezenet1_1", "features.12"), ("googlenet", "inception5b"), ("resnet18", "layer4.1.relu:1")]
+)
+def test_the_last_maps_are_those_of_a_whole_layer(name: str, last: str) -> None:
+    assert Scope(hand_built.torchvision_network(name), Inputs(size=64)).layers.last_maps() == last
+
+
 def test_kernels() -> None:
     model = hand_built.small()
     scope = Scope(model, Inputs(size=24))

@@ -22,7 +22,7 @@ from convscope.text import one_line, printable, visible_lines
 OTHERS = {
     "atlas": "cli.atlas:atlas",
     "serve": "cli.serve:serve",
-    "layers": "cli.network:layers",
+    "layers": "cli.layers:layers",
     "query": "cli.query:query",
     "export": "cli.export:export",
     "redo": "cli.redo:redo",

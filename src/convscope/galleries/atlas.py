@@ -20,7 +20,7 @@ import torch
 from convscope.errors import BadImage, BadInput, StoreConflict, asking
 from convscope.files import local_path
 from convscope.galleries.gallery import asked_of, differences, receipt
-from convscope.galleries.live import live_network
+from convscope.galleries.live_network import live_network
 from convscope.graph.connections import connections
 from convscope.names import OUTPUT, Units
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe

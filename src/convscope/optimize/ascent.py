@@ -1,4 +1,4 @@
-"""Batched gradient ascent of feature visualization: images share each pass; each has its own random generators."""
+"""Batched gradient ascent of feature visualization, its optimizer included: images share each pass, each with its own random generators."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Optimizers that minimize a loss for one image each, written as generators: they yield a point and are sent its loss and gradient.
+"""Optimizers of inversion and style transfer: generators that yield a point and are sent its loss and gradient.
 
-So the optimizers of many images share one pass through a network, and each depends on nothing but its own losses and gradients.
+So the optimizers of many images share one pass through a network, and each depends on nothing but its own losses and gradients. Feature
+visualization steps in `ascent.py`.
 
 A new one is a generator here, a name in `recipes.Optimizer`, and a recipe of inversion that uses it.
 """

@@ -1,4 +1,4 @@
-"""Activation grids: every unit's feature map on an image, layer by layer, and one unit of each layer in a strip."""
+"""Result of `activation_grid`: every unit's feature map on an image, layer by layer, and one unit of each layer in a strip."""
 
 from __future__ import annotations
 

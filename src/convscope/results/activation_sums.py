@@ -1,4 +1,4 @@
-"""Activation sums: for each class's maps, the sum of their activations on every image, by the image's label and survey."""
+"""Result of `activation_sums`: for each class's maps, the sum of their activations on every image, by the image's label and survey."""
 
 from __future__ import annotations
 

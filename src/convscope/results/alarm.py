@@ -1,4 +1,4 @@
-"""Alarms of a detector on single images: scores against thresholds, and where in each image the score comes from."""
+"""Result of `alarm`: scores of single images against thresholds, and where in each image the score comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class maps: how many of a class's images vote for each unit, and which units belong to that class alone."""
+"""Result of `class_maps`: how many of a class's images vote for each unit, and which units belong to that class alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class profiles: how well each unit separates the images of each label from all others (AUC)."""
+"""Result of `class_profile`: how well each unit separates the images of each label from all others (AUC)."""
 
 from __future__ import annotations
 

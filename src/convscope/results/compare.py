@@ -1,4 +1,4 @@
-"""Comparisons of two networks on the same images: matched units, what changed most, accuracy by class."""
+"""Result of `compare`: two networks on the same images, matched units, what changed most, accuracy by class."""
 
 from __future__ import annotations
 

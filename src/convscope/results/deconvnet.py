@@ -1,4 +1,4 @@
-"""Deconvnet projections: a unit's activation projected back to pixels, beside the image inside its receptive field."""
+"""Result of `deconvnet`: a unit's activation projected back to pixels, beside the image inside its receptive field."""
 
 from __future__ import annotations
 

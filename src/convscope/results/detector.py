@@ -1,4 +1,4 @@
-"""Detectors: thresholds for each class by its maps, the network's output and a linear probe, with scores of validation images."""
+"""Result of `detector`: thresholds for each class by its maps, the network's output and a linear probe; validation scores."""
 
 from __future__ import annotations
 

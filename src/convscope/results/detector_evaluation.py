@@ -1,4 +1,4 @@
-"""Evaluation of a detector on further surveys: confusion matrices, ROC and precision-recall curves, and rates."""
+"""Result of `detector_evaluation`: confusion matrices, ROC and precision-recall curves, and rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exemplars: for each unit the images with the highest activation, cropped to the receptive field of the maximum."""
+"""Result of `exemplars`: for each unit the images with the highest activation, cropped to the receptive field of the maximum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature visualizations: images optimized from noise that maximize a unit's activation, or another objective."""
+"""Result of `feature_visualization`: images optimized from noise that maximize a unit's activation, or another objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filter health: dead, constant, saturated and duplicate units of each layer, and how often units are zero."""
+"""Result of `filter_health`: dead, constant, saturated and duplicate units of each layer, and how often units are zero."""
 
 from __future__ import annotations
 

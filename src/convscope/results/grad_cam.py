@@ -1,4 +1,4 @@
-"""Grad-CAM maps: where the units that raise a class score are active."""
+"""Result of `grad_cam`: where the units that raise a class score are active."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypothesis tests about units: how well a unit separates concept images from background images, and which units do it better."""
+"""Result of `hypothesis`: how well a unit separates concept images from background images, and which units do it better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integrated gradients: how much each pixel adds to a class's logit on the way from a baseline to the image."""
+"""Result of `integrated_gradients`: how much each pixel adds to a class's logit on the way from a baseline to the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inversions of a representation: images with the same activations as a given image, or as an edited code."""
+"""Result of `inversion`: images with the same activations as a given image, or as an edited code."""
 
 from __future__ import annotations
 

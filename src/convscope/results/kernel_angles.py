@@ -1,4 +1,4 @@
-"""Kernel angles: patches of images that point along a convolution's kernels, with the angles of all patches."""
+"""Result of `kernel_angles`: patches of images that point along a convolution's kernels, with the angles of all patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knock-out: class probabilities and accuracies before and after units are silenced, beside random units of the same layer."""
+"""Result of `knockout`: probabilities and accuracies before and after units are silenced, beside random units of the layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Map overlays: feature maps laid over the images, a tile per map of one image or a row per image."""
+"""Result of `map_overlay`: feature maps laid over the images, a tile per map of one image or a row per image."""
 
 from __future__ import annotations
 

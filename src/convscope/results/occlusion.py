@@ -1,4 +1,4 @@
-"""Occlusion sensitivity: the score of a class or unit with a patch of the image hidden, at every position."""
+"""Result of `occlusion`: the score of a class or unit with a patch of the image hidden, at every position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions: what a network says of each image of a survey, how often that is right, and the worst mistakes."""
+"""Result of `predictions`: what a network says of each image of a survey, how often that is right, and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -136,12 +136,16 @@ class Predictions(Result):
         return f"{self.names[row]}: {said} {share:.0f} %, is {own} ({100 * self.truth_probability[row]:.2g} %)"
 
     def _next(self, row: int) -> list[str]:
-        """The command that shows where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
+        """The commands that show where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
         weights = f" --weights {shlex.quote(self.weights)}" if self.weights not in ("", "pretrained") else ""
-        question = f"convscope occlusion {shlex.quote(self.network)} {shlex.quote(self.paths[row])}"
+        network, target = shlex.quote(self.network), int(self.predicted[row, 0])
+        path = PurePath(self.paths[row])
+        whole = self.labels[row] and path.parent.name == self.labels[row]  # a folder of one label: its right images are the comparison
         return [
             "where in the image the wrong class is seen:",
-            f"  {question} --target {int(self.predicted[row, 0])} --score log-odds{weights}",
+            f"  convscope occlusion {network} {shlex.quote(str(path))} --target {target} --score log-odds{weights}",
+            f"which units see it{' (in all images of that label, the right ones beside the wrong)' if whole else ''}:",
+            f"  convscope unit-attribution {network} {shlex.quote(str(path.parent if whole else path))} --target {target}{weights}",
         ]
 
     def view(self) -> View:

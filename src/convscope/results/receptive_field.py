@@ -1,4 +1,4 @@
-"""Receptive fields: size, jump and start for each layer; for one layer also every unit's box and the effective field."""
+"""Result of `receptive_field`: size, jump and start for each layer; for one layer also every unit's box and the effective field."""
 
 from __future__ import annotations
 

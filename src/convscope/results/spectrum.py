@@ -1,4 +1,4 @@
-"""Activation spectra: the mean or maximum activation of every unit of a layer on each image, the highest units named."""
+"""Result of `spectrum`: the mean or maximum activation of every unit of a layer on each image, the highest units named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Style similarity: how alike the styles of images are, by three statistics of their feature maps."""
+"""Result of `style_similarity`: how alike the styles of images are, by three statistics of their feature maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Style transfer: images with the content of one image and the style statistics of another."""
+"""Result of `style_transfer`: images with the content of one image and the style statistics of another."""
 
 from __future__ import annotations
 

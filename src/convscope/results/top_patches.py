@@ -1,4 +1,4 @@
-"""Top patches: for each unit the images that activate it most, as deconvnet projections beside the same crops."""
+"""Result of `top_patches`: for each unit the images that activate it most, as deconvnet projections beside the same crops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training watched: what chosen units looked for, and how many units were dead, from look to look."""
+"""Result of `watch`: what chosen units looked for in a training, and how many units were dead, from look to look."""
 
 from __future__ import annotations
 

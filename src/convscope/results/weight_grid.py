@@ -1,4 +1,4 @@
-"""Weight grids: the kernels of a convolution as one mosaic."""
+"""Result of `weight_grid`: the kernels of a convolution as one mosaic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of a network in call order, found by name."""
+"""Layers of a network in call order, found by name, and their table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
 from convscope.graph.graph import Field, Graph, everything
-from convscope.names import no_layer
+from convscope.names import OUTPUT, no_layer
 from convscope.results.table import frame
 from convscope.text import one_line
 
@@ -187,6 +187,29 @@ class Layers(Mapping[str, Layer]):
         ways = (path_to_activation(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
         found = dict.fromkeys(next((shown[node] for node in reversed(way) if node in shown), None) for way in ways)
         return [layer.name for layer in sorted(filter(None, found), key=lambda layer: layer.position)]
+
+    def last_maps(self) -> str:
+        """The last of :meth:`after_relu` with maps of more than one position, unless it has a map for each class.
+
+        Where its value is only a part of a concatenation (SqueezeNet, Inception), the layer that holds the whole.
+
+        Raises:
+            BadInput: There is none.
+        """
+        classes = self[OUTPUT].channels
+        for name in reversed(self.after_relu()):
+            found = self[name]
+            if len(found.spatial) == 2 and found.channels != classes and max(found.spatial) > 1:
+                return self._whole(found).name
+        raise BadInput("the network has no convolution with maps of more than one position; name a layer")
+
+    def _whole(self, layer: Layer) -> Layer:
+        """The layer whose value is the concatenation that alone reads a layer's value; else the layer itself."""
+        nodes = [] if self._graph is None else self._graph.nodes
+        readers = [place for place, node in enumerate(nodes) if any(edge.node == layer.node for edge in node.edges)]
+        if layer.node is None or len(readers) != 1 or nodes[readers[0]].role != "join":
+            return layer
+        return next((self._whole(other) for other in self.values() if other.node == readers[0] and len(other.spatial) == 2), layer)
 
     def rows(self) -> list[tuple[str, ...]]:
         """The cells of the table as text, a row per layer; see `HEADER`."""

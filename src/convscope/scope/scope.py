@@ -560,13 +560,13 @@ class Scope:
 
         return value.detach(), pull
 
-    def layer_gradient(self, images: Tensor, layer: str, target: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """A layer's activation, and the derivative of a class's logit with respect to it.
+    def layer_gradient(self, images: Tensor, layer: str, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer's activation, and the derivative of a score of the logits with respect to it.
 
         Args:
             images: (n 3 h w) in pixel space.
             layer: Layer name.
-            target: Class number; None for the class predicted for each image.
+            score: Logits (n class) to a score for each image, (n).
 
         Returns:
             The activation (n ...), the derivative of the same shape, and the logits (n class).
@@ -582,11 +582,10 @@ class Scope:
                 logits = values[OUTPUT]
                 if logits.ndim != 2:
                     raise BadInput(f"{self.name} returns {tuple(logits.shape)}, not a logit for each class")
-                chosen = logits.argmax(1) if target is None else torch.full_like(logits[:, 0], target, dtype=torch.int64)
-                score = logits.gather(1, chosen[:, None]).sum()
+                total = score(logits).sum()
                 derivative: Tensor | None = None
-                if score.requires_grad and values[layer].requires_grad:
-                    (derivative,) = torch.autograd.grad(score, values[layer], allow_unused=True)
+                if total.requires_grad and values[layer].requires_grad:
+                    (derivative,) = torch.autograd.grad(total, values[layer], allow_unused=True)
                 if derivative is None:
                     raise BadInput(f"the output does not depend differentiably on the value of layer {layer}")
                 found.append((wide(values[layer].detach()), wide(derivative), wide(logits.detach())))

@@ -1,4 +1,4 @@
-"""Uploaded images: bounded, and decoded outside of this process."""
+"""Uploaded images: limits of bytes, pixels, time and memory (`LIMITS`), and decoding in a process of its own (`decode_upload.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages of a site show: the one place that reads the survey, its analyses, and which images are there."""
+"""Facts that a site's pages are made of: the one place that reads the survey, its analyses, and which images are there."""
 
 from __future__ import annotations
 

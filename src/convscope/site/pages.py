@@ -1,4 +1,4 @@
-"""The pages of a site as HTML: templates filled with what :class:`~convscope.site.content.Content` knows."""
+"""What each page of a site shows, as HTML: templates filled with what :class:`~convscope.site.content.Content` knows."""
 
 from __future__ import annotations
 

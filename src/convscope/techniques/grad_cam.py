@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from convscope.errors import BadInput
 from convscope.results.grad_cam import GradCam
@@ -54,7 +55,7 @@ def grad_cam(
         convscope grad-cam textures data/images/heart/0000.png
         convscope grad-cam textures data/images/heart --target heart --layer features.20 --occlusion
     """
-    name = layer or _last_maps(scope)
+    name = layer or scope.layers.last_maps()
     known = scope.layers[name]
     if len(known.spatial) != 2:
         near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
@@ -62,7 +63,11 @@ def grad_cam(
     reader = scope.inputs.reader(images)
     batch = reader.batch()
     asked = None if target is None else scope.class_index(target)
-    parts = list(scope.in_batches(batch, lambda part: scope.layer_gradient(part, name, asked)))
+
+    def logit(logits: Tensor) -> Tensor:
+        return logits.amax(1) if asked is None else logits[:, asked]
+
+    parts = list(scope.in_batches(batch, lambda part: scope.layer_gradient(part, name, logit)))
     maps, slopes, logits = (torch.cat(each) for each in zip(*parts, strict=True))
     maps, slopes = known.channels_first(maps), known.channels_first(slopes)
     found = (slopes.mean((2, 3), keepdim=True) * maps).sum(1)
@@ -83,13 +88,3 @@ def grad_cam(
         relu=relu,
         manifest={"precision": scope.resolve("measure")},
     )
-
-
-def _last_maps(scope: Scope) -> str:
-    """The last layer after its ReLU with maps of more than one position, unless it has a map for each class."""
-    classes = scope.layers[OUTPUT].channels
-    for name in reversed(scope.layers.after_relu()):
-        found = scope.layers[name]
-        if len(found.spatial) == 2 and found.channels != classes and max(found.spatial) > 1:
-            return name
-    raise BadInput(f"{scope.name} has no convolution with maps of more than one position; name a layer")

@@ -105,7 +105,7 @@ def knockout(
     if controls < 0 or min(draws, bootstrap) < 1 or not 0 < confidence < 1:
         asked = f"controls={controls}, draws={draws}, bootstrap={bootstrap}, confidence={confidence}"
         raise BadInput(f"controls must be at least 0, draws and bootstrap at least 1, and confidence in (0, 1); got {asked}")
-    _check_network(scope, layer)
+    check_network(scope, layer, "a knock-out")
     groups, notices = _groups(scope, layer, units)
     reader = scope.inputs.reader(images)
     with scope.session(scope.resolve("measure")), reusing_memory(scope.fast), torch.no_grad():
@@ -119,8 +119,7 @@ def knockout(
     if controls and not all(sets):
         notices.append("No control where fewer units of the layer are left than are silenced.")
     if by == "zero" and below.lowest < 0:
-        near = ", ".join(scope.layers.after_relu()[-3:])
-        notices.append(f"Layer {layer} has values below zero, so zero is not its silence: take a layer after its rectifier ({near}).")
+        notices += no_silence(scope, layer)
     return Knockout(
         **found,
         **_accuracies(found, answers, confidence, bootstrap, seed),
@@ -145,13 +144,25 @@ def knockout(
     )
 
 
-def _check_network(scope: Scope, layer: str) -> None:
+def check_network(scope: Scope, layer: str, what: str) -> None:
+    """Refuses a network without class scores, and the output as the layer.
+
+    Raises:
+        LayerNotFound: Unknown layer.
+        BadInput: See above.
+    """
     known, output = scope.layers[layer], scope.layers[OUTPUT]
     if known.name == OUTPUT:
-        raise BadInput("a knock-out is of a layer below the output; silenced classes would tell nothing about the network")
+        raise BadInput(f"{what} is of a layer below the output; the output's own units are the classes")
     if output.spatial or output.channels < 2:
         shape = "x".join(map(str, output.shape))
-        raise BadInput(f"a knock-out needs the scores of two or more classes, but this network's output is {shape} for an image")
+        raise BadInput(f"{what} needs the scores of two or more classes, but this network's output is {shape} for an image")
+
+
+def no_silence(scope: Scope, layer: str) -> tuple[str, ...]:
+    """What to say where a unit that is set to zero is not silent."""
+    near = ", ".join(scope.layers.after_relu()[-3:])
+    return (f"Layer {layer} has values below zero, so zero is not its silence: take a layer after its rectifier ({near}).",)
 
 
 def _groups(scope: Scope, layer: str, asked: Knocked) -> tuple[dict[str, tuple[int, ...]], list[str]]:

@@ -1,4 +1,4 @@
-"""Networks that a receipt or a manifest names: opened again, and checked to be the same.
+"""Networks named by the record that an image or a survey carries (its receipt or manifest): opened again, and checked to be the same.
 
 A record may name a network of torchvision, timm or convscope and the weights published with it. Code and files are never taken from it.
 """

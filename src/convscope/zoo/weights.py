@@ -1,4 +1,4 @@
-"""Puts weights into networks: all are checked before the first is copied."""
+"""Puts a file's weights into a network: name, shape, type and values of all tensors are checked before the first is copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network `textures`: a small VGG-style classifier of the generator's classes, and its bundled weights.
+"""The network `textures`: a small VGG-style classifier of generated texture images, and its bundled weights.
 
 `features` has nine 3x3 convolutions, each followed by batch normalization and `nn.ReLU`, in five blocks parted by 2x2 max pooling, so
 that the last map is at stride 16; its channels are averaged over the map and read by the linear `classifier`.

@@ -1,4 +1,4 @@
-"""The command that lists a network's layers; the table is :class:`convscope.scope.layers.Layers`."""
+"""The command `layers`; its columns are made in :class:`convscope.scope.layers.Layers`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Exports the network as ONNX for the live page of an atlas: images in; the output, and the means, maxima and maps of the survey's layers
-out; compared with PyTorch before it is published."""
+"""Exports a network as ONNX, which the live page runs in the browser, and compares it with PyTorch first.
+
+Images go in; the output, and the means, maxima and maps of the survey's layers come out.
+"""
 
 from __future__ import annotations
 
