@@ -24,6 +24,7 @@ from PIL import Image
 
 import convscope as cs
 from convscope.cli import main
+from convscope.optimize import objectives
 from convscope.scope import Scope
 from convscope.zoo.textures import generator
 
@@ -146,6 +147,8 @@ def test_occlusion_arrives_in_parts_that_make_the_whole(server: Server, scope: S
     expected = cs.occlusion(scope, image_of(scope, data), 3, patch=32, stride=16)
     assert events[-1][0] == "done" and events[0][0] == "occlusion"
     np.testing.assert_allclose(events[-1][1]["map"], expected.map[0], rtol=1e-4, atol=1e-6)
+    odds = server.events(f"/api/photographs/{photo}/occlusion?patch=32&stride=16&target=3&score=log-odds")[-1][1]
+    np.testing.assert_allclose(1 / (1 + np.exp(-np.array(odds["map"]))), expected.map[0], rtol=1e-3, atol=1e-6)
     parts = {tuple(box): score for name, value in events[:-1] if name == "occlusion" for box, score in zip(*value.values(), strict=True)}
     assert len(parts) == expected.map[0].size
     for box, score in zip(expected.boxes.reshape(-1, 4).tolist(), expected.map[0].ravel(), strict=True):
@@ -170,6 +173,45 @@ def test_units_are_silenced_and_projected(server: Server, scope: Scope) -> None:
 def test_an_image_forms_step_by_step(server: Server) -> None:
     events = server.events(f"/api/visualization?layer={LAYERS[0]}&unit=2&steps=24")
     assert [value["step"] for name, value in events if name == "image"][:3] == [8, 16, 24] and events[-1][0] == "done"
+
+
+def test_an_image_forms_along_the_direction_of_a_photograph(server: Server, scope: Scope) -> None:
+    data = encoded(8)
+    photo = server.json("POST", "/api/photographs", data)["photo"]
+    events = server.events(f"/api/visualization?layer={LAYERS[1]}&photo={photo}&steps=16")
+    assert events[-1][0] == "done" and events[-1][1]["image"].startswith("data:image/png;base64,")
+    mean = scope.activations(image_of(scope, data), LAYERS[1])[LAYERS[1]][0].mean((1, 2)).numpy()
+    along = objectives.direction(LAYERS[1], mean, cosine_power=1)
+    expected = cs.feature_visualization(scope, LAYERS[1], objective=along, steps=16)
+    made = np.asarray(Image.open(io.BytesIO(base64.b64decode(events[-1][1]["image"].partition(",")[2]))), np.float32)
+    assert np.abs(made - 255 * np.moveaxis(expected.images[0], 0, -1)).mean() < 2
+    for query in ("", f"&unit=1&photo={photo}"):
+        assert server.ask("POST", f"/api/visualization?layer={LAYERS[1]}{query}")[0] == 422
+
+
+def test_units_behind_a_verdict(server: Server, scope: Scope) -> None:
+    data = encoded(9)
+    photo = server.json("POST", "/api/photographs", data)["photo"]
+    found = server.json("POST", f"/api/photographs/{photo}/attribution?layer={LAYERS[1]}&target=3&against=5")
+    expected = cs.unit_attribution(scope, image_of(scope, data), 3, against=5, layer=LAYERS[1])
+    assert [row["unit"] for row in found["units"]] == list(expected.units) and found["raising"] == expected.raising
+    np.testing.assert_allclose([row["lost"] for row in found["units"]], expected.effect[0], rtol=1e-3, atol=1e-4)
+    assert (found["target"], found["without"]) == (3, int(expected.predicted_without[0]))
+    assert server.ask("POST", f"/api/photographs/{photo}/attribution?layer={LAYERS[1]}&target=3&against=3")[0] == 422
+
+
+def test_a_guess_gets_a_p_value(server: Server, scope: Scope) -> None:
+    files = [encoded(number) for number in (1, 1, 1, 2, 3)]
+    numbers_of = [server.json("POST", "/api/photographs", data)["photo"] for data in files]
+    shows, lacks = (numbers_of[:3], numbers_of[3:])
+    query = "&".join([*(f"shows={one}" for one in shows), *(f"lacks={one}" for one in lacks)])
+    found = server.json("POST", f"/api/hypothesis?layer={LAYERS[1]}&unit=4&{query}")
+    images = torch.cat([image_of(scope, data) for data in files])
+    expected = cs.hypothesis(scope, LAYERS[1], 4, images[:3], images[3:])
+    assert found["auc"] == pytest.approx(expected.auc[4]) and found["rank"] == expected.rank
+    assert found["p"] == pytest.approx(float(expected.p_corrected[4])) and found["verdict"] == expected.verdict
+    assert server.ask("POST", f"/api/hypothesis?layer={LAYERS[1]}&unit=4&shows={shows[0]}&lacks={lacks[0]}")[0] == 422
+    assert server.ask("POST", f"/api/hypothesis?layer={LAYERS[1]}&unit=4&shows=999&shows=998&lacks=0&lacks=1")[0] == 404
 
 
 def test_results_are_kept_with_a_receipt(scope: Scope, site: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 from convscope.errors import BadImage, BadInput, ConvscopeError
 from convscope.names import OUTPUT
+from convscope.optimize.objectives import direction
 from convscope.results.base import Result
 from convscope.results.channels import shown
 from convscope.scope import Scope
@@ -34,8 +35,10 @@ from convscope.serve.upload import MOST_BYTES, Decoder
 from convscope.site.serve_page import alone_page, alone_script, static_file, with_server
 from convscope.techniques.deconvnet import deconvnet
 from convscope.techniques.feature_visualization import feature_visualization
+from convscope.techniques.hypothesis import hypothesis
 from convscope.techniques.knockout import knockout
 from convscope.techniques.occlusion import occlusion
+from convscope.techniques.unit_attribution import unit_attribution
 
 _PHOTOS, _RESULTS = 64, 32
 _STEPS_SHOWN = 8
@@ -58,7 +61,10 @@ Name = Annotated[str, Query(max_length=300)]
 Number = Annotated[int, Path_(ge=0, le=2**31)]
 Unit = Annotated[int, Query(ge=0, le=2**31)]
 Several = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Query(min_length=1, max_length=512)]
+Photo = Annotated[int, Query(ge=0, le=2**31)]
+Photos = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Query(min_length=2, max_length=_PHOTOS)]
 Side = Annotated[int, Query(ge=4, le=512)]
+Score = Literal["probability", "log-odds"]
 Steps = Annotated[int, Query(ge=1, le=_MOST_STEPS)]
 
 
@@ -130,6 +136,11 @@ class _Bench:
             for place in (0, 1)
         )
         return {"output": _text(found[OUTPUT][0]), "means": _text(means), "maxima": _text(maxima)}
+
+    def mean(self, image: torch.Tensor, name: str) -> np.ndarray:
+        """Mean activation of every unit of a layer on an image, (c)."""
+        with torch.no_grad():
+            return _reduced(self.scope.run(image, name, channels_first=True)[name])[0][0].numpy()
 
     def maps(self, image: torch.Tensor, name: str) -> dict[str, Any]:
         with torch.no_grad():
@@ -341,7 +352,9 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         return await _finished(bench.submit(lambda: bench.maps(image, name)), request)
 
     @app.post("/api/photographs/{photo}/occlusion", responses=_REFUSED, response_class=StreamingResponse)
-    async def hide(photo: Number, target: Unit | None = None, patch: Side = 32, stride: Side = 16) -> Response:
+    async def hide(
+        photo: Number, target: Unit | None = None, patch: Side = 32, stride: Side = 16, score: Score = "probability"
+    ) -> Response:
         """Occlusion as server-sent events: "occlusion" with boxes (y0 x0 y1 x1) and scores, then "done"."""
         image = bench.photo(photo)
         if target is not None:
@@ -354,7 +367,7 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
             classes = int(result.targets[0])
             return {"result": bench.results.add(result), "base": float(result.base[0]), "target": classes, "map": result.map[0].tolist()}
 
-        return _stream(bench, lambda: occlusion(scope, image, target, patch=patch, stride=stride), told, last)
+        return _stream(bench, lambda: occlusion(scope, image, target, patch=patch, stride=stride, score=score), told, last)
 
     @app.post("/api/photographs/{photo}/deconvnet", responses=_REFUSED)
     async def project(request: Request, photo: Number, unit: Unit, layer: Name) -> dict[str, Any]:
@@ -382,10 +395,55 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         rows = [{"class": one, "before": float(before[one]), "after": float(after[one])} for one in listed]
         return {"result": bench.results.add(result), "classes": rows}
 
+    @app.post("/api/photographs/{photo}/attribution", responses=_REFUSED)
+    async def attribute(
+        request: Request, photo: Number, layer: Name, target: Unit | None = None, against: Unit | None = None
+    ) -> dict[str, Any]:
+        """The units of a layer that raise and lower a class (None: the predicted one), by the log-odds lost without each."""
+        image, name = bench.photo(photo), bench.layer(layer)
+        for one in (target, against):
+            if one is not None:
+                bench.units(OUTPUT, [one])
+        result = await _finished(bench.submit(lambda: unit_attribution(scope, image, target, against=against, layer=name)), request)
+        return {
+            "result": bench.results.add(result),
+            "target": result.targets[0],
+            "predicted": int(result.predicted[0]),
+            "without": int(result.predicted_without[0]),
+            "raising": result.raising,
+            "units": [{"unit": unit, "lost": float(lost)} for unit, lost in zip(result.units, result.effect[0], strict=True)],
+        }
+
+    @app.post("/api/hypothesis", responses=_REFUSED)
+    async def test(request: Request, unit: Unit, layer: Name, shows: Photos, lacks: Photos) -> dict[str, Any]:
+        """Whether a unit responds more to photographs that show something than to those that do not: AUC, rank, permutation p-value."""
+        asked = bench.units(layer, [unit])[0]
+        groups = [torch.cat([bench.photo(number) for number in numbers]) for numbers in (shows, lacks)]
+        result = await _finished(bench.submit(lambda: hypothesis(scope, layer, asked, *groups)), request)
+        return {
+            "result": bench.results.add(result),
+            "auc": float(result.auc[asked]),
+            "rank": result.rank,
+            "p": float(result.p_corrected[asked]),
+            "verdict": result.verdict,
+        }
+
     @app.post("/api/visualization", responses=_REFUSED, response_class=StreamingResponse)
-    async def optimize(unit: Unit, layer: Name, steps: Steps = 64) -> Response:
-        """An image optimized from noise to excite a unit, as server-sent events: "image" every few steps, then "done"."""
-        units, count = bench.units(layer, [unit]), itertools.count(1)
+    async def optimize(layer: Name, unit: Unit | None = None, photo: Photo | None = None, steps: Steps = 64) -> Response:
+        """An image optimized from noise, as server-sent events: "image" every few steps, then "done".
+
+        It excites a unit; or, of a photograph, the direction of its mean activations in the layer: what the layer sees in it.
+        """
+        if (unit is None) == (photo is None):
+            raise HTTPException(422, "name a unit or a photograph")
+        units, count = None if unit is None else bench.units(layer, [unit]), itertools.count(1)
+        image, name = None if photo is None else bench.photo(photo), bench.layer(layer)
+
+        def work() -> Any:
+            if image is None:
+                return feature_visualization(scope, name, units, steps=steps)
+            along = direction(name, bench.mean(image, name), cosine_power=1)
+            return feature_visualization(scope, name, objective=along, steps=steps)
 
         def told(_: str, value: Any) -> Any:
             step = next(count)
@@ -398,7 +456,7 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         def last(result: Any) -> Any:
             return {"result": bench.results.add(result), "image": _png(shown(result, result.images[0])), "status": str(result.status[0])}
 
-        return _stream(bench, lambda: feature_visualization(scope, layer, units, steps=steps), told, last)
+        return _stream(bench, work, told, last)
 
     @app.post("/api/results/{result}/keep", responses=_REFUSED | _NO_PLACE)
     async def keep(result: Number) -> dict[str, str]:

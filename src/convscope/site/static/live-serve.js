@@ -69,7 +69,7 @@
   /** @type {AbortController | null} */
   let running = null;
 
-  /** @param {string} id @param {string} title @param {string} note @param {...Node} parts */
+  /** @param {string} id @param {string} title @param {string} note @param {...(Node | string)} parts */
   const panel = (id, title, note, ...parts) =>
     element("section", { "aria-labelledby": id }, element("h2", { id }, title), ...parts, element("p", { class: "note" }, note), element("div", { id: `${id}-found`, role: "status" }));
 
@@ -138,8 +138,11 @@
         pen.fillRect(x, y, stride, stride);
       }
     };
-    const before = Math.max(...live.shares(now().photo.output));
-    await follow(`photographs/${photo()}/occlusion?patch=32&stride=${stride}`, running.signal, (name, value) => {
+    // by log-odds: a share near 100 % would hide what patches do
+    const share = (/** @type {number} */ odds) => 1 / (1 + Math.exp(-odds));
+    const likely = Math.max(...live.shares(now().photo.output));
+    const before = Math.log(likely / Math.max(1 - likely, 1e-12));
+    await follow(`photographs/${photo()}/occlusion?patch=32&stride=${stride}&score=log-odds`, running.signal, (name, value) => {
       if (name === "failed") throw new Error(value.detail);
       if (name === "occlusion") {
         first ||= performance.now() - began;
@@ -150,8 +153,10 @@
       if (name === "done") {
         draw(value.base);
         const lowest = Math.min(...patches.map(([, score]) => score));
-        const text = `${live.network.classes[value.target]}: ${percent(value.base)} on the whole photograph, down to ${percent(lowest)} with the most important part hidden. `;
-        words.replaceChildren(text, `Bright: hiding it lowers the score. First part after ${(first / 1000).toFixed(2)} s, all ${patches.length} after ${((performance.now() - began) / 1000).toFixed(1)} s. `, keep(value.result));
+        const odds = Math.exp(Math.min(value.base - lowest, 50));
+        const fall = odds >= 1.5 ? ` (its odds fall to 1/${short(odds)})` : "";
+        const text = `${live.network.classes[value.target]}: ${percent(share(value.base))} on the whole photograph, ${percent(share(lowest))} with the most important part hidden${fall}. `;
+        words.replaceChildren(text, `Bright: hiding it lowers the class's log-odds. First part after ${(first / 1000).toFixed(2)} s, all ${patches.length} after ${((performance.now() - began) / 1000).toFixed(1)} s. `, keep(value.result));
       }
     });
   }
@@ -164,10 +169,36 @@
     return canvas;
   }
 
-  async function silence() {
-    const { name, unit } = now();
+  // the units behind the verdict, each measured by silencing it
+  async function behind() {
+    const { layer, name } = now();
+    const found = await (await ask(`photographs/${photo()}/attribution?layer=${encodeURIComponent(name)}`, { method: "POST" })).json();
+    const called = live.network.classes[found.target];
+    const one = (/** @type {{unit: number, lost: number}} */ row) => {
+      const choose = element("button", { type: "button", "aria-label": `Choose unit ${row.unit}` }, "choose");
+      choose.addEventListener("click", () => live.choose(row.unit));
+      return element("div", { class: "with-button" }, live.tile(layer, row.unit, `${row.lost < 0 ? "−" : "+"}${short(Math.abs(row.lost))}`), choose);
+    };
+    const [raise, lower] = [found.units.slice(0, found.raising), found.units.slice(found.raising)];
+    const all = element("button", { type: "button" }, "Silence all that raise it");
+    all.addEventListener("click", () => silence(raise.map((/** @type {{unit: number}} */ row) => row.unit)));
+    const tiles = (/** @type {string} */ title, /** @type {any[]} */ rows) =>
+      rows.length ? [element("h3", {}, title), element("div", { class: "tiles" }, ...rows.map(one))] : [];
+    const after = live.network.classes[found.without];
+    const verdict = raise.length ? `Without ${raise.length === 1 ? "the unit" : `all ${raise.length}`} that raise it: ${after === called ? `still ${called}` : after}.` : `No unit of ${name} raises it.`;
+    find("#behind-found").replaceChildren(
+      element("p", { class: "lead" }, `${called}, in ${name}. ${verdict}`),
+      ...tiles(`Raise ${called}`, raise),
+      ...tiles(`Lower ${called}`, lower),
+      element("p", {}, ...(raise.length ? [all, " "] : []), keep(found.result)),
+    );
+  }
+
+  /** Silences units of the layer, the chosen one by default. @param {number[]} more */
+  async function silence(more = [now().unit]) {
+    const { name } = now();
     if (silencedIn !== name) [silenced, silencedIn] = [[], name];
-    if (!silenced.includes(unit)) silenced.push(unit);
+    silenced.push(...more.filter((one) => !silenced.includes(one)));
     const units = silenced.map((one) => `units=${one}`).join("&");
     const found = await (await ask(`photographs/${photo()}/knockout?layer=${encodeURIComponent(name)}&${units}`, { method: "POST" })).json();
     const best = (/** @type {string} */ key) => found.classes.reduce((/** @type {any} */ a, /** @type {any} */ b) => (b[key] > a[key] ? b : a)).class;
@@ -201,33 +232,51 @@
     find("#projected-found").replaceChildren(element("figure", { class: "made small" }, picture, element("figcaption", {}, `Unit ${now().unit} of ${now().name}, strongest position, value ${short(found.value)}. Grey is zero. `, keep(found.result))));
   }
 
-  async function optimize() {
+  /** @param {string} what @param {string} query */
+  async function optimize(what, query) {
     running?.abort();
     running = new AbortController();
-    const picture = /** @type {HTMLImageElement} */ (element("img", { alt: `Image optimized from noise to excite unit ${now().unit}`, width: "224", height: "224" }));
+    const picture = /** @type {HTMLImageElement} */ (element("img", { alt: `Image optimized from noise to excite ${what}`, width: "224", height: "224" }));
     const words = element("figcaption", {}, "Starting from noise …");
     find("#made-found").replaceChildren(element("figure", { class: "made small" }, picture, words));
-    await follow(`visualization?${chosen()}&steps=128`, running.signal, (name, value) => {
+    await follow(`visualization?${query}&steps=128`, running.signal, (name, value) => {
       if (name === "failed") throw new Error(value.detail);
       if (value.image) picture.src = value.image;
       if (name === "image") words.textContent = `Step ${value.step} of 128`;
-      if (name === "done") words.replaceChildren(`Done: ${value.status}. `, keep(value.result));
+      if (name === "done") words.replaceChildren(`${what[0].toUpperCase()}${what.slice(1)}: ${value.status}. `, keep(value.result));
     });
   }
+  const optimizeUnit = () => optimize(`unit ${now().unit} of ${now().name}`, chosen());
+  const optimizePhotograph = () =>
+    optimize(`what ${now().name} sees in the photograph`, `layer=${encodeURIComponent(now().name)}&photo=${photo()}`);
+
+  // a guess, with the p-value that the browser does not compute
+  window.addEventListener("live:guess", (event) => {
+    const [shows, lacks] = /** @type {CustomEvent} */ (event).detail.map((/** @type {number[]} */ ids) => ids.map((one) => numbers.get(one)));
+    if (Math.min(shows.length, lacks.length) < 2) return;
+    const area = element("p", { id: "p-value-found", role: "status" });
+    const query = [...shows.map((/** @type {number} */ one) => `shows=${one}`), ...lacks.map((/** @type {number} */ one) => `lacks=${one}`)].join("&");
+    const test = button("Test it with random permutations", async () => {
+      const found = await (await ask(`hypothesis?${chosen()}&${query}`, { method: "POST" })).json();
+      area.replaceChildren(`${found.verdict} `, keep(found.result));
+    }, "p-value");
+    find("#tested").append(element("p", {}, test), area);
+  });
 
   find("#more").replaceChildren(
     element(
       "div",
       { class: "two" },
-      panel("hidden", "Which parts matter", "A grey patch of 32 pixels hides one part after another, and the class's share is measured again (occlusion).", button("Hide parts", hide, "hidden")),
-      panel("silenced", "What if the unit were silent", "The chosen unit's map is set to zero; choose another and press again to silence both (knock-out).", button("Silence the chosen unit", silence, "silenced")),
+      panel("hidden", "Which parts matter", "A grey patch of 32 pixels hides one part after another, and the class is measured again (occlusion).", button("Hide parts", hide, "hidden")),
+      panel("behind", "Which units are behind the verdict", "What the class loses without each unit of the layer, in log-odds: the strongest for and against it, each measured by silencing it (unit attribution). 0.7 halves the odds.", button("Find the units", behind, "behind")),
+      panel("silenced", "What if the unit were silent", "The chosen unit's map is set to zero; choose another and press again to silence both (knock-out).", button("Silence the chosen unit", () => silence(), "silenced")),
       panel("projected", "The unit in pixels", "The unit's activation carried back through the transposed network (deconvnet): an illustration, no evidence.", button("Project the chosen unit", project, "projected")),
-      panel("made", "What would excite the unit most", "An image optimized from noise (feature visualization), as it forms.", button("Optimize an image", optimize, "made")),
+      panel("made", "What would excite the unit most", "An image optimized from noise (feature visualization), as it forms; for the chosen unit, or for the photograph's own activations in the layer.", button("Optimize an image", optimizeUnit, "made"), " ", button("What the layer sees in the photograph", optimizePhotograph, "made")),
     ),
   );
   window.addEventListener("live:photo", () => {
     running?.abort();
-    for (const id of ["hidden", "silenced", "projected"]) find(`#${id}-found`).replaceChildren();
+    for (const id of ["hidden", "behind", "silenced", "projected"]) find(`#${id}-found`).replaceChildren();
     silenced = [];
   });
 })();

@@ -512,7 +512,10 @@
     if (others.some((photo) => String(photo.id) === before)) menu.value = before;
     const other = /** @type {Photo} */ (others.find((photo) => String(photo.id) === menu.value));
     const [own, its] = [valuesOf(current, layer), valuesOf(other, layer)];
-    const gap = Array.from(own, (value, one) => unusual(layer, one, value) - unusual(layer, one, its[one]));
+    // without a folder there are no standard deviations: means are compared as they are
+    const measured = network.layers[layer].mean.length > 0;
+    const gap = Array.from(own, (value, one) => (measured ? unusual(layer, one, value) - unusual(layer, one, its[one]) : value - its[one]));
+    find("#versus-note").textContent = `The units of the layer whose means differ most, ${measured ? "in standard deviations over the folder's images" : "by the difference of their mean activations"}.`;
     const sides = /** @type {[string, number[]][]} */ ([
       [`Higher on ${current.name}`, gap],
       [`Higher on ${other.name}`, gap.map((value) => -value)],
@@ -523,7 +526,7 @@
         { class: "pair" },
         ...sides.map(([title, values]) => {
           const most = falling(values).slice(0, TOP).filter((one) => values[one] > 0);
-          const found = /** @type {[number, string][]} */ (most.map((one) => [one, `${short(values[one])} sd`]));
+          const found = /** @type {[number, string][]} */ (most.map((one) => [one, `${short(values[one])}${measured ? " sd" : ""}`]));
           return element("div", {}, element("h3", {}, title), tiles(layer, found));
         }),
       ),
@@ -568,6 +571,7 @@
       tiles(layer, falling(all).slice(0, TOP).map((one) => [one, all[one].toFixed(3)])),
       element("p", { class: "note" }, `With ${shown.length} against ${rest.length} photographs, ${lucky} of ${known.channels} units would reach AUC 1 by chance, ${caution}`),
     );
+    window.dispatchEvent(new CustomEvent("live:guess", { detail: groups.map((group) => group.map((photo) => photo.id)) }));
   }
 
   /** The unit on each photograph, those that show it above those that do not. @param {number[]} shown @param {number[]} rest */
@@ -658,6 +662,8 @@
     const menu = find("#layer");
     menu.append(...network.layers.map((one, index) => element("option", { value: String(index) }, index === output ? "Classes" : one.name)));
     layer = Math.max(0, output - 1);
+    // a layer with a map for each class says no more than the classes themselves
+    while (layer > 0 && network.layers[layer].channels === network.layers[output].channels) layer -= 1;
     menu.value = String(layer);
     menu.addEventListener("change", () => {
       layer = Number(menu.value);
