@@ -109,9 +109,9 @@ def test_a_legend_stands_below_its_tile_beside_its_colours():
 def test_a_signed_map_colours_both_signs_and_leaves_the_image_where_it_is_zero():
     grey = to_bytes(np.full((3, 40, 40), 0.4))
     values = np.repeat(np.repeat(np.array([[-1.0, 0.0], [0.0, 0.5]]), 20, 0), 20, 1)  # as many values as pixels: nothing is smoothed
-    made = np.asarray(laid_over(Pillow.fromarray(grey), Signed(values)), int)
+    made = np.asarray(laid_over(Pillow.fromarray(grey), Signed(values), grey.shape[:2]), int)
     assert (np.ptp(made[20:, :20], axis=-1) == 0).all() and abs(int(made[30, 10, 0]) - 102) <= 1, "zero: the image itself"
     assert made[5, 5, 2] > made[5, 5, 0] + 60, "negative: blue"
     assert made[35, 35, 0] > made[35, 35, 2] + 30, "positive: red"
-    further = np.asarray(laid_over(Pillow.fromarray(grey), Signed(values, limits=(-2.0, 2.0))), int)
+    further = np.asarray(laid_over(Pillow.fromarray(grey), Signed(values, limits=(-2.0, 2.0)), grey.shape[:2]), int)
     assert made[5, 5, 2] - made[5, 5, 0] > further[5, 5, 2] - further[5, 5, 0] > 0, "the scale's own ends"

@@ -5,11 +5,12 @@ import pytest
 from PIL import Image as Pillow
 
 from convscope.render import colors
-from convscope.render.contact_sheet import contact_sheet, enlarged, laid_over
+from convscope.render.contact_sheet import _cells, contact_sheet, enlarged, laid_over
 from convscope.render.draw import draw, encode
 from convscope.render.layout import arrange
 from convscope.render.mosaic import margins, mosaic, mosaic_size
 from convscope.render.panels import Group, Heat, Image, Mosaic, View, number
+from convscope.results.map_overlay import enlarged as enlarged_map
 
 LIMITS = np.tile([0.0, 1.0], (5, 1))
 
@@ -74,12 +75,25 @@ def test_a_map_over_a_picture():
     picture = Pillow.fromarray(np.full((6, 8, 3), (200, 40, 40), np.uint8))
     values = np.zeros((3, 4))
     values[:, 3] = 2.0
-    over = np.asarray(laid_over(picture, Heat(values, limits=(0, 2)))).astype(int)
+    over = np.asarray(laid_over(picture, Heat(values, limits=(0, 2)), (6, 8))).astype(int)
     assert np.ptp(over[:, 0], axis=1).max() == 0, "grey where the map is zero"
     grey = over[0, 0, 0] / 255
     expected = 255 * (0.2 * grey + 0.8 * colors.table("heat", 256)[-1])
     np.testing.assert_allclose(over[:, -1], np.tile(expected, (6, 1)), atol=1.01)
     assert (enlarged(np.array([[np.nan, 1.0]]), (2, 1)) == [[0, 1]]).all()
+
+
+def test_a_map_lies_in_its_place():
+    """Against a plain twin: each pixel between the centres of cells that divide the place, the border cells beyond."""
+    values, (height, width), place = np.random.default_rng(2).random((3, 5)), (30, 40), (-4.0, 6.0, 20.0, 36.0)
+    heat = Heat(values, place=place)
+    found = enlarged(values, (2 * width, 2 * height), _cells(heat, (height, width)))
+    rows = np.clip(((np.arange(2 * height) + 0.5) / 2 - place[0]) / (place[2] - place[0]) * 3 - 0.5, 0, 2)
+    columns = np.clip(((np.arange(2 * width) + 0.5) / 2 - place[1]) / (place[3] - place[1]) * 5 - 0.5, 0, 4)
+    across = np.stack([np.interp(columns, np.arange(5), row) for row in values])
+    expected = np.stack([np.interp(rows, np.arange(3), column) for column in across.T], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(enlarged_map(values[None].astype(np.float32), height, width, place)[0], expected[::2, ::2], atol=0.1)
 
 
 def test_a_sheet_of_overlays_has_a_bar():

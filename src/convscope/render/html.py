@@ -206,7 +206,7 @@ def _pixels(tile: Image, width: int, height: int, most: int) -> np.ndarray:
     if tile.heat is not None:
         if image.width < width:  # the map is smooth also where the image has few pixels
             image = image.resize((width, height), Pillow.Resampling.NEAREST if _squares(image.width, width) else Pillow.Resampling.LANCZOS)
-        image = laid_over(image, tile.heat)
+        image = laid_over(image, tile.heat, tile.pixels.shape[1:])
     return np.asarray(image)
 
 

@@ -64,6 +64,8 @@ class Heat:
         x_label: Name of the horizontal axis; with it, the axis shows its ticks.
         rows: A name for each row; with them the map is a matrix and is stretched to full width.
         x_step: How many numbers of the horizontal axis a column stands for.
+        place: Laid over an image, the part of it that the cells divide evenly: y0 x0 y1 x1 in its pixels; () for all of it. The border
+            cells reach to the image's edges.
     """
 
     values: np.ndarray
@@ -74,6 +76,7 @@ class Heat:
     x_label: str = ""
     rows: tuple[str, ...] = ()
     x_step: int = 1
+    place: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2:

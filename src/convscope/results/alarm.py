@@ -32,6 +32,7 @@ class Alarm(ImageResult):
         classes: The classes that alarms are for.
         layer: The layer's name.
         method: The method that decides, an index into maps, output, probe.
+        place: Where on the image the evidence lies, y0 x0 y1 x1 in its pixels; () for all of it.
     """
 
     tabled: ClassVar[Rows] = Rows("method n label", method=METHODS, image="n:names", label="label:classes")
@@ -46,6 +47,7 @@ class Alarm(ImageResult):
     classes: tuple[str, ...] = ()
     layer: str = ""
     method: int = 0
+    place: tuple[float, ...] = ()
 
     def sounded(self) -> tuple[tuple[str, ...], ...]:
         """The classes that each image raises an alarm for, by the method that decides."""
@@ -89,7 +91,7 @@ class Alarm(ImageResult):
             pixels = channels.backdrop(self, self.images[image])
             tiles.append(Image(pixels, self.names[image]))
             for column in range(len(self.classes)):
-                heat = Signed(above[image, column], unit="evidence less threshold")
+                heat = Signed(above[image, column], unit="evidence less threshold", place=self.place)
                 marked = f"alarm: {self.classes[column]}" if self.alarms[self.method, image, column] else None
                 tiles.append(Image(pixels, self._said(image, column), self._against(image, column), marked, heat))
         return tiles

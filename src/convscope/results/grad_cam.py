@@ -25,6 +25,7 @@ class GradCam(ImageResult):
         images: The images as the network was fed them, (n c h w) in [0,1].
         probability: The probability of the class, (n).
         drop: Occlusion sensitivity of the same class, (shown h w); none if it was not asked for.
+        place: Where on the image the maps lie, y0 x0 y1 x1 in its pixels; () for all of it.
         targets: The class of each image.
         names: Names of the images.
         target_names: Names of the classes, "" where they are not known.
@@ -38,6 +39,7 @@ class GradCam(ImageResult):
     images: Array = axes("n c h w", "image")
     probability: Array = axes("n")
     drop: Array = axes("shown h w", "signed", unit="drop of the probability")
+    place: tuple[float, ...] = ()
     targets: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
@@ -45,9 +47,9 @@ class GradCam(ImageResult):
     relu: bool = True
 
     def at_image_size(self) -> np.ndarray:
-        """The maps enlarged bilinearly to the images, (n h w)."""
+        """The maps enlarged bilinearly to the images, each cell where its receptive field is, (n h w)."""
         height, width = self.images.shape[2:]
-        return enlarged(self.map, height, width)
+        return enlarged(self.map, height, width, self.place)
 
     def agreement(self) -> np.ndarray:
         """Spearman's rank correlation of the map and occlusion's drop over the image's pixels, (n); NaN without occlusion."""
@@ -76,8 +78,10 @@ class GradCam(ImageResult):
     def _peak(self, index: int) -> str:
         """The rows and columns of the image that the map's highest cell stands for."""
         cell = np.unravel_index(self.map[index].argmax(), self.map[index].shape)
-        sides = zip(cell, self.map.shape[1:], self.images.shape[2:], strict=True)
-        (y0, y1), (x0, x1) = ((int(at) * side // count, (int(at) + 1) * side // count - 1) for at, count, side in sides)
+        size = self.images.shape[2:]
+        top, left, bottom, right = self.place or (0, 0, *size)
+        sides = zip(cell, self.map.shape[1:], ((top, bottom), (left, right)), size, strict=True)
+        (y0, y1), (x0, x1) = (_pixels(int(at), count, ends, side) for at, count, ends, side in sides)
         return f"rows {y0}-{y1}, columns {x0}-{x1}"
 
     def _target(self, index: int) -> str:
@@ -103,7 +107,7 @@ class GradCam(ImageResult):
 
     def _row(self, index: int) -> tuple[Panel, ...]:
         pixels, heat = channels.backdrop(self, self.images[index]), Heat if self.relu else Signed
-        over = heat(self.map[index], unit="weighted activation")
+        over = heat(self.map[index], unit="weighted activation", place=self.place)
         caption = f"up to {number(self.map[index].max())}"
         tiles = [
             Image(pixels, f"{self._target(index)} {100 * self.probability[index]:.1f} %"),
@@ -114,3 +118,9 @@ class GradCam(ImageResult):
             caption = f"up to {number(np.abs(drop).max())}; rank agreement {self.agreement()[index]:.2f}"
             tiles.append(Image(pixels, "occlusion: drop", caption, heat=Signed(drop, unit="drop of the probability")))
         return tuple(tiles)
+
+
+def _pixels(cell: int, count: int, ends: tuple[float, float], side: int) -> tuple[int, int]:
+    """First and last pixel of one of `count` cells between `ends`, inside an image of `side` pixels."""
+    begin, end = (int(ends[0] + (cell + more) * (ends[1] - ends[0]) / count) for more in (0, 1))
+    return min(max(begin, 0), side - 1), min(max(end - 1, 0), side - 1)

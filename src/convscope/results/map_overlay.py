@@ -35,6 +35,7 @@ class MapOverlay(ImageResult):
         full: The value at which a mask is 1, (n map).
         ranks: The rank of each unit among all of the layer on that image by `values`, 1 = strongest, (n map).
         owners: The class that each unit belongs to, an index into `classes`, -1 for none, (n map).
+        place: Where on the image the maps lie, y0 x0 y1 x1 in its pixels; () for all of it.
         classes: The classes whose maps are framed.
         layer: The layer's name.
         names: Names of the images.
@@ -53,6 +54,7 @@ class MapOverlay(ImageResult):
     full: Array = axes("n map", unit="activation")
     ranks: Array = axes("n map")
     owners: Array = axes("n map")
+    place: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
     layer: str = ""
     names: tuple[str, ...] = ()
@@ -64,7 +66,7 @@ class MapOverlay(ImageResult):
     def masks(self, image: int = 0) -> np.ndarray:
         """The maps at the size of the image, bilinear, divided by `full`: (map h w), 0 for dead maps, >= 0, above 1 beyond `full`."""
         height, width = self.images.shape[2:]
-        maps = enlarged(self.maps[image], height, width)
+        maps = enlarged(self.maps[image], height, width, self.place)
         full = self.full[image][:, None, None]
         return np.maximum(np.divide(maps, full, out=np.zeros_like(maps), where=full > 0), 0)
 
@@ -106,22 +108,24 @@ class MapOverlay(ImageResult):
         return View("Map overlay", panels, subtitle=subtitle, note=self.with_skipped(note))
 
 
-def enlarged(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+def enlarged(maps: np.ndarray, height: int, width: int, place: tuple[float, ...] = ()) -> np.ndarray:
     """(map y x) at (map height width), bilinear between the centres of cells, clamped at the border.
 
-    The arithmetic of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` in float32; equal up to rounding.
+    The cells divide `place`, y0 x0 y1 x1 in pixels; without it all of the image, by the arithmetic of
+    ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` in float32, equal up to rounding.
     """
-    y0, y1, down = _neighbours(maps.shape[1], height)
-    x0, x1, across = _neighbours(maps.shape[2], width)
+    top, left, bottom, right = place or (0, 0, height, width)
+    y0, y1, down = _neighbours(maps.shape[1], height, top, bottom)
+    x0, x1, across = _neighbours(maps.shape[2], width, left, right)
     maps = maps.astype(np.float32)
     rows = maps[..., x0] * (1 - across) + maps[..., x1] * across
     return rows[:, y0] * (1 - down)[:, None] + rows[:, y1] * down[:, None]
 
 
-def _neighbours(length: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `wanted` pixels, the two cells of `length` that it lies between, and the weight of the second one."""
-    center = np.float32(length / wanted) * (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
-    center = np.maximum(center, 0)
+def _neighbours(length: int, wanted: int, begin: float, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `wanted` pixels, the two of `length` cells (from `begin` to `end`) that it lies between, and the weight of the second."""
+    pixels = np.arange(wanted, dtype=np.float32) + np.float32(0.5) - np.float32(begin)
+    center = np.clip(np.float32(length / (end - begin)) * pixels - np.float32(0.5), 0, length - 1)
     lower = np.minimum(center.astype(np.int64), length - 1)
     return lower, np.minimum(lower + 1, length - 1), (center - lower).astype(np.float32)
 
@@ -166,6 +170,6 @@ def _tiles(result: MapOverlay, image: int) -> tuple[Image, ...]:
         caption += f", no. {result.ranks[image, index]}" if result.chosen or owner >= 0 else ""
         marked = "dead" if values.max(initial=0) <= 0 else None
         full = float(result.full[image, index])
-        heat = Heat(values, unit="activation", limits=(0.0, full if full > 0 else 1.0)) if masked is None else None
+        heat = Heat(values, unit="activation", limits=(0.0, full if full > 0 else 1.0), place=result.place) if masked is None else None
         tiles.append(Image(pixels if masked is None else masked[index], title, caption, marked, heat, frame=owner if owner >= 0 else None))
     return tuple(tiles)

@@ -34,6 +34,7 @@ class UnitAttribution(ImageResult):
         images: The first images, those predicted as the class before others, (shown c h w) in [0,1].
         maps: Activation times derivative at each position, (shown measured y x); nothing on the last axes for a layer without maps.
         shown: Which images these are, (shown).
+        place: Where on the image the maps lie, y0 x0 y1 x1 in its pixels; () for all of it.
         units: The units measured, (measured): those that raise the score first, the strongest effect first; then those that lower it.
         raising: How many of them raise it.
         targets: The class of each image.
@@ -59,6 +60,7 @@ class UnitAttribution(ImageResult):
     images: Array = axes("shown c h w", "image")
     maps: Array = axes("shown measured y x", "signed", unit="log-odds per position")
     shown: Array = axes("shown")
+    place: tuple[float, ...] = ()
     units: tuple[int, ...] = ()
     raising: int = 0
     targets: tuple[int, ...] = ()
@@ -135,7 +137,7 @@ class UnitAttribution(ImageResult):
             said = words.named(int(self.predicted[row]), self.predicted_names[row])
             tiles.append(Image(pixels, words.stem(self.names[row]), f"predicted: {said}"))
             for unit in range(shown if height else 0):
-                heat = Signed(self.maps[place, unit], unit="log-odds per position", limits=(-reach, reach))
+                heat = Signed(self.maps[place, unit], unit="log-odds per position", limits=(-reach, reach), place=self.place)
                 tiles.append(Image(pixels, f"unit {self.units[unit]}", f"{self.effect[row, unit]:+.2f}", heat=heat))
         sheet = Group(tuple(tiles), (shown if height else 0) + 1 if height else None, side=_SIDE)
         note = words.note(

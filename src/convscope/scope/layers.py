@@ -175,6 +175,37 @@ class Layers(Mapping[str, Layer]):
         size = self._graph.nodes[0].size
         return found if len(found.first) == length or size is None else everything(length, size[axis])
 
+    def place(self, layer: Layer, cells: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Where on an image a layer's maps lie, so that the middle of each cell is the middle of its receptive field.
+
+        Without padding, as in SqueezeNet, they end inside the image; with padding before a stride, as in ResNet, they begin outside.
+
+        Args:
+            layer: A layer with maps.
+            cells: Height and width of the maps.
+            size: Height and width of the image.
+
+        Returns:
+            y0, x0, y1, x1 in pixels of the image: the cells divide this evenly. The whole image along an axis where fields do not follow
+            one another evenly, as those that see all of it.
+        """
+        ends = [self._ends(layer, axis, cells[axis]) or (0.0, float(size[axis])) for axis in (0, 1)]
+        return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+
+    def _ends(self, layer: Layer, axis: int, count: int) -> tuple[float, float] | None:
+        """Where cells along an axis begin and end, in pixels; None where fields do not follow one another evenly."""
+        if self._graph is None or layer.node is None or len(layer.spatial) != 2:
+            return None
+        field = self.field(layer, axis)
+        middle = (field.first + field.last + 1) / 2
+        if field.whole or len(middle) < 2:
+            return None
+        step = float(middle[-1] - middle[0]) / (len(middle) - 1)
+        if step <= 0 or np.abs(middle - middle[0] - step * np.arange(len(middle))).max() > 1:
+            return None
+        begin = float(middle[0]) - step / 2
+        return begin, begin + count * step
+
     def after_relu(self) -> list[str]:
         """The layers whose values are the convolutions' outputs after their ReLU: one per convolution, in call order, none twice.
 

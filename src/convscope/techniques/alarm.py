@@ -70,7 +70,9 @@ def alarm(scope: Scope, detector: Detector, images: Images, *, method: Literal["
             shown += list(group)
             advance(len(group))
     scores = scores_of(detector, torch.cat(means).cpu().numpy(), torch.cat(outputs).cpu().numpy())
+    cells = (evidence[0].shape[-2], evidence[0].shape[-1])
     return Alarm(
+        place=scope.layers.place(known, cells, (shown[0].shape[1], shown[0].shape[2])) if known.spatial else (),
         scores=scores,
         alarms=scores > detector.thresholds[:, None],
         thresholds=detector.thresholds,

@@ -75,6 +75,7 @@ def grad_cam(
     probability = torch.softmax(logits.double(), 1).gather(1, targets[:, None])[:, 0]
     hidden = hide(scope, batch, target) if occlusion else None
     return GradCam(
+        place=scope.layers.place(known, (maps.shape[2], maps.shape[3]), (batch.shape[2], batch.shape[3])),
         map=found.clamp(min=0) if relu else found,
         images=batch,
         probability=probability,

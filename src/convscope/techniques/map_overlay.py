@@ -31,6 +31,7 @@ def map_overlay(
     reduce: Literal["mean", "sum", "max"] = "mean",
     maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
     classes: Sequence[str] | None = None,
+    aligned: bool = True,
 ) -> MapOverlay:
     """Activation maps of units, laid over images.
 
@@ -46,6 +47,8 @@ def map_overlay(
         reduce: The value that ranks the units: "mean", "sum" or "max" over positions.
         maps: Class maps, or {class: units}: the maps of each class are framed in its colour, with their rank among the image's strongest.
         classes: Show the maps of these classes, of all images, in place of each image's strongest.
+        aligned: Whether each cell lies where the middle of its receptive field is; False stretches maps evenly over the image, as the
+            articles do.
 
     Returns:
         The maps in their own values, the strongest first; `.masks()` and `.masked()` have them at the size of the image.
@@ -92,7 +95,9 @@ def map_overlay(
     order = torch.sort(values, dim=1, descending=True, stable=True).indices
     picked = order[:, :top] if asked is None else torch.tensor(asked, dtype=torch.int64, device=every.device).expand(len(every), -1)
     rows = torch.arange(len(every), dtype=torch.int64, device=every.device)[:, None]
+    size = (batch.shape[2], batch.shape[3])
     return MapOverlay(
+        place=scope.layers.place(known, (every.shape[2], every.shape[3]), size) if aligned else (),
         images=batch,
         units=picked,
         maps=every[rows, picked],

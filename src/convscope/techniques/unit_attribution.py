@@ -113,6 +113,8 @@ def unit_attribution(
     ranked = [*np.argsort(-middle[: len(raising)], kind="stable"), *(len(raising) + np.argsort(middle[len(raising) :], kind="stable"))]
     units = [[*raising, *lowering][place] for place in ranked]
     first = torch.argsort((~own).long(), stable=True)[:SHOWN]
+    maps = _maps(scope, name, batch[first], units, targets[first], rival)
+    cells = (maps.shape[2], maps.shape[3])
     return UnitAttribution(
         attribution=attribution.float(),
         activation=activation.float(),
@@ -123,7 +125,8 @@ def unit_attribution(
         predicted=predicted,
         predicted_without=without,
         images=batch[first],
-        maps=_maps(scope, name, batch[first], units, targets[first], rival),
+        maps=maps,
+        place=scope.layers.place(known, cells, (batch.shape[2], batch.shape[3])) if min(cells) else (),
         shown=first,
         units=tuple(units),
         raising=len(raising),
