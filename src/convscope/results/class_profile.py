@@ -95,7 +95,7 @@ class ClassProfile(Result):
         note = words.note(
             f"AUC: probability that the unit is higher on an image of the label than on another image ({self.reduce} over positions); 0.5",
             f"is chance. p: Mann-Whitney, one-sided, corrected for {bounded} among all {self.auc.size} pairs of unit and label.",
-            f"Orange: p below {SIGNIFICANCE:g}.",
+            f"Orange bars: p below {SIGNIFICANCE:g}." if len(self.units) <= _MOST_PLOTS else "",
         )
         subtitle = words.subtitle(self, f"{int(self.counts.sum())} images of {len(self.labels)} labels")
         return View("Class profile", tuple(panels), subtitle=subtitle, note=note)
