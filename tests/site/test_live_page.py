@@ -285,7 +285,16 @@ def test_the_same_pixels_give_the_same_numbers(opened: Callable[..., Any], scope
     )
     fire = values[layer][0, unit].numpy()
     dark = np.array(shown[2]).reshape(shown[1], shown[0], 4)[..., 3]
-    np.testing.assert_allclose(dark, 235 * (1 - np.clip(fire, 0, None) / fire.max()), atol=1.01)
+    wanted = 235 * (1 - np.clip(fire, 0, None) / fire.max())
+    np.testing.assert_allclose(dark, np.pad(wanted, 1, mode="edge"), atol=1.01)
+    # the cells, without the border's repetition, lie where the library places them
+    own, under = (page.locator(one).bounding_box() for one in ("#map", "#under"))
+    zoom = under["width"] / scope.inputs.width
+    rows, columns = fire.shape
+    y0, x0 = ((own[key] - under[key]) / zoom for key in ("y", "x"))
+    down, across = (own["height"] / zoom / (rows + 2), own["width"] / zoom / (columns + 2))
+    place = [y0 + down, x0 + across, y0 + (rows + 1) * down, x0 + (columns + 1) * across]
+    np.testing.assert_allclose(place, scope.layers.own_place(layer), atol=0.7)
 
 
 @browsers
@@ -368,7 +377,7 @@ def test_looks(opened: Callable[..., Any], folder: Path, look: str) -> None:
 def test_a_network_that_does_not_export(
     scope: Scope, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from convscope.galleries import live as export
+    from convscope.galleries import live_network as export
 
     monkeypatch.setattr(export, "_exported", lambda *_: (_ for _ in ()).throw(RuntimeError("odd\noperation <b>")))
     pytest.importorskip("onnxscript")

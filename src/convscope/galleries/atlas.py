@@ -284,6 +284,7 @@ class _Work:
         known = Live.read(self.root)
         if known is not None and not known.reason and known.key == self.key and (self.root / MODEL).exists():
             return
+        places = {name: place for name in self.layers if (place := self.scope.layers.own_place(name)) is not None}
         rows = np.linspace(0, len(self.survey) - 1, min(_CHECKED, len(self.survey))).round().astype(int)
         images = [pixels for row in rows.tolist() if (pixels := self._photograph(row)) is not None]
         try:
@@ -292,10 +293,10 @@ class _Work:
             made = live_network(self.scope, self.layers, np.stack(images)[:, : self.scope.inputs.channel_count])
         except BadInput as error:
             _log.warning("the live page is without the network: %s", error.message)
-            found = Live(error.message, self.key)
+            found = Live(error.message, self.key, places=places)
         else:
             site.writer.write(MODEL, embedded("model", packed(made.data)))
-            found = Live("", self.key, made.precision, len(made.data), made.difference, made.images)
+            found = Live("", self.key, made.precision, len(made.data), made.difference, made.images, places)
         site.writer.write(f"{DATA}/{RECORD}", found.text())
 
     def _write_table(self, name: str, make: Callable[[], dict[str, Any]]) -> None:

@@ -192,6 +192,13 @@ class Layers(Mapping[str, Layer]):
         ends = [self._ends(layer, axis, cells[axis]) or (0.0, float(size[axis])) for axis in (0, 1)]
         return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
+    def own_place(self, name: str) -> tuple[float, float, float, float] | None:
+        """:meth:`place` of a layer for images of the network's own size; None for a layer without maps."""
+        layer, size = self[name], None if self._graph is None else self._graph.nodes[0].size
+        return (
+            None if size is None or len(layer.spatial) != 2 else self.place(layer, (layer.spatial[0], layer.spatial[1]), (size[0], size[1]))
+        )
+
     def _ends(self, layer: Layer, axis: int, count: int) -> tuple[float, float] | None:
         """Where cells along an axis begin and end, in pixels; None where fields do not follow one another evenly."""
         if self._graph is None or layer.node is None or len(layer.spatial) != 2:

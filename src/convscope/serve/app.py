@@ -297,7 +297,8 @@ def _add_alone(app: FastAPI, bench: _Bench) -> None:
 
     @app.get("/live/network.js", include_in_schema=False)
     def known() -> Response:
-        rows = [(layer, scope.layers[layer].channels, scope.layers[layer].spatial) for layer in [*bench.layers, OUTPUT]]
+        layers = scope.layers
+        rows = [(name, layers[name].channels, layers[name].spatial, layers.own_place(name)) for name in [*bench.layers, OUTPUT]]
         return Response(alone_script(scope.inputs.preprocessing, rows, scope.class_names), media_type="text/javascript")
 
     _add_static(app, ("live.js", "live-serve.js", "live-worker.js", "atlas.css"))

@@ -6,7 +6,8 @@ import base64
 import gzip
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Live:
         bytes: Size of the ONNX file.
         difference: Largest difference to the library when it was checked, as a share of a layer's largest value.
         images: Number of images that it was checked on.
+        places: Where each layer's maps lie on an image, {layer: (y0, x0, y1, x1)} in pixels; layers left out cover it evenly.
     """
 
     reason: str
@@ -45,6 +47,7 @@ class Live:
     bytes: int = 0
     difference: float = 0.0
     images: int = 0
+    places: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
 
     @classmethod
     def read(cls, site: Path) -> Live | None:
@@ -60,7 +63,7 @@ class Live:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-_FIELDS: dict[str, Any] = {"reason": str, "key": str, "precision": str, "bytes": int, "difference": float, "images": int}
+_FIELDS: dict[str, Any] = {"reason": str, "key": str, "precision": str, "bytes": int, "difference": float, "images": int, "places": dict}
 
 
 @dataclass(frozen=True)
@@ -123,19 +126,20 @@ def licence_text() -> str:
     return f"runtime.js holds onnxruntime-web.\n\n{own}\n{of_others}"
 
 
-def network_data(content: Content, shown: list[int], *, ready: bool) -> dict[str, Any]:
+def network_data(content: Content, shown: list[int], live: Live | None) -> dict[str, Any]:
     """What the live page knows of the network: how images enter, its layers and classes, and the images of the folder with a page.
 
     Args:
         content: The site.
         shown: Numbers of these images, ascending.
-        ready: Whether the network itself is there.
+        live: What became of the network's export; None: it was not tried.
     """
     how, options = content.survey.preprocessing, content.options
     outputs = content.outputs
     sums = outputs.astype(np.float64).sum(1)
+    places = {} if live is None else live.places
     return {
-        "ready": ready,
+        "ready": live is not None and not live.reason,
         "preprocessing": {
             "height": how.height,
             "width": how.width,
@@ -147,7 +151,7 @@ def network_data(content: Content, shown: list[int], *, ready: bool) -> dict[str
         "suffix": options.suffix,
         "probabilities": bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-4)),
         "classes": [content.class_name(unit) for unit in range(outputs.shape[1])],
-        "layers": [_layer(content, name) for name in [*content.layers, OUTPUT]],
+        "layers": [_layer(content, name, places.get(name)) for name in [*content.layers, OUTPUT]],
         "photographs": options.photographs,
         "images": [[image, stem(content.survey.names[row := content.survey.row(image)]), content.label_of(row)] for image in shown],
     }
@@ -161,13 +165,14 @@ def _upright_first() -> bool:
     return tall.resize((20, 16), Pillow.Resampling.BICUBIC).tobytes() == steps.tobytes()
 
 
-def _layer(content: Content, name: str) -> dict[str, Any]:
+def _layer(content: Content, name: str, place: Sequence[float] | None) -> dict[str, Any]:
     layer, table = content.survey.layer(name), content.layer(name)
     return {
         "name": name,
         "address": addresses.encode(name),
         "channels": layer.channels,
         "size": [layer.height, layer.width],
+        "place": None if place is None else list(place),
         "units": list(content.options.units.get(name, ())),
         "mean": [_short(value) for value in table.column("mean").tolist()],
         "sd": [_short(value) for value in table.column("sd").tolist()],

@@ -121,8 +121,7 @@ class Pages:
 
     def live_data(self, live: Live | None) -> str:
         """What the live page knows of the network, as a script."""
-        ready = live is not None and not live.reason
-        return f"window.atlasNetwork={script(network_data(self.content, sorted(self.stored), ready=ready))};\n"
+        return f"window.atlasNetwork={script(network_data(self.content, sorted(self.stored), live))};\n"
 
     def search(self) -> str:
         """What search looks in, as a script: layers with their numbers of units, classes, images."""

@@ -40,12 +40,14 @@ class _Alone:
     live = True
 
 
-def alone_script(how: Preprocessing, layers: Sequence[tuple[str, int, tuple[int, ...]]], classes: Sequence[str]) -> str:
+def alone_script(
+    how: Preprocessing, layers: Sequence[tuple[str, int, tuple[int, ...], Sequence[float] | None]], classes: Sequence[str]
+) -> str:
     """What :func:`~convscope.site.live.network_data` says, of a network without a folder of images.
 
     Args:
         how: How images enter.
-        layers: Name, number of units and map size of each layer, "output" last.
+        layers: Name, number of units, map size, and where maps lie on an image (y0 x0 y1 x1; None: on all of it) of each, "output" last.
         classes: Names of the outputs.
     """
     names = ("height", "width", "interpolation", "crop", "channels")
@@ -62,6 +64,6 @@ def alone_script(how: Preprocessing, layers: Sequence[tuple[str, int, tuple[int,
     return f"window.atlasNetwork={script(known)};\n"
 
 
-def _layer(name: str, channels: int, spatial: tuple[int, ...]) -> dict[str, Any]:
+def _layer(name: str, channels: int, spatial: tuple[int, ...], place: Sequence[float] | None) -> dict[str, Any]:
     size = list(spatial) if len(spatial) == 2 else [1, 1]
-    return {"name": name, "address": "", "channels": channels, "size": size, "units": [], "mean": [], "sd": []}
+    return {"name": name, "address": "", "channels": channels, "size": size, "place": place, "units": [], "mean": [], "sd": []}

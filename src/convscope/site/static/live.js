@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   /**
-   * @typedef {{name: string, address: string, channels: number, size: [number, number], units: number[], mean: number[], sd: number[]}} Layer
+   * @typedef {{name: string, address: string, channels: number, size: [number, number], place: number[] | null, units: number[], mean: number[], sd: number[]}} Layer
    * @typedef {{ready: boolean, preprocessing: {height: number, width: number, channels: number}, suffix: string, probabilities: boolean,
    *   classes: string[], layers: Layer[], photographs: boolean, images: [number, string, string][]}} Network
    * @typedef {{id: number, name: string, group: string, file: Blob, of: [number, number], times: number[], output: Float32Array,
@@ -424,12 +424,29 @@
     }
     const map = /** @type {Float32Array} */ (maps).subarray(one * height * width, (one + 1) * height * width);
     const most = Math.max(...map);
-    canvas.width = width;
-    canvas.height = height;
+    // a cell lies where its receptive field is; border cells go on for one more, so that the whole photograph is covered
+    canvas.width = width + 2;
+    canvas.height = height + 2;
     const pen = canvas.getContext("2d");
-    const image = pen.createImageData(width, height);
-    map.forEach((value, at) => image.data.set([18, 18, 24, 235 * (1 - (most > 0 ? Math.max(0, value) / most : 0))], 4 * at));
+    const image = pen.createImageData(width + 2, height + 2);
+    const inside = (/** @type {number} */ at, /** @type {number} */ length) => Math.min(Math.max(at - 1, 0), length - 1);
+    for (let y = 0; y < height + 2; y++)
+      for (let x = 0; x < width + 2; x++) {
+        const value = map[inside(y, height) * width + inside(x, width)];
+        image.data.set([18, 18, 24, 235 * (1 - (most > 0 ? Math.max(0, value) / most : 0))], 4 * (y * (width + 2) + x));
+      }
     pen.putImageData(image, 0, 0);
+    const whole = [network.preprocessing.height, network.preprocessing.width];
+    const [y0, x0, y1, x1] = network.layers[index].place || [0, 0, ...whole];
+    const [down, across] = [(y1 - y0) / height, (x1 - x0) / width];
+    const part = (/** @type {number} */ pixels, /** @type {number} */ side) => `${(100 * pixels) / side}%`;
+    Object.assign(canvas.style, {
+      inset: "auto",
+      top: part(y0 - down, whole[0]),
+      left: part(x0 - across, whole[1]),
+      height: part(y1 - y0 + 2 * down, whole[0]),
+      width: part(x1 - x0 + 2 * across, whole[1]),
+    });
   }
 
   /** Keeps a unit. @param {number} one */
