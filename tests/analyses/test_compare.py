@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import convscope as cs
@@ -13,6 +16,7 @@ import promises
 from convscope.analyses.compare import assign, correlations, linear_cka
 from convscope.errors import BadInput, LayerNotFound
 from convscope.render.panels import Table
+from convscope.survey.schema import SCHEMAS
 from made import drawn, made
 
 PROMISE = promises.Promise(
@@ -175,3 +179,18 @@ def test_only_images_of_both_count(tmp_path: Path) -> None:
         cs.compare(survey_of(tmp_path / "d"), cs.read_survey(tmp_path / "c"))
     with pytest.raises(LayerNotFound):
         cs.compare(cs.read_survey(tmp_path / "a"), cs.read_survey(tmp_path / "b"), layers="deep")
+
+
+def test_images_of_one_name_that_are_others_are_refused(tmp_path: Path) -> None:
+    one = survey_of(tmp_path / "a")
+    rows = pq.read_table(tmp_path / "a" / "images.parquet").to_pylist()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    rows[4] |= {"height": 3 * rows[4]["height"]}
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMAS["images"]), tmp_path / "b" / "images.parquet")
+    with pytest.raises(BadInput, match="is not the same image in both surveys"):
+        cs.compare(one, cs.read_survey(tmp_path / "b"))
+    for row in rows:  # a copy of another size is the same image
+        row |= {"height": 2 * row["height"], "width": 2 * row["width"]}
+    rows[4]["height"] //= 3
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMAS["images"]), tmp_path / "b" / "images.parquet")
+    assert cs.compare(one, cs.read_survey(tmp_path / "b")).images == 30

@@ -60,6 +60,28 @@ def test_against_a_plain_count(tmp_path: Path) -> None:
     assert [type(panel) for panel in found.view().flat()] == [Counts, *[Image] * 5]
 
 
+def test_the_most_frequent_confusions_are_named(tmp_path: Path) -> None:
+    found = cs.predictions(survey_of(tmp_path), worst=3)
+    counts, rows, columns = found.confusion()
+    plain = {
+        (rows[y], columns[x]): int(counts[y, x])
+        for y in range(len(rows))
+        for x in range(len(columns))
+        if counts[y, x] and CLASSES[columns[x]] != rows[y]
+    }
+    assert {(label, number): count for label, number, count in found.confused()} == plain
+    assert [count for *_, count in found.confused()] == sorted(plain.values(), reverse=True)
+    label, number, count = found.confused()[0]
+    assert f"most frequent: {count} of {label} taken for {CLASSES[number]}" in found.summary()
+
+
+def test_without_labels_the_classes_are_said(tmp_path: Path) -> None:
+    found = cs.predictions(made(tmp_path / "s", {"layer": drawn(42, 3, 2, 2)}, [None] * 42, output=OUTPUT, classes=CLASSES))
+    first = found.predicted[0, 0]
+    assert f"{found.names[0]}: {first} {CLASSES[first]} {100 * found.probability[0, 0]:.2g} %" in found.summary()
+    assert "... and 30 more" in found.summary() and any(isinstance(panel, Table) for panel in found.view().flat())
+
+
 def test_what_labels_mean() -> None:
     names = ["tench, Tinca tinca", "great white shark, white shark", "crane", "crane", "hen"]
     labels = ["n01440764_tench", "Great-White Shark", "crane", "4", "white_shark", "rooster"]
@@ -67,6 +89,7 @@ def test_what_labels_mean() -> None:
         "n01440764_tench": 0, "Great-White Shark": 1, "4": 4, "white_shark": 1, "crane": 2
     }  # fmt: skip
     assert classes_of(["rooster"], names, 5, {"rooster": "hen"}) == {"rooster": 4}
+    assert classes_of(["Hens", "glass"], [*names[:4], "hen", "glas", "glass"], 7, {}) == {"Hens": 4, "glass": 6}
     assert classes_of(["a", "b"], (), 2, {}) == {"a": 0, "b": 1}, "as ImageFolder numbers them"
     assert classes_of(["a", "b"], (), 3, {}) == {} and classes_of(["a", "b"], ("x", "y"), 2, {}) == {}
     for given in ({"cock": 1}, {"rooster": "cock"}, {"rooster": 9}):

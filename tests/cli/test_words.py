@@ -116,5 +116,6 @@ class TestUnitsOf:
 
     def test_lists(self) -> None:
         assert words.lists_of(["dog=151-153,160", "cat=281"]) == {"dog": [151, 152, 153, 160], "cat": [281]}
-        with pytest.raises(BadInput, match="'x' is not a whole number"):
-            words.lists_of(["dog=x"])
+        assert words.lists_of(["dog=golden retriever,207", "cat=tabby"]) == {"dog": ["golden retriever", 207], "cat": ["tabby"]}
+        with pytest.raises(BadInput, match="which units"):
+            words.lists_of(["dog=all"])

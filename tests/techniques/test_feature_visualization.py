@@ -747,3 +747,16 @@ def test_what_the_network_takes_the_image_of_a_class_for(scope: Scope, tmp_path:
     gallery = convscope.gallery(scope, "output", [0, 1], tmp_path / "g", recipe="fourier", size=24, steps=1)
     assert [image.verdict for image in gallery] == [line.rpartition("; ")[2] for line in made.summary().splitlines()[1:3]]
     assert [image.verdict for image in convscope.gallery(scope, "5", [0], tmp_path / "h", recipe="fourier", size=24, steps=1)] == [""]
+
+
+def test_a_unit_that_wants_one_colour_is_flat(tmp_path: Path) -> None:
+    """The unit is the larger, the less neighbouring pixels differ, so that its image loses all pattern."""
+    model = hand_built.built(
+        lambda parts, images: 3 + 0 * parts.conv(images) - 50 * (images - images.mean((2, 3), keepdim=True)).abs().mean(1, keepdim=True),
+        conv=lambda: nn.Conv2d(3, 1, 1),
+    )
+    scope = Scope(model, Inputs(size=24))
+    made = convscope.feature_visualization(scope, "output", [0], recipe="fourier", steps=40, size=24)
+    assert made.images.std((2, 3)).max() < 0.01 and made.flat() == (0,) and "flat: no pattern" in made.summary()
+    written = convscope.gallery(scope, "output", [0], tmp_path / "g", recipe="fourier", steps=40, size=24)
+    assert [image.flat for image in written] == [True]

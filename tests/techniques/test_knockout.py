@@ -139,6 +139,10 @@ def test_a_label_may_mean_several_classes() -> None:
     plain = cs.knockout(scope, "5", [1], IMAGES, controls=0)
     np.testing.assert_allclose(found.after[0, :, 0], plain.after[0][:, :2].sum(1), atol=1e-12)
     np.testing.assert_allclose(found.before.sum(1), 1)
+    named = {"insect": ["ant", "bee"], "other": [2, *CLASSES[3:]]}
+    np.testing.assert_array_equal(cs.knockout(scope, "5", [1], IMAGES, labels=labels, outputs=named, controls=0).after, found.after)
+    said = cs.knockout(scope, "5", [1], IMAGES, labels=labels, outputs=words, controls=2).summary()
+    assert "  insect: " in said and "  other: " in said and ("points lost beyond random" in said or "points won beyond random" in said)
     assert (found.predicted == (plain.predicted > 1)).all() and found.control.shape == (1, 0, 7)
     with pytest.raises(BadInput, match="belongs to two labels"):
         cs.knockout(scope, "5", [1], IMAGES, labels=labels, outputs={"insect": [0, 1], "other": [1, 2]})
@@ -233,6 +237,14 @@ def test_labels_of_a_folder(tmp_path: Path) -> None:
     (folder / "owl").rename(folder / "dog")
     with pytest.raises(BadInput, match="label 'fox' is no class of the network; say which"):
         cs.knockout(scope, "5", [2], str(folder))
+
+
+def test_labels_mean_what_predictions_finds(tmp_path: Path) -> None:
+    """Without class names and with as many labels as outputs, in alphabetical order, as ImageFolder numbers them."""
+    folder = scanned.folder_of(tmp_path / "photos", 6)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    found = cs.knockout(Scope(model, Inputs(size=24)), "1", [2], str(folder), controls=0)
+    assert found.labelled and found.classes == ("ant", "bee", "cat")
 
 
 def test_class_maps_choose_the_groups() -> None:

@@ -103,6 +103,16 @@ def test_spikes_and_ranks() -> None:
     assert made.summary().splitlines()[0] == "0: 1 (5), 3 (5), 2 (3), 0 (1)"
 
 
+def test_units_that_fire_evenly_are_said() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight[:2] = 0
+        model[0].bias[:] = torch.tensor([2.0, -1.0, 0.0])
+    made = convscope.spectrum(Scope(model, Inputs(size=16)), "1", draws(2, 3, 16, 16))
+    assert made.even() == (0,) and "the same value at every position: 0" in made.summary()
+    assert convscope.spectrum(Scope(nn.Sequential(model, nn.Flatten()), Inputs(size=16)), "1", draws(1, 3, 16, 16)).even() == ()
+
+
 def test_files_and_folders(scope: Scope, tmp_path: Path) -> None:
     for name in ("dog", "cat"):
         Image.fromarray(np.random.default_rng(len(name) + ord(name[0])).integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(

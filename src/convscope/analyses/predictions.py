@@ -27,7 +27,7 @@ def predictions(survey: Survey, *, classes: Mapping[str, int | str] | None = Non
     Args:
         survey: The survey; accuracy needs labels.
         classes: The class, as name or number, that a label means, {label: class}. Labels left out mean the class of the same name (case,
-            ``_``, a WordNet number in front, and further names after a comma do not matter), or the class of that number. Where the
+            ``_``, a plural s, a WordNet number in front, and further names after a comma do not matter), or the class of that number. Where the
             network has no class names and as many outputs as there are labels, labels are classes in alphabetical order, as
             torchvision's ImageFolder numbers them.
         worst: How many of the worst mistakes are shown.
@@ -106,7 +106,7 @@ def classes_of(labels: Sequence[str], names: Sequence[str], count: int, given: M
             found[label] = class_number(int(asked) if isinstance(asked, str) and asked.isdigit() else asked, count, names)
         elif label in names:
             found[label] = list(names).index(label)
-        elif len(numbers := words.get(_plain(label), ())) == 1:
+        elif len(numbers := words.get(_plain(label), ()) or words.get(_plain(label).removesuffix("s"), ())) == 1:
             found[label] = numbers[0]
         elif label.isdigit() and int(label) < count:
             found[label] = int(label)

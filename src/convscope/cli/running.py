@@ -298,7 +298,9 @@ def _save(function: Callable[..., Any], subjects: Sequence[Any], folder: str, va
 
 def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], folder: str, values: dict[str, Any]) -> Written:
     from convscope.galleries.gallery import gallery
+    from convscope.results.feature_visualization import FLAT
     from convscope.results.gallery import write_sheet
+    from convscope.results.words import listed
 
     (scope,), layer = subjects, values.pop("layer")
     if (patience := values.pop("patience", None)) is not None:
@@ -311,6 +313,8 @@ def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], fold
     there = len(made) - len(made.made)
     summary = f"{len(made)} images: {states}" + (f" ({there} were there already)" if there else "")
     summary += f"\nended early: {made.saved}" if made.saved else ""
+    if flat := [image.unit for image in made if image.flat]:
+        summary += f"\n{FLAT}: {listed(flat, 12)}"
     kept = "a PNG per unit, with receipt (convscope redo)" + (", and a WebP of its optimization" if values.get("film") else "")
     rows = [
         {"unit": image.unit, "unit_name": image.unit_name, "copy": image.copy, "score": plain(image.score), "status": image.status}

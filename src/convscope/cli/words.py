@@ -109,12 +109,11 @@ def named(given: Sequence[str]) -> dict[str, int | str]:
     return {name: int(value) if value.strip().isdigit() else value for name, value in map(_assignment, given)}
 
 
-def lists_of(given: Sequence[str]) -> dict[str, list[int]]:
-    """Numbers by label, each written "LABEL=0,3,8-11"."""
-    found: dict[str, list[int]] = {}
+def lists_of(given: Sequence[str]) -> dict[str, list[int | str]]:
+    """Numbers or names by label, each written "LABEL=0,3,8-11" or "LABEL=NAME"."""
+    found: dict[str, list[int | str]] = {}
     for label, value in map(_assignment, given):
-        parts = [part.strip() for part in value.split(",")]
-        found[label] = [number for part in parts for number in _range(part) or [_number(part)]]
+        found[label] = some_units(value)
     return found
 
 

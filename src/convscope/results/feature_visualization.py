@@ -14,6 +14,8 @@ _SPELLED = 12
 """Most units that are listed by number in the note."""
 
 _LINES = 12
+FLAT = "flat: no pattern was found that excites the unit more than one colour"
+"""Said of an image that is nearly of one colour."""
 """Most images with a line of their own in the summary."""
 
 
@@ -75,7 +77,15 @@ class FeatureVisualization(Result):
             lines.append(f"{_title(self, row)}: {self.scores[row]:.3g}, {self.status[row]}{reason}{verdict}")
         if len(self.units) > _LINES:
             lines.append(f"... and {len(self.units) - _LINES} more images")
+        if flat := self.flat():
+            lines.append(f"{FLAT}: {words.listed(flat, 12)}")
         return "\n".join(lines)
+
+    def flat(self) -> tuple[int, ...]:
+        """Units of which no pattern was found that excites them more than one colour does: often they fire for any image."""
+        return tuple(
+            dict.fromkeys(unit for unit, reason in zip(self.units, self.reasons, strict=True) if unit is not None and FLAT in reason)
+        )
 
     def _counted(self) -> str:
         """ "3 units", or "3 units, 12 images" with copies."""
@@ -122,6 +132,7 @@ def _tile(result: FeatureVisualization, row: int) -> Image:
         number(result.scores[row])
         + (f" · {_verdict(result, row)}" if result.verdicts else "")
         + (" · rescued" if status == "rescued" else "")
+        + (" · flat" if FLAT in reason else "")
     )
     marked = (f"stuck: {reason}" if reason else "stuck") if status == "stuck" else None
     return Image(channels.shown(result, result.images[row]), _title(result, row), caption, marked)

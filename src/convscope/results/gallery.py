@@ -19,6 +19,7 @@ from convscope.receipts import read_receipt, write_png
 from convscope.render.contact_sheet import contact_sheet
 from convscope.render.panels import Image
 from convscope.results import words
+from convscope.results.feature_visualization import FLAT
 from convscope.text import printable
 
 SHEET = "sheet.png"
@@ -92,6 +93,11 @@ class GalleryImage:
     def status(self) -> str:
         """ "converged", "rescued" or "stuck": see :class:`convscope.FeatureVisualization`."""
         return str(self.receipt.get("status", ""))
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is nearly of one colour: no pattern was found that excites the unit more."""
+        return FLAT in str(self.receipt.get("reason", ""))
 
     @property
     def unit_name(self) -> str:
@@ -214,7 +220,8 @@ def write_sheet(gallery: Gallery, title: str) -> Path:
     for image in gallery:
         name = f"{'objective' if image.unit is None else image.unit} {image.unit_name}".strip()
         name += f", copy {image.copy}" if image.copy else ""
-        caption = " · ".join(filter(None, [f"{image.score:.3g}", image.verdict, "rescued" if image.status == "rescued" else ""]))
+        said = ["rescued" if image.status == "rescued" else "", "flat" if image.flat else ""]
+        caption = " · ".join(filter(None, [f"{image.score:.3g}", image.verdict, *said]))
         tiles.append(Image(image.image, name, caption, "stuck" if image.status == "stuck" else None))
     receipt = gallery.images[0].receipt if gallery.images else {}
     seed = receipt.get("parameters", {}).get("seed")

@@ -13,6 +13,7 @@ from convscope.results.base import Array, ImageResult, axes
 from convscope.results.table import Rows
 
 _SHOWN, _CLASSES, _SIDE, _MOST_ROWS, _MOST_TRUTHS, _LISTED, _IN_SUMMARY = 12, 5, 200, 40, 12, 8, 24
+_CHANGED = 6
 SHOWN = _SHOWN
 """Images that a result keeps for its figure."""
 
@@ -152,18 +153,23 @@ def _accuracy_lines(result: Knockout) -> list[str]:
     lines = [f"{int(own.sum())} images of {len(result.classes)} labels: accuracy {_percent(overall)}"]
     for group, name in enumerate(result.groups[:_IN_SUMMARY]):
         after = float((result.predicted_after[group][:, own] == result.truth[own]).mean())
-        shown = result.own_class(group)
-        shown = int(result.drop[group, :, 0].argmax()) if shown < 0 else shown
-        text = f"{name} ({words.plural(len(result.units[group]), 'unit')}): accuracy of all {_percent(after)}; "
-        text += f"of {result.classes[shown]} {_percent(result.accuracy[shown])} -> {_percent(result.accuracy_after[group, shown])}"
-        if result.control.shape[1]:
-            text += f", random units {_percent(result.accuracy_control[group, shown])}"
-            text += f"; {_points(result.excess[group, shown])} lost beyond random"
-        lines.append(text)
+        own_class = result.own_class(group)
+        changed = np.argsort(-np.abs(np.nan_to_num(result.drop[group, :, 0])), kind="stable")[:_CHANGED]
+        lines.append(f"{name} silenced ({words.plural(len(result.units[group]), 'unit')}): accuracy of all {_percent(after)}")
+        lines += [f"  {_class_line(result, group, int(place))}" for place in ([own_class] if own_class >= 0 else changed)]
     own_lost = [result.excess[group, place, 0] for group in range(len(result.groups)) if (place := result.own_class(group)) >= 0]
     if len(own_lost) > 1 and result.control.shape[1]:
         lines.append(f"silencing a class's own units lowers its accuracy by more than random units for {_more(own_lost)}")
     return lines
+
+
+def _class_line(result: Knockout, group: int, place: int) -> str:
+    text = f"{result.classes[place]}: {_percent(result.accuracy[place])} -> {_percent(result.accuracy_after[group, place])}"
+    if not result.control.shape[1]:
+        return text
+    more = result.excess[group, place]
+    what = f"{_points(more)} points lost" if not more[0] < 0 else f"{_points(-more[[0, 2, 1]])} points won"
+    return f"{text} (random units {_percent(result.accuracy_control[group, place])}); {what} beyond random"
 
 
 def _more(lost: list[float]) -> str:

@@ -17,6 +17,8 @@ from convscope.results.base import Array, ImageResult, axes
 from convscope.results.table import Rows
 
 _SIDE, _MOST, _NAMED = 300, 24, 6
+_LITTLE = 0.1
+"""Where no patch takes away this share of the probability, the summary says how to see more."""
 _SURE = 0.95
 """A probability above this that no patch takes as far down as one minus it hides what patches do."""
 _UNITS = {"probability": "probability", "logit": "logit", "log-odds": "log-odds", "mean": "mean activation"}
@@ -80,6 +82,8 @@ class Occlusion(ImageResult):
             )
             sure = self.score == "probability" and self.base[index] > _SURE and drop < 1 - _SURE
             hint = "; the probability is near 1 all over: score log-odds shows more" if sure else ""
+            if self.score == "probability" and not sure and drop < _LITTLE * self.base[index]:
+                hint = "; hiding so little changes little: try a larger patch, or score log-odds"
             lines.append(f"{name}: {self.score} of {_target(self, index)} {self.base[index]:.3g}; {worst}{turned}{hint}")
         check = f", {self.checked} positions checked in full: largest difference {self.largest_difference:.2g}" if self.checked else ""
         return self.with_skipped("\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"]), "\n")
@@ -205,7 +209,8 @@ def _classes(result: Occlusion, index: int) -> Image:
     legend = [(colors.CLASSES[place], words.named(unit, names.get(str(unit), ""))) for place, unit in enumerate(order[:_NAMED].tolist())]
     shares = [100 * float((label == unit).mean()) for unit in order[:_NAMED]]
     legend = [
-        (paint, f"{share:.0f} % {name}" if share >= 1 else f"< 1 % {name}") for (paint, name), share in zip(legend, shares, strict=True)
+        (paint, f"{name}: at {share:.0f} % of the positions" if share >= 1 else f"{name}: at < 1 %")
+        for (paint, name), share in zip(legend, shares, strict=True)
     ]
     if len(order) > _NAMED:
         legend.append((colors.CLASSES[-1], f"{len(order) - _NAMED} more"))

@@ -17,6 +17,7 @@ from convscope.results.table import Rows
 from convscope.statistics import wilson
 
 _MATRIX, _ROWS, _SIDE = 16, 30, 150
+_LISTED, _TOP, _COMMANDS = 12, 3, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,10 @@ class Predictions(Result):
         return tuple(self.class_name(int(number)) for number in self.predicted[:, 0])
 
     def class_name(self, number: int) -> str:
-        """The name of a class, or its number."""
-        return self.classes[number] if self.classes else str(number)
+        """The name of a class; without names, the label that means it, or its number."""
+        if self.classes:
+            return self.classes[number]
+        return next((label for label, meant in (self.meant or {}).items() if meant == number), str(number))
 
     def summary(self) -> str:
         """Accuracy with its 95 % interval, the worst mistakes, and the commands that look closer."""
@@ -115,15 +118,34 @@ class Predictions(Result):
             lines.append(f"{right} of {words.plural(count, 'image')} right ({share}){more}")
         else:
             lines.append(f"{words.plural(len(self.names), 'image')}; which are right is not known: {self._why_unknown()}")
+            lines += [f"  {self.names[row]}: {', '.join(self._most_probable(row))}" for row in range(min(len(self.names), _LISTED))]
+            lines += [f"  ... and {len(self.names) - _LISTED} more"] * (len(self.names) > _LISTED)
         if unknown and self.known.any():
             lines.append(
                 f"labels that are no class of the network: {words.listed(unknown, 6)}; say what they mean with --classes LABEL=CLASS"
             )
         if len(self.mistakes):
+            confused = self.confused()
+            named = [f"{count} of {label} taken for {self.class_name(number)}" for label, number, count in confused]
+            lines.append(f"most frequent: {words.listed(named, 3)}")
             lines.append("worst mistakes:")
             lines += [f"  {self._mistake(int(row))}" for row in self.mistakes]
-            lines += self._next(int(self.mistakes[0]))
+            lines += self._next(int(self.mistakes[0]), confused)
         return "\n".join(lines)
+
+    def confused(self) -> list[tuple[str, int, int]]:
+        """(label, predicted class, images) of all mistakes, the most frequent first."""
+        counts, rows, columns = self.confusion()
+        for row, label in enumerate(rows):
+            counts[row, columns.index((self.meant or {})[label])] = 0
+        order = [divmod(int(place), len(columns)) for place in np.argsort(-counts, axis=None, kind="stable") if counts.flat[place]]
+        return [(rows[row], columns[column], int(counts[row, column])) for row, column in order]
+
+    def _most_probable(self, row: int) -> list[str]:
+        pairs = zip(self.predicted[row].tolist(), self.probability[row].tolist(), strict=True)
+        return [f"{words.named(number, self.classes[number] if self.classes else '')} {100 * share:.2g} %" for number, share in pairs][
+            :_TOP
+        ]
 
     def _why_unknown(self) -> str:
         if not any(self.labels):
@@ -135,18 +157,24 @@ class Predictions(Result):
         own = self.class_name(int(self.truth[row]))
         return f"{self.names[row]}: {said} {share:.0f} %, is {own} ({100 * self.truth_probability[row]:.2g} %)"
 
-    def _next(self, row: int) -> list[str]:
+    def _next(self, row: int, confused: Sequence[tuple[str, int, int]]) -> list[str]:
         """The commands that show where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
         weights = f" --weights {shlex.quote(self.weights)}" if self.weights not in ("", "pretrained") else ""
         network, target = shlex.quote(self.network), int(self.predicted[row, 0])
-        path = PurePath(self.paths[row])
-        whole = self.labels[row] and path.parent.name == self.labels[row]  # a folder of one label: its right images are the comparison
-        return [
+        lines = [
             "where in the image the wrong class is seen:",
-            f"  convscope occlusion {network} {shlex.quote(str(path))} --target {target} --score log-odds{weights}",
-            f"which units see it{' (in all images of that label, the right ones beside the wrong)' if whole else ''}:",
-            f"  convscope unit-attribution {network} {shlex.quote(str(path.parent if whole else path))} --target {target}{weights}",
+            f"  convscope occlusion {network} {shlex.quote(self.paths[row])} --target {target} --score log-odds{weights}",
         ]
+        ask = "convscope unit-attribution"
+        # a folder of one label: its right images are the comparison
+        folders = {label: PurePath(path).parent for label, path in zip(self.labels, self.paths, strict=True)}
+        whole = [(folders[label], *about) for label, *about in confused[:_COMMANDS] if folders[label].name == label]
+        if not whole:
+            return [*lines, "which units see it:", f"  {ask} {network} {shlex.quote(self.paths[row])} --target {target}{weights}"]
+        lines.append(
+            "which units see it, on the wrong images of a label beside its right ones (the label's own class as --target: what they lack):"
+        )
+        return [*lines, *(f"  {ask} {network} {shlex.quote(str(folder))} --target {number}{weights}" for folder, number, _ in whole)]
 
     def view(self) -> View:
         """The confusion matrix, or accuracy by label and the most frequent confusions; the worst mistakes."""
@@ -160,11 +188,13 @@ class Predictions(Result):
                 right = tuple(columns.index((self.meant or {})[label]) for label in rows)
                 panels.insert(0, Counts(counts, rows, names, "Confusion matrix", "label \\ predicted", right))
             elif self.known.sum() > len(rows):  # with one image for each label, tables say nothing
-                panels.append(Group((self._by_class(), self._confusions(counts, rows, columns)), 2))
+                panels.append(Group((self._by_class(), self._confusions()), 2))
+        else:
+            panels.append(self._table())
         count = int(self.known.sum())
         right = f"{int(self.right.sum())} of {count} right ({100 * self.accuracy():.1f} %)" if count else "labels unknown"
         note = words.note(
-            "Worst mistakes: the images whose predicted class is most probable while the label says another.",
+            "Worst mistakes: the images whose predicted class is most probable while the label says another." if len(self.mistakes) else "",
             "Below each image: the predicted class with its probability, and the label's class with its own." if len(self.mistakes) else "",
         )
         return View("Predictions", tuple(panels), subtitle=words.subtitle(self, words.plural(len(self.names), "image"), right), note=note)
@@ -180,13 +210,14 @@ class Predictions(Result):
         rows = tuple((label, str(count), f"{100 * right / count:.0f} %") for label, (right, count) in shares[:_ROWS])
         return Table(("label", "images", "right"), rows, _titled("Accuracy by label, the worst first", len(shares)))
 
-    def _confusions(self, counts: np.ndarray, rows: Sequence[str], columns: Sequence[int]) -> Table:
-        wrong = counts.copy()
-        for row, label in enumerate(rows):
-            wrong[row, columns.index((self.meant or {})[label])] = 0
-        order = [divmod(int(place), len(columns)) for place in np.argsort(-wrong, axis=None, kind="stable") if wrong.flat[place]]
-        cells = tuple((rows[row], self.class_name(columns[column]), str(wrong[row, column])) for row, column in order[:_ROWS])
-        return Table(("label", "predicted", "images"), cells, _titled("Most frequent confusions", len(order)))
+    def _confusions(self) -> Table:
+        cells = tuple((label, self.class_name(number), str(count)) for label, number, count in self.confused())
+        return Table(("label", "predicted", "images"), cells[:_ROWS], _titled("Most frequent confusions", len(cells)))
+
+    def _table(self) -> Table:
+        rows = tuple((self.names[row], *self._most_probable(row)) for row in range(min(len(self.names), _ROWS)))
+        places = range(1, len(rows[0]))
+        return Table(("image", *map(str, places)), rows, _titled("Most probable classes", len(self.names)))
 
 
 def _titled(title: str, count: int) -> str:

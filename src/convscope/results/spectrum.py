@@ -17,6 +17,8 @@ from convscope.results.table import Rows
 _SPIKES, _MOST_PLOTS = 8, 8
 _TILES, _ACROSS, _SIDE = 6, 3, 104
 _IN_SUMMARY = 5
+_EVEN = 1.05
+"""A map whose maximum is at most so many times its mean has nearly one value."""
 _VIOLET = 3
 """The class colour that is `colors.ASKED`."""
 
@@ -70,6 +72,14 @@ class Spectrum(ImageResult):
         place = place_of(unit, range(self.values.shape[1]), "unit")
         return 1 + (self.values > self.values[:, place : place + 1]).sum(1)
 
+    def even(self) -> tuple[int, ...]:
+        """Of the highest units of each image, those whose map there is nearly constant: its maximum is hardly above its mean."""
+        if self.reduce != "mean" or np.array_equal(self.values, self.maxima):  # a vector has no positions
+            return ()
+        high = [unit for image in range(len(self.names)) for unit, _ in self.spikes(_IN_SUMMARY, image)]
+        flat = self.maxima <= _EVEN * self.values
+        return tuple(unit for unit in dict.fromkeys(high) if flat[:, unit].all() and self.values[:, unit].min() > 0)
+
     def named(self) -> tuple[int, ...]:
         """The units that the figure has room to show a picture of: those asked about, then the highest of each row, each once."""
         rows = [_of(self.values, image) for image in self._rows()]
@@ -89,6 +99,10 @@ class Spectrum(ImageResult):
             for unit in self.marked:
                 at = f"number {self.rank(unit)[image]} of {self.values.shape[1]} ({self.values[image, unit]:.3g})"
                 lines.append(f"  unit {words.unit_name(unit, self.unit_names)}: {at}")
+        if even := self.even():
+            lines.append(
+                f"the same value at every position: {words.listed(even, 8)}; such units often fire for any image, whatever it shows"
+            )
         return self.with_skipped("\n".join([*lines, *filter(None, [_lacking(self)])]), "\n")
 
     def view(self) -> View:

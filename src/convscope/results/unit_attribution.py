@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -91,7 +93,22 @@ class UnitAttribution(ImageResult):
             lines.append("  no unit of the layer raises it")
         else:
             lines.append(self._without())
-        return self.with_skipped("\n".join([*lines, *self.notices]), "\n")
+        return self.with_skipped("\n".join([*lines, *self.notices, *self._next()]), "\n")
+
+    def _next(self) -> list[str]:
+        """Commands that ask the next questions about the units that raise the class."""
+        network: Mapping[str, Any] = self.manifest.get("network", {})
+        name, weights = str(network.get("name", "")), str(network.get("weights") or "")
+        if not self.raising or not name:
+            return []
+        given = f" --weights {shlex.quote(weights)}" if weights not in ("", "pretrained") else ""
+        about = f"{shlex.quote(name)} {shlex.quote(self.layer)}"
+        units = ",".join(map(str, self.units[: self.raising]))
+        return [
+            "what they look for, and what a labelled folder loses without them:",
+            f"  convscope feature-visualization {about} --units {units}{given}",
+            f"  convscope knockout {about} PHOTOS --units {units}{given}",
+        ]
 
     def _target(self) -> str:
         found = list(dict.fromkeys(words.named(*each) for each in zip(self.targets, self.target_names, strict=True)))

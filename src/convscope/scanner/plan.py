@@ -81,8 +81,8 @@ class Plan:
                 raise StoreConflict(f"{folder.path}: holds other files ({', '.join(others[:3])}); choose another folder")
             return
         own = self.as_json()
-        if differing := [key for key in own if begun.get(key) != own[key]]:
-            told = "; ".join(f"{key} was {_short(begun.get(key))}, now {_short(own[key])}" for key in differing[:3])
+        if differing := _differing(begun, own):
+            told = "; ".join(f"{key} was {_short(was)}, now {_short(now)}" for key, was, now in differing[:3])
             raise StoreConflict(f"{folder.path}: holds a scan with other settings: {told}. Choose another folder, or delete it")
 
     def check_still_in(self, folder: OutputFolder) -> None:
@@ -102,6 +102,18 @@ class Plan:
             folder.remove_if_empty(VALUES, parts.PARTS, "")
         what = "was removed" if found is None else "came into use by another scan"
         raise StoreConflict(f"{folder.path}: {what} while this scan was writing to it; run it again")
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[tuple[str, Any, Any]]:
+    """(setting, before, now) of all that differ, of settings inside settings the innermost, "inputs.crop"."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in now:
+        was, value = before.get(key), now[key]
+        if isinstance(was, Mapping) and isinstance(value, Mapping):
+            found += _differing(was, value, f"{within}{key}.")
+        elif was != value:
+            found.append((f"{within}{key}", was, value))
+    return found
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,7 @@ from convscope.receipts import read_receipt
 from convscope.render.html import counts_table
 from convscope.render.markup import Markup, text
 from convscope.render.panels import Counts, number
+from convscope.results.feature_visualization import FLAT
 from convscope.site import addresses, charts
 from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant, stem
 from convscope.site.images import thumbnail_class
@@ -246,6 +247,7 @@ class Pages:
                     "path": address,
                     "status": str(receipt.get("status", "")),
                     "reason": str(receipt.get("reason", "")),
+                    "flat": FLAT in str(receipt.get("reason", "")),
                     "score": float(receipt.get("score", math.nan)),
                     "ratio": ratio,
                     "rank": receipt.get("rank"),

@@ -18,7 +18,7 @@ from convscope.optimize.objective import Objective, Values, grouped, relative
 from convscope.optimize.objectives import class_evidence, diversity, unit
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
-from convscope.results.feature_visualization import FeatureVisualization
+from convscope.results.feature_visualization import FLAT, FeatureVisualization
 from convscope.results.provenance import technique
 from convscope.scope import Layer, Scope
 from convscope.scope.layers import INPUT
@@ -27,6 +27,8 @@ AT_ONCE = 16
 """Images that go through the stages together: enough to fill the small stages, few enough to be soon finished."""
 
 
+_FLAT = 0.01
+"""Standard deviation over pixels below which an image is of one colour, in all its channels."""
 ATTEMPTS = 3
 """Start images tried through redirected ReLUs for a unit whose gradient is blocked."""
 
@@ -329,6 +331,10 @@ def _visualize(
     for number in range(ATTEMPTS):
         failed = attempt(failed, number, f"redirected ReLUs for the first steps, start {number + 1}") if failed else []
     images = torch.cat([finished[row].images for row in range(len(rows))])
+    spread: list[float] = images.float().std((2, 3)).amax(1).tolist()
+    for row, (kind, reason) in status.items():
+        if kind != "stuck" and spread[row] < _FLAT:
+            status[row] = kind, "; ".join(filter(None, [reason, FLAT]))
     at_first = len(scored) == 1 and scored[0].shape[1] == len(rows)
     jobs = [Job.of(seed, layer.name, *row) for row in rows]
     return _Part(

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from convscope.analyses.activation_sums import same_weights
+from convscope.analyses.predictions import classes_of
 from convscope.errors import BadInput
 from convscope.fast.memory import reusing_memory
 from convscope.incremental.above_layer import AboveLayer, Cached
-from convscope.names import OUTPUT, class_number
+from convscope.names import OUTPUT
 from convscope.progress import task
 from convscope.results.base import Result
 from convscope.results.class_maps import ClassMaps, maps_by_class
@@ -46,7 +47,7 @@ def knockout(
     by: Literal["zero", "mean", "resample"] = "zero",
     survey: Survey | None = None,
     labels: Sequence[str] | None = None,
-    outputs: Mapping[str, Sequence[int]] | None = None,
+    outputs: Mapping[str, Sequence[int | str]] | None = None,
     control: Literal["matched", "any"] = "matched",
     controls: int = 20,
     draws: int = 8,
@@ -70,7 +71,8 @@ def knockout(
             images drawn at random, the same draw for all units.
         survey: A survey by this network for "mean"; None: the mean over the images given.
         labels: A label for each image; None: those of the folder or list.
-        outputs: {label: the network's classes that belong to it}; None: the class of that name.
+        outputs: {label: the network's classes that belong to it, numbers or names}; None: the class of that name, found as
+            :func:`~convscope.predictions` does.
         control: Random units are "matched", drawn among the ten that are nearest by rank of mean activation, or "any" of the layer; never
             the silenced ones.
         controls: Number of sets of random units for each group; 0: none.
@@ -267,19 +269,24 @@ class _Answers:
     notices: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, scope: Scope, reader: ImageReader, labels: Sequence[str] | None, outputs: Mapping[str, Sequence[int]] | None) -> _Answers:
+    def of(
+        cls, scope: Scope, reader: ImageReader, labels: Sequence[str] | None, outputs: Mapping[str, Sequence[int | str]] | None
+    ) -> _Answers:
         if labels is not None and len(labels) != len(reader):
             raise BadInput(f"labels: expected one for each of {len(reader)} images, got {len(labels)}")
         given = reader.labels if labels is None else reader.of_read(labels)
         names = tuple(sorted({str(label) for label in given if label is not None}))
         count = scope.layers[OUTPUT].channels
-        found = {name: _outputs_of(scope, name, outputs) for name in names}
+        found = _outputs_of(scope, names, outputs)
         unknown = [name for name, own in found.items() if own is None]
         if unknown and (outputs is not None or labels is not None or len(unknown) < len(names)):
             raise BadInput(f"label {unknown[0]!r} is no class of the network; say which of its classes it means: outputs {unknown[0]}=3,5")
         if unknown or not names:
             shown = (
-                f"Labels ({listed(names, 3)}) are no classes of the network: shown is each image alone. Say which they mean by `classes`."
+                f"Labels ({listed(names, 3)}) are no classes of the network: shown is each image alone. Say which they mean: outputs "
+                f"{names[0]}=0 (a class's number or name), and so on."
+                if names
+                else ""
             )
             return cls(scope.class_names, np.arange(count), np.full(len(given), -1), False, (shown,) if names else ())
         owner = np.full(count, -1)
@@ -303,15 +310,12 @@ class _Answers:
         return self.owner[outputs.argmax(1).cpu().numpy()]
 
 
-def _outputs_of(scope: Scope, label: str, outputs: Mapping[str, Sequence[int]] | None) -> list[int] | None:
-    """The network's classes that a label means; None if there is none."""
+def _outputs_of(scope: Scope, labels: Sequence[str], outputs: Mapping[str, Sequence[int | str]] | None) -> dict[str, list[int] | None]:
+    """The network's classes that each label means, as `predictions` finds them where they are not given; None if there is none."""
     if outputs is not None:
-        return scope.units(OUTPUT, list(outputs[label])) if label in outputs else None
-    names = scope.class_names if scope.inputs.classes else ()
-    for name in (label, label.replace("_", " ")):
-        if name.isdecimal() or name.lower() in (each.lower() for each in names):
-            return [class_number(name, scope.layers[OUTPUT].channels, names)]
-    return None
+        return {label: scope.units(OUTPUT, list(outputs[label])) if label in outputs else None for label in labels}
+    meant = classes_of(labels, scope.class_names if scope.inputs.classes else (), scope.layers[OUTPUT].channels, {})
+    return {label: [meant[label]] if label in meant else None for label in labels}
 
 
 @dataclass(frozen=True, eq=False)
