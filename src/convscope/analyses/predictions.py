@@ -27,8 +27,8 @@ def predictions(survey: Survey, *, classes: Mapping[str, int | str] | None = Non
     Args:
         survey: The survey; accuracy needs labels.
         classes: The class, as name or number, that a label means, {label: class}. Labels left out mean the class of the same name (case,
-            ``_``, a plural s, a WordNet number in front, and further names after a comma do not matter), or the class of that number. Where the
-            network has no class names and as many outputs as there are labels, labels are classes in alphabetical order, as
+            ``_``, a plural s, a WordNet number in front, and further names after a comma do not matter), or the class of that number. Where
+            the network has no class names and as many outputs as there are labels, labels are classes in alphabetical order, as
             torchvision's ImageFolder numbers them.
         worst: How many of the worst mistakes are shown.
         top: How many of each image's most probable classes are kept.

@@ -155,7 +155,8 @@ def _accuracy_lines(result: Knockout) -> list[str]:
         after = float((result.predicted_after[group][:, own] == result.truth[own]).mean())
         own_class = result.own_class(group)
         changed = np.argsort(-np.abs(np.nan_to_num(result.drop[group, :, 0])), kind="stable")[:_CHANGED]
-        lines.append(f"{name} silenced ({words.plural(len(result.units[group]), 'unit')}): accuracy of all {_percent(after)}")
+        count = f" ({words.plural(len(result.units[group]), 'unit')})" if len(result.groups) > 1 else ""
+        lines.append(f"{name}{count} silenced: accuracy of all {_percent(after)}")
         lines += [f"  {_class_line(result, group, int(place))}" for place in ([own_class] if own_class >= 0 else changed)]
     own_lost = [result.excess[group, place, 0] for group in range(len(result.groups)) if (place := result.own_class(group)) >= 0]
     if len(own_lost) > 1 and result.control.shape[1]:
