@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -124,6 +125,27 @@ def test_names_that_are_not_utf8(tmp_path: Path, name: bytes) -> None:
     assert source.read() == read_bytes(source.path) == read_bytes(path) == b"bytes"
 
 
+def test_names_that_would_be_written_alike(tmp_path: Path) -> None:
+    """A line end is written as four signs, which may be another file's name: that one was then read twice."""
+    (tmp_path / "a\n.jpg").write_bytes(b"odd")
+    assert [source.read() for source in find_images(tmp_path)] == [b"odd"]
+    (tmp_path / "a\\x0a.jpg").write_bytes(b"plain")
+    assert [source.read() for source in find_images(tmp_path) if not source.reason] == [b"plain"]
+    assert left_out(tmp_path) == {"a\\x0a.jpg": "its name is written like that of another file here; rename it"}
+
+
+@pytest.mark.parametrize("name", ["Ko\u0308ln.jpg", "K\u00f6ln.jpg", "A.JPG", " a.jpg", "-.jpg", "~.jpg", "a*.jpg", "[a].jpg", "http:.jpg", "=1+1.jpg"])
+def test_names_are_no_patterns_urls_or_options(tmp_path: Path, name: str) -> None:
+    """All of them in one folder, each itself: names that differ in case, or in how their accents are written, are different names."""
+    beside = ["Ko\u0308ln.jpg", "K\u00f6ln.jpg", "a.jpg", "A.JPG", "a"]
+    for each in beside:
+        (tmp_path / each).write_bytes(each.encode())
+    (tmp_path / name).write_bytes(name.encode())
+    found = {source.name: source.read() for source in find_images(tmp_path)}
+    assert found == {each: each.encode() for each in {*beside, name}}
+    assert read_bytes(tmp_path / name) == name.encode()
+
+
 def test_printable_paths_stay_as_they_are(tmp_path: Path) -> None:
     for name in ("Köln.jpg", "犬.png", "a\\xff.jpg", "a b.gif"):
         assert printable(name) == name
@@ -236,6 +258,56 @@ def test_files_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(image_files, "MOST_BYTES", 7)
     with pytest.raises(BadImage, match="a file of more than"):
         source.read()
+
+
+def test_links_in_a_tar_are_what_they_lead_to(tmp_path: Path) -> None:
+    """tar stores the second name of a file as a link without bytes: such images vanished."""
+    with tarfile.open(tmp_path / "\u0130.TAR", "w") as tar:  # a capital whose small letter is two signs
+        for name, kind, target in (
+            ("./a/x.png", tarfile.REGTYPE, ""),
+            ("./a/hard.png", tarfile.LNKTYPE, "./a/x.png"),
+            ("./a/soft.png", tarfile.SYMTYPE, "../b/../a/hard.png"),
+            ("./a/out.png", tarfile.SYMTYPE, "/etc/hostname"),
+            ("./a/self.png", tarfile.SYMTYPE, "self.png"),
+            ("./a/round.png", tarfile.SYMTYPE, "about.png"),
+            ("./a/about.png", tarfile.SYMTYPE, "round.png"),
+            ("./a/pipe.png", tarfile.FIFOTYPE, ""),
+            ("./a/folder.png", tarfile.DIRTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, 3 if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(b"old"))
+        again = tarfile.TarInfo("./a/x.png")  # as `tar --append` does: the last of a name counts
+        again.size = 3
+        tar.addfile(again, io.BytesIO(b"new"))
+    path = tmp_path / "\u0130.TAR"
+    assert {source.name[4:]: source.read() for source in find_images(path) if not source.reason} == dict.fromkeys(
+        ("x.png", "hard.png", "soft.png"), b"new"
+    )
+    assert read_bytes(f"{path}::./a/soft.png") == b"new"
+    assert {name[4:]: reason for name, reason in left_out(path).items()} == {
+        "out.png": "a link to /etc/hostname, which leads to nothing in this tar",
+        "self.png": "a link to self.png, which leads to nothing in this tar",
+        "round.png": "a link to about.png, which leads to nothing in this tar",
+        "about.png": "a link to round.png, which leads to nothing in this tar",
+        "pipe.png": "not a regular file",
+    }
+    with pytest.raises(BadImage, match="a link to /etc/hostname, which leads to nothing in this tar"):
+        read_bytes(f"{path}::./a/out.png")
+
+
+def test_a_tar_with_holes(tmp_path: Path) -> None:
+    """Where holes are left out, the bytes in the tar are not those of the file."""
+    with (tmp_path / "a.bmp").open("wb") as file:
+        file.truncate(2**20)
+        file.seek(2**19)
+        file.write(b"middle")
+    made = subprocess.run(["tar", "--sparse", "-cf", "a.tar", "a.bmp"], cwd=tmp_path, check=False, capture_output=True)
+    if made.returncode or (tmp_path / "a.tar").stat().st_size > 2**19:
+        pytest.skip("no tar that leaves holes out, or a file system without them")
+    with pytest.raises(BadImage, match="stored with its holes left out; make the tar without --sparse"):
+        read_bytes(f"{tmp_path}/a.tar::a.bmp")
+    assert left_out(tmp_path / "a.tar").keys() == {"a.bmp"}
 
 
 def test_a_shard_may_be_larger_than_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import heapq
 import importlib.util
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ MOST_BYTES = 2**29
 """Largest image file that is read."""
 _MOST_TOLD = 2**20
 """Bytes read of what a tar shard tells of an image."""
+_IN_TAR = re.compile(re.escape(f".tar{MEMBER}"), re.IGNORECASE)
 _LISTS, _TAR = (".csv", ".tsv", ".parquet"), ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _COLUMNS = ("path", "file", "filename", "image", "name")
@@ -199,7 +201,12 @@ def _walk(root: str) -> tuple[list[tuple[str, str, int]], list[tuple[str, str, s
             continue
         for below, entry in inside:
             if not _leads_to_folder(entry):
-                files.append((printable(below), printable(Path(root, below)), _length(entry)))
+                full = os.path.join(root, below)  # noqa: PTH118 (as it is written, for the comparison)
+                shown = printable(full)
+                if shown != full and os.path.lexists(shown):
+                    left_out.append((printable(below), shown, "its name is written like that of another file here; rename it"))
+                else:
+                    files.append((printable(below), printable(Path(root, below)), _length(entry)))
             elif entry.is_symlink():
                 heapq.heappush(links, below)
             else:
@@ -262,25 +269,52 @@ def _rows(path: str) -> list[dict[str, Any]]:
 
 def _from_tar(path: str) -> Iterator[Source]:
     """The images of a WebDataset shard: members of one stem belong together, `.cls` or `.json` beside an image say what it is."""
-    images: list[tuple[str, int, int]] = []
+    images: list[tuple[str, int, int, str]] = []
     known: dict[str, _About] = {}
     try:
         with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                stem, suffix = _stem(member.name)
-                if not member.isfile() or posixpath.basename(member.name).startswith("."):
-                    continue
-                if is_image(member.name):
-                    images.append((member.name, member.offset_data, member.size))
-                elif suffix in (".cls", ".json") and (told := tar.extractfile(member)) is not None:
-                    known.setdefault(stem, _About()).update(_told(suffix, told.read(_MOST_TOLD), f"{path}{MEMBER}{member.name}"))
+            for name, member, reason in _located(tar):
+                stem, suffix = _stem(name)
+                if is_image(name):
+                    images.append((name, member.offset_data, member.size, reason))
+                elif not reason and suffix in (".cls", ".json") and (told := tar.extractfile(member)) is not None:
+                    known.setdefault(stem, _About()).update(_told(suffix, told.read(_MOST_TOLD), f"{path}{MEMBER}{name}"))
     except FileNotFoundError:
         raise BadInput(f"images: {path}: no such file or folder") from None
     except (tarfile.TarError, OSError) as error:
         raise BadInput(f"images: {path} cannot be read as a tar ({one_line(error)})") from None
-    for name, offset, length in images:
+    for name, offset, length, reason in images:
         shown = printable(name)
-        yield Source(shown, f"{printable(path)}{MEMBER}{shown}", offset=offset, length=length, **known.get(_stem(name)[0], _About()))
+        place = f"{printable(path)}{MEMBER}{shown}"
+        if reason:
+            yield Source(shown, place, reason=reason)
+        else:
+            yield Source(shown, place, offset=offset, length=length, **known.get(_stem(name)[0], _About()))
+
+
+def _located(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, str]]:
+    """The files of a tar, hidden ones aside: name, the member that holds the bytes, and why they cannot be read, or "".
+
+    Of several members of one name the last counts, as when they are unpacked; links are what they lead to.
+    """
+    members = {member.name: member for member in tar if not member.isdir()}
+    plain = {posixpath.normpath(name): name for name in members}
+    for name, member in members.items():
+        if posixpath.basename(name).startswith("."):
+            continue
+        passed: set[str] = set()
+        found: tarfile.TarInfo | None = member
+        while found is not None and (found.issym() or found.islnk()):
+            passed.add(found.name)
+            target = posixpath.join(posixpath.dirname(found.name), found.linkname) if found.issym() else found.linkname
+            found = members.get(plain.get(posixpath.normpath(target), ""))
+            found = None if found is not None and found.name in passed else found
+        if found is None:
+            yield name, member, f"a link to {printable(member.linkname)}, which leads to nothing in this tar"
+        elif not found.isreg():
+            yield name, found, "not a regular file"
+        else:
+            yield name, found, "stored with its holes left out; make the tar without --sparse" if found.sparse else ""
 
 
 def _about(told: Mapping[str, Any]) -> _About:
@@ -324,7 +358,9 @@ def read_bytes(path: str | os.PathLike[str], offset: int = -1, length: int = -1)
     shard, member = _member(text)
     try:
         if offset < 0 and shard and (is_url(text) or not os.path.lexists(actual(text))):
-            offset, length = _members(shard, _stamp(shard))[member]
+            offset, length, reason = _members(shard, _stamp(shard))[member]
+            if reason:
+                raise BadImage(reason, text)
         if offset >= 0:
             data = _part(shard, offset, length)
         elif is_url(text) and 0 <= length <= MOST_BYTES:
@@ -365,15 +401,15 @@ def _part(shard: str, offset: int, length: int) -> bytes:
 
 def _member(path: str) -> tuple[str, str]:
     """The tar shard that a path lies in and the member's name; two empty strings where it lies in none."""
-    shard, sign, member = path.lower().partition(_TAR + MEMBER)
-    return (path[: len(shard) + len(_TAR)], path[len(path) - len(member) :]) if sign else ("", "")
+    found = _IN_TAR.search(path)
+    return (path[: found.end() - len(MEMBER)], path[found.end() :]) if found else ("", "")
 
 
 @functools.lru_cache(maxsize=64)
-def _members(shard: str, _stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Where each file of an uncompressed tar lies: {name: (offset, length)}."""
+def _members(shard: str, _stamp: tuple[int, int]) -> dict[str, tuple[int, int, str]]:
+    """Where each file of an uncompressed tar lies: {name: (offset, length, why it cannot be read)}."""
     with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        return {printable(member.name): (member.offset_data, member.size) for member in tar if member.isfile()}
+        return {printable(name): (member.offset_data, member.size, reason) for name, member, reason in _located(tar)}
 
 
 def _stamp(shard: str) -> tuple[int, int]:

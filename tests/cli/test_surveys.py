@@ -82,6 +82,14 @@ def test_dates_and_structs(place: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert row["day"] == "2020-01-02" and json.loads(row["nested"]) == wanted["nested"]
 
 
+def test_sums_of_whole_numbers_stay_whole(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DuckDB's sums are decimals of 38 digits: 630 became 630.0, and longer ones lost digits."""
+    sql = f"select sum(image) as total, {2**100 + 1}::hugeint as long, sum(0.5::decimal(4, 2)) as halves from images"
+    assert run(capsys, "query", "photos", sql, "--csv")[1].splitlines()[1] == f"630,{2**100 + 1},18"
+    assert json.loads(run(capsys, "query", "photos", sql, "--json")[1]) == [{"total": 630, "long": 2**100 + 1, "halves": 18}]
+    assert run(capsys, "query", "photos", sql, "--rows", "99999999999999999999")[0] == 0
+
+
 def test_lists_and_bytes_and_nan(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "select maximum, 'nan'::double as odd, 'ab'::blob as raw from rows where layer = 'layer' order by image limit 1"
     _, out, _ = run(capsys, "query", "photos", sql)
@@ -97,6 +105,10 @@ def test_lists_and_bytes_and_nan(place: Path, capsys: pytest.CaptureFixture[str]
     [
         (["query", "nowhere", "select 1"], "error: nowhere: there is no such folder"),
         (["query", "photos", "select * from vals"], "error: query: Catalog Error: Table with name vals does not exist"),
+        # further: -infinity, a timestamp, a list of dates; NULL, a lone half of a character, a path that is no UTF-8
+        (["query", "photos", "select 'infinity'::date as day", "--json"], "error: query: column day holds dates beyond the years 1 to 9999"),
+        (["query", "photos", "select ['290309-12-22 (BC)'::date] as day"], "error: query: column day holds dates beyond the years"),
+        (["query", "photos", "select '\udcff'"], "error: query: DuckDB takes nothing but UTF-8"),
         (["query", "photos", "select 1", "--csv", "--json"], "error: --csv and --json exclude each other"),
         (["exemplars", "photos", "lay", "--units", "0"], "error: no layer 'lay' in this survey; near names: layer"),
         (["exemplars", "photos", "layer", "--units", "ant"], "error: layer layer has units 0 to 7, got 'ant'"),

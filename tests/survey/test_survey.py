@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +139,17 @@ def test_wrong_queries_are_one_line(survey: cs.Survey, sql: str, words: str) -> 
         "select * from read_text('/etc/hostname')",
         "select * from glob('/etc/*')",
         "select * from read_parquet('{outside}')",
+        # further
+        "select * from read_blob('{folder}/../outside.parquet')",
+        "select * from parquet_metadata('{outside}')",
+        "select * from sniff_csv('/etc/hostname')",
+        "select * from duckdb_secrets()",
+        "select * from query('copy images to ''{outside}\'\'')",
+        "select * from 'https://example.org/a.csv'",
+        "select * from duckdb_extensions()",
+        "call pragma_version()",
+        "export database '{folder}/copy'",
+        "",
     ],
 )
 def test_a_query_reads_the_survey_and_nothing_else(tmp_path: Path, sql: str) -> None:
@@ -148,6 +161,26 @@ def test_a_query_reads_the_survey_and_nothing_else(tmp_path: Path, sql: str) -> 
         survey.query(sql.format(folder=survey.path, outside=outside))
     assert "\n" not in str(raised.value)
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["run*", "run [1]", "a?", "it's", "{a,b}", "a\nb", "con::x"])
+def test_a_survey_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    """What DuckDB would take for a pattern is a name; a neighbour that fits the pattern is not read."""
+    made(tmp_path / "a1", {"layer": drawn(4, 3, 2, 2)}, [None] * 4)
+    for neighbour in ("run 1", "run1"):
+        shutil.copytree(tmp_path / "a1", tmp_path / neighbour)
+    survey = made(tmp_path / name, {"layer": drawn(5, 3, 2, 2)}, [None] * 5)
+    assert survey.query("select count(distinct image) as n from values join images using (image)")["n"].to_pylist() == [5]
+
+
+def test_a_query_without_end_ends_with_ctrl_c(survey: cs.Survey) -> None:
+    """Most threads of DuckDB never look for signals: before, a query mostly went on."""
+    endless = "with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t"
+    for sql in (endless, "select sum(range) from range(1000000000000)"):
+        threading.Timer(0.5, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            survey.query(sql)
+    assert survey.query("select 1 as a").num_rows == 1
 
 
 def test_columns_of_one_name_are_numbered(survey: cs.Survey) -> None:

@@ -6,11 +6,14 @@ import json
 import math
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convscope.cli.derive import command
 from convscope.cli.show import print_table, say, write_csv, write_json
 from convscope.errors import BadInput
+
+if TYPE_CHECKING:
+    from pyarrow import Table
 
 _LONGEST = 48
 
@@ -40,15 +43,30 @@ def query(survey: str, sql: str, *, rows: int = 40, csv: bool = False, json: boo
         raise BadInput(f"--rows must be at least 1, got {rows}")
     found = read_survey(survey).query(sql)
     if csv:
-        write_csv(found.column_names, [[_text(row[name]) for name in found.column_names] for row in found.to_pylist()])
+        write_csv(found.column_names, [[_text(row[name]) for name in found.column_names] for row in _rows(found)])
     elif json:
-        write_json([{name: _plain(value) for name, value in row.items()} for row in found.to_pylist()])
+        write_json([{name: _plain(value) for name, value in row.items()} for row in _rows(found)])
     else:
-        _write_table(found.column_names, found.slice(0, rows).to_pylist(), found.num_rows)
+        _write_table(found.column_names, _rows(found.slice(0, min(rows, found.num_rows))), found.num_rows)
+
+
+def _rows(found: Table) -> list[dict[str, Any]]:
+    """The rows as Python's values.
+
+    Raises:
+        BadInput: Among them are dates that Python has not, such as infinity.
+    """
+    columns: list[list[Any]] = []
+    for name, column in zip(found.column_names, found.columns, strict=True):
+        try:
+            columns.append(column.to_pylist())
+        except (OverflowError, ValueError):
+            raise BadInput(f"query: column {name} holds dates beyond the years 1 to 9999; select it as text: {name}::varchar") from None
+    return [dict(zip(found.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _write_table(names: Sequence[str], rows: list[dict[str, Any]], count: int) -> None:
-    numeric = [bool(rows) and all(isinstance(row[name], (int, float, type(None))) for row in rows) for name in names]
+    numeric = [bool(rows) and all(isinstance(row[name], (int, float, Decimal, type(None))) for row in rows) for name in names]
     print_table("", names, [[_cell(row[name]) for name in names] for row in rows], right=numeric)
     more = f"; the first {len(rows)} are shown, --rows, --csv or --json give more" if count > len(rows) else ""
     say(f"{count} row{'s' if count != 1 else ''}{more}")
@@ -67,8 +85,8 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(each) for key, each in value.items()}
         case None | bool() | int() | str():
             return value
-        case Decimal():
-            return float(value)
+        case Decimal():  # sums of whole numbers are such, of any length
+            return int(value) if value == value.to_integral_value() else float(value)
         case _:
             return str(value)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ _LONG = """create view "values" as select image, layer, unnest(range(len(maximum
 unnest(mean) as mean, unnest(y) as y, unnest(x) as x from "rows" """
 
 
+_PATTERN = re.compile(r"([*?\[])")
+"""What DuckDB would take for a pattern in the name of a file."""
 _SETTINGS: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -128,9 +131,11 @@ class Files:
         if not local:
             connection.register_filesystem(self.system)
 
+        def url(path: str) -> str:
+            return path if local else self.system.unstrip_protocol(path)
+
         def view(name: str, paths: Sequence[str], form: str = "select * from {table}") -> None:
-            urls = (path if local else self.system.unstrip_protocol(path) for path in paths)
-            listed = ", ".join(f"'{url.replace(chr(39), chr(39) * 2)}'" for url in urls)
+            listed = ", ".join(_quoted(_PATTERN.sub(r"[\1]", url(path))) for path in paths)
             connection.execute(f'create view "{name}" as {form.replace("{table}", f"read_parquet([{listed}])")}')
 
         shards = self.value_files()
@@ -142,8 +147,9 @@ class Files:
             whole = {"classes": alone.CLASSES.replace("{votes}", votes), "top": alone.TOP}
         for name in sorted(SCHEMAS.keys() - {VALUES}, key=lambda name: name in whole):  # those made of others last
             view(name, self._regular([f"{self.root}/{name}.parquet"]), whole.get(name, "select * from {table}"))
-        folder = self.root if local else self.system.unstrip_protocol(self.root)
-        connection.execute(f"set allowed_directories = ['{folder.replace(chr(39), chr(39) * 2)}/']")
+        folder = f"{url(self.root)}/"
+        allowed = ", ".join(map(_quoted, {folder, _PATTERN.sub(r"[\1]", folder)}))  # compared as they are written
+        connection.execute(f"set allowed_directories = [{allowed}]")
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
         return connection
@@ -154,12 +160,16 @@ class Files:
         Raises:
             BadInput: The query is wrong, or is not one select.
         """
+        if not isinstance(sql, str):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not check types)
+            raise BadInput(f"query: expected SQL as text, got {type(sql).__name__}")
+        if any("\ud800" <= sign <= "\udfff" for sign in f"{sql}{self.root}"):
+            raise BadInput("query: DuckDB takes nothing but UTF-8, which the query or the survey's path is not")
         try:
             with self.connect() as connection:
                 statements = connection.extract_statements(sql)
                 if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                     raise BadInput("query: expected one select, e.g. select * from images; a survey is for reading")
-                found = cast("Any", connection.sql(sql)).to_arrow_table()
+                found = _interruptible(connection, lambda: cast("Any", connection.sql(sql)).to_arrow_table())
                 return found.rename_columns(_numbered(found.column_names))
         except (duckdb.Error, RuntimeError) as error:
             hint = ""
@@ -179,6 +189,22 @@ class Files:
                 except OSError as error:
                     raise StoreConflict(f"{self.name}: {path} cannot be read ({one_line(error)})") from None
         return paths
+
+
+def _quoted(text: str) -> str:
+    return f"'{text.replace(chr(39), chr(39) * 2)}'"
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], pa.Table]) -> pa.Table:
+    """What a function makes on a connection. Ctrl-C ends it, which DuckDB notices by itself on some threads alone."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            return running.result()
+        except BaseException:
+            if not running.done():
+                connection.interrupt()
+            raise
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
