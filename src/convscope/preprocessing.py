@@ -24,7 +24,9 @@ RESAMPLING = {
 SMALLEST = 8
 """Least pixels of the shorter side: enlarging a handful of pixels to network size shows nothing."""
 MOST_PIXELS = 178_956_970
-"""Most pixels of an image: Pillow's own limit, so at most 1.5 GB of memory while decoding."""
+"""Most pixels of an image: Pillow's own limit, so at most 1.5 GB of memory while decoding. Half of it for formats of :data:`_COPIED`."""
+_COPIED = ("WEBP", "AVIF")
+"""Formats whose decoders hold an image several times."""
 _ORIENTATION = 0x0112
 _STRIP = 2**22
 """Pixels converted at once, so that a conversion never needs several copies of a large image."""
@@ -102,9 +104,14 @@ class Preprocessing:
             return image.resize(whole_size(image.size, max(height, width)), resample)
         if self.crop is None:
             return image.resize((width, height), resample)
-        image = image.resize(self._before_crop(image.size), resample)
-        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-        return image.crop((left, top, left + width, top + height))
+        resized = self._before_crop(image.size)
+        left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
+        part = (left, top, left + width, top + height)
+        if resized[0] * resized[1] <= max(MOST_PIXELS, 8 * width * height):
+            return image.resize(resized, resample).crop(part)
+        # so long and narrow that all of it would fill memory: the part alone, the same up to rounding
+        across, down = image.width / resized[0], image.height / resized[1]
+        return image.resize((width, height), resample, (part[0] * across, part[1] * down, part[2] * across, part[3] * down))
 
     def cut(self, size: tuple[int, int]) -> float:
         """The share of an image's area that its central crop cuts off at the edges, for an image of this (width, height)."""
@@ -176,8 +183,9 @@ def decode(data: bytes, name: str = "", draft: tuple[int, int] | None = None) ->
         if draft is not None:
             opened.draft(None, (min(draft), min(draft)))
         opened.load()
-        image = _to_rgb(opened, name)
-        return image, (image.height, image.width) if opened.size == before else _turned(before, opened)
+        size = _upright(before, opened)
+        ImageOps.exif_transpose(opened, in_place=True)  # not two of a large image
+        return _to_rgb(opened, name), size
 
 
 def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
@@ -206,15 +214,16 @@ def _check_size(image: Image.Image, name: str) -> None:
     """Refuses images by the size that the file declares, before any pixel is decoded."""
     if min(image.size) < SMALLEST:
         raise BadImage(f"{image.width}x{image.height} pixels, too small (at least {SMALLEST} a side)", name)
-    if image.width * image.height > MOST_PIXELS:
-        raise BadImage(_too_large(f"{image.width}x{image.height} pixels, "), name)
+    most = MOST_PIXELS // 2 if image.format in _COPIED else MOST_PIXELS
+    if image.width * image.height > most:
+        raise BadImage(_too_large(f"{image.width}x{image.height} pixels, ", most), name)
 
 
-def _too_large(pixels: str) -> str:
-    return f"{pixels}too large to decode (at most {MOST_PIXELS // 10**6} million pixels)"
+def _too_large(pixels: str, most: int = MOST_PIXELS) -> str:
+    return f"{pixels}too large to decode (at most {most // 10**6} million pixels)"
 
 
-def _turned(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
+def _upright(size: tuple[int, int], image: Image.Image) -> tuple[int, int]:
     """(height, width) of an image whose (width, height) in the file is `size`, turned as its EXIF tag says."""
     return size if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (size[1], size[0])
 
@@ -229,21 +238,22 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return _on_white(image) if image.has_transparency_data else image.convert("RGB")
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in strips of some rows, each with its first row."""
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
+    """The image in strips of some rows, or parts of one row, each with its first column and row."""
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+        for left in range(0, image.width, _STRIP):
+            yield left, top, image.crop((left, top, min(left + _STRIP, image.width), min(top + rows, image.height)))
 
 
 def _from_integers(image: Image.Image, name: str) -> Image.Image:
     """A grey image of 16-bit values as one of 8 bit, rounded."""
     grey = np.empty((image.height, image.width), np.uint8)
     ends: list[int] = []
-    for top, strip in _strips(image):
+    for left, top, strip in _strips(image):
         values = np.asarray(strip, np.int64)
         ends += [int(values.min()), int(values.max())]
-        grey[top : top + len(values)] = (values + 128) // 257
+        grey[top : top + strip.height, left : left + strip.width] = (values + 128) // 257
     if min(ends) < 0 or max(ends) > 65535:
         raise BadImage(f"mode {image.mode} with values {min(ends)} to {max(ends)}, expected 16 bit (0 to 65535)", name)
     return Image.fromarray(grey)
@@ -252,8 +262,8 @@ def _from_integers(image: Image.Image, name: str) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     """An image with transparency laid on white, as RGB."""
     made = Image.new("RGB", image.size)
-    for top, strip in _strips(image):
+    for left, top, strip in _strips(image):
         rgba = strip.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        made.paste(Image.alpha_composite(white, rgba).convert("RGB"), (0, top))
+        made.paste(Image.alpha_composite(white, rgba).convert("RGB"), (left, top))
     return made
