@@ -134,7 +134,9 @@ def test_names_that_would_be_written_alike(tmp_path: Path) -> None:
     assert left_out(tmp_path) == {"a\\x0a.jpg": "its name is written like that of another file here; rename it"}
 
 
-@pytest.mark.parametrize("name", ["Ko\u0308ln.jpg", "K\u00f6ln.jpg", "A.JPG", " a.jpg", "-.jpg", "~.jpg", "a*.jpg", "[a].jpg", "http:.jpg", "=1+1.jpg"])
+@pytest.mark.parametrize(
+    "name", ["Ko\u0308ln.jpg", "K\u00f6ln.jpg", "A.JPG", " a.jpg", "-.jpg", "~.jpg", "a*.jpg", "[a].jpg", "http:.jpg", "=1+1.jpg"]
+)
 def test_names_are_no_patterns_urls_or_options(tmp_path: Path, name: str) -> None:
     """All of them in one folder, each itself: names that differ in case, or in how their accents are written, are different names."""
     beside = ["Ko\u0308ln.jpg", "K\u00f6ln.jpg", "a.jpg", "A.JPG", "a"]

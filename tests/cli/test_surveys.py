@@ -106,7 +106,10 @@ def test_lists_and_bytes_and_nan(place: Path, capsys: pytest.CaptureFixture[str]
         (["query", "nowhere", "select 1"], "error: nowhere: there is no such folder"),
         (["query", "photos", "select * from vals"], "error: query: Catalog Error: Table with name vals does not exist"),
         # further: -infinity, a timestamp, a list of dates; NULL, a lone half of a character, a path that is no UTF-8
-        (["query", "photos", "select 'infinity'::date as day", "--json"], "error: query: column day holds dates beyond the years 1 to 9999"),
+        (
+            ["query", "photos", "select 'infinity'::date as day", "--json"],
+            "error: query: column day holds dates beyond the years 1 to 9999",
+        ),
         (["query", "photos", "select ['290309-12-22 (BC)'::date] as day"], "error: query: column day holds dates beyond the years"),
         (["query", "photos", "select '\udcff'"], "error: query: DuckDB takes nothing but UTF-8"),
         (["query", "photos", "select 1", "--csv", "--json"], "error: --csv and --json exclude each other"),

@@ -20,6 +20,7 @@ from torch import nn
 
 import convscope
 import hand_built
+import networks
 from convscope.errors import BadInput, BadWeights, StoreConflict
 from convscope.optimize import objectives
 from convscope.receipts import read_receipt, write_png
@@ -272,6 +273,32 @@ def test_other_inputs_are_refused(scope: Scope, tmp_path: Path, change: dict[str
     if change.keys() & {"mean", "std", "size"}:
         with pytest.raises(BadInput, match=rf"made with other inputs \({next(iter(change))}"):
             convscope.redo(path_of(made, 0), scope=on_inputs(scope, **change))
+
+
+def test_another_part_of_the_output_or_other_names_are_another_question(tmp_path: Path) -> None:
+    """Networks that return several parts: a picture of one of them is none of another. Class names stand in the receipts."""
+    model = networks.UNUSUAL["dict_output"]()
+
+    def scope_of(output: str | None, names: str = "") -> Scope:
+        return Scope(model, Inputs(size=16, classes=list(names) or None), precision="float32", name="dict", output=output)
+
+    def ask(output: str | None, names: str = "") -> Gallery:
+        return convscope.gallery(scope_of(output, names), "output", [0], tmp_path, **NUMBERS)  # type: ignore[arg-type]
+
+    ask("features")
+    before = files(tmp_path)
+    assert ask("features").made == ()
+    for output in (None, "logits"):
+        with pytest.raises(StoreConflict, match="made with another output"):
+            ask(output)
+    assert files(tmp_path) == before
+    (tmp_path / "unit_0000.png").unlink()
+    ask("logits", "abcde")
+    assert ask("logits", "abcde").made == ()
+    for names in ("", "vwxyz"):
+        with pytest.raises(StoreConflict, match="made with another class name"):
+            ask("logits", names)
+    assert convscope.redo(tmp_path / "unit_0000.png", scope=scope_of("logits")).equal
 
 
 def per_unit(unit: int) -> objectives.Objective:

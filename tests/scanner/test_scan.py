@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from PIL import Image
 
 import convscope as cs
 import hand_built
+import networks
 import scanned
 from convscope.errors import BadImage, BadInput, StoreConflict
 from convscope.progress import reporting
@@ -33,6 +34,7 @@ from convscope.scanner import on_ray
 from convscope.scanner.files import LOCK, OutputFolder
 from convscope.scanner.plan import Plan
 from convscope.scanner.shard import ShardScanner, _bytes
+from convscope.scope import Inputs, Scope
 from convscope.survey.schema import MANIFEST, SCHEMAS
 from scanned import files_of, folder_of, small_scope, table, values_of
 
@@ -317,6 +319,34 @@ def test_another_question_in_the_same_folder_is_a_conflict(
     with pytest.raises(StoreConflict, match=words):
         cs.scan(small_scope(), images, tmp_path / "survey", **{**HOW, **change})
     assert files_of(tmp_path / "survey") == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"output": "features"}, 'output was "logits", now "features"'),
+        ({"classes": list("vwxyz")}, "classes was"),
+        ({"mean": 0.5}, "inputs was"),
+        ({"crop": None}, "inputs was"),
+    ],
+)
+def test_another_output_or_other_inputs_in_the_same_folder_are_a_conflict(
+    images: Path, tmp_path: Path, change: dict[str, Any], words: str, finished: bool
+) -> None:
+    def ask(**more: Any) -> cs.Survey:
+        inputs = {"size": 24, "classes": list("abcde")} | {key: value for key, value in more.items() if key != "output"}
+        scope = Scope(networks.UNUSUAL["dict_output"](), Inputs(**inputs), precision="float32", output=more.get("output", "logits"))
+        return cs.scan(scope, images, tmp_path / "survey", shard_size=4, threads=1)
+
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        if not finished:
+            stack.enter_context(pytest.raises(Stop))
+            stopped_after(patch, 1)
+        ask()
+    with pytest.raises(StoreConflict, match=words):
+        ask(**change)
+    assert ask().unit_names("output", [0, 4]) == ("a", "e")
 
 
 def test_an_interrupted_scan_of_another_layout_is_a_conflict(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ def test_wrong_queries_are_one_line(survey: cs.Survey, sql: str, words: str) -> 
         "select * from parquet_metadata('{outside}')",
         "select * from sniff_csv('/etc/hostname')",
         "select * from duckdb_secrets()",
-        "select * from query('copy images to ''{outside}\'\'')",
+        "select * from query('copy images to ''{outside}''')",
         "select * from 'https://example.org/a.csv'",
         "select * from duckdb_extensions()",
         "call pragma_version()",

@@ -69,7 +69,8 @@ def gallery(
     asked = asked_of(scope, goal, seed)
     finished: set[Path] = set()
     for image in [image for several in images.values() for image in several if image.path.exists()]:
-        _check(image, asked, goal)
+        name = "" if image.unit is None else scope.unit_names(layer, [image.unit])[0]
+        _check(image, asked | {"class name": name}, goal)
         if not film or image.film.exists():
             finished.add(image.path)
     several = at_once(copies)
@@ -142,6 +143,7 @@ def asked_of(scope: Scope, goal: Goal, seed: int) -> dict[str, Any]:
             "seed": seed,
             "weights_hash": scope.weights_hash,
             "preprocessing": scope.inputs.manifest(),
+            "output": scope.output,
             "precision": scope.resolve("optimize"),
             "fast": scope.fast,
             "penalty": goal.penalty and goal.penalty.describe(),
@@ -155,8 +157,9 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
     """What of :func:`asked_of` an image was not made with, by its receipt."""
     parameters, network = found.get("parameters", {}), found.get("network", {})
     answered = {key: parameters.get(key) for key in ("layer", "seed", "copies", "diversity")}
-    answered |= {"weights_hash": network.get("weights_hash"), "preprocessing": network.get("inputs")}
+    answered |= {"weights_hash": network.get("weights_hash"), "preprocessing": network.get("inputs"), "output": network.get("output")}
     answered |= {key: found.get(key) for key in ("recipe", "precision", "fast", "penalty")}
+    answered |= {"class name": found.get("unit_name", "")}
     return [key for key, value in asked.items() if answered[key] != value]
 
 

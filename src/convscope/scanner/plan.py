@@ -37,6 +37,8 @@ class Plan:
         device: Device type.
         weights_hash: Hash of the network's weights.
         inputs: The network's :class:`~convscope.Inputs` as a mapping.
+        output: Which part of what the network returns is "output", as it was asked for.
+        classes: Names of the classes.
     """
 
     schema: int
@@ -55,6 +57,8 @@ class Plan:
     device: str
     weights_hash: str
     inputs: Mapping[str, Any]
+    output: str | None
+    classes: tuple[str, ...] | None
 
     @property
     def shards(self) -> int:
@@ -81,6 +85,8 @@ class Plan:
                 raise StoreConflict(f"{folder.path}: holds other files ({', '.join(others[:3])}); choose another folder")
             return
         own = self.as_json()
+        named = own["classes"] if finished is None else finished.get("inputs", {}).get("classes")
+        begun = {"classes": named, **begun}  # earlier plans have no names
         if differing := _differing(begun, own):
             told = "; ".join(f"{key} was {_short(was)}, now {_short(now)}" for key, was, now in differing[:3])
             raise StoreConflict(f"{folder.path}: holds a scan with other settings: {told}. Choose another folder, or delete it")

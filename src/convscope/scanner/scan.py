@@ -130,6 +130,8 @@ def scan(
             device=scope.device.type,
             weights_hash=scope.weights_hash,
             inputs=scope.inputs.manifest(),
+            output=scope.output,
+            classes=tuple(scope.inputs.classes) if scope.inputs.classes else None,
         )
         plan.check_against(folder, finished)
         if finished is None:
