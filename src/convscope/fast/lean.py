@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
@@ -76,7 +76,8 @@ class lean_pass(TorchFunctionMode):
         super().__init__()
         self.narrow: set[int] = set()
         self._convolutions: dict[int, _Convolution] = {}  # by the id of their weights
-        self._skipped_norms: set[int] = set()  # ids of their running means
+        self._skipped_norms: dict[int, int] = {}  # ids of their running means, and of the weights they are folded into
+        self._ran: set[int] = set()  # weights of which this pass has used the kernels planned for them
         self._fused: dict[int, tuple[Tensor, Clip, Callable[[], Tensor]]] = {}
         self._before_relu: dict[int, Tensor] = {}
         self._without_relu: dict[int, Tensor] = {}
@@ -104,7 +105,7 @@ class lean_pass(TorchFunctionMode):
         if func in _QUESTIONS:
             return func(*args, **kwargs)
         first, *others = args or (None,)
-        if func is F.batch_norm and others and id(others[0]) in self._skipped_norms:
+        if func is F.batch_norm and others and self._skipped_norms.get(id(others[0])) in self._ran:
             return first
         if self._fused and id(first) in self._fused and _clip_of(func, args, kwargs) == self._fused[id(first)][1]:
             return self._fused.pop(id(first))[0]
@@ -121,7 +122,7 @@ class lean_pass(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __exit__(self, *raised: Any) -> None:
-        for remembered in (self._fused, self._before_relu, self._without_relu):
+        for remembered in (self._fused, self._before_relu, self._without_relu, self._ran):
             remembered.clear()
         super().__exit__(*raised)
 
@@ -141,6 +142,8 @@ class lean_pass(TorchFunctionMode):
         plan = self._convolutions.get(id(weight))
         if plan is None:
             return func(*args)
+        if plan.kernels:
+            self._ran.add(id(weight))
         kernels, bias = plan.kernels or (weight, bias)
         faster = None
         if values.requires_grad and not torch.is_autocast_enabled("cpu"):
@@ -162,10 +165,11 @@ class lean_pass(TorchFunctionMode):
     # The plan, from the recorded graph.
 
     def _own_weight(self, node: Node) -> Tensor | None:
-        """The kernels of a convolution that no other operation uses."""
+        """The kernels of a convolution that no other operation uses. Not computed ones (weight normalization): they are others each time."""
         if node.role != "convolution" or node.arguments[6] or isinstance(node.arguments[1], Reference):
             return None
-        return node.arguments[1] if id(node.arguments[1]) in self._used_once else None
+        weight = node.arguments[1]
+        return weight if isinstance(weight, nn.Parameter) and id(weight) in self._used_once else None
 
     def _fold(self, graph: Graph, wanted: Collection[int]) -> set[int]:
         """Folds batch norms; those that are skipped."""
@@ -174,7 +178,7 @@ class lean_pass(TorchFunctionMode):
             weight, mean = self._weights.get(graph.nodes[norm].edges[0].node), id(graph.nodes[norm].arguments[3])
             if weight is not None and mean in self._used_once:
                 self._convolutions[id(weight)].kernels = kernels
-                self._skipped_norms.add(mean)
+                self._skipped_norms[mean] = id(weight)
                 skipped.add(norm)
         return skipped
 

@@ -14,19 +14,15 @@ from convscope.files import check_form
 from convscope.image_files import read_bytes
 from convscope.optimize.objective import Objective
 from convscope.optimize.objectives import from_description
-from convscope.optimize.recipes import Recipe
+from convscope.optimize.recipes import MOST, Recipe
 from convscope.preprocessing import decode
 from convscope.receipts import LOSSY, published_bytes, read_receipt, to_bytes
 from convscope.results.base import Result
 from convscope.results.channels import shown, shown_size
 from convscope.scope import Scope
-from convscope.techniques.feature_visualization import ObjectiveLike, at_once, feature_visualization
+from convscope.techniques.feature_visualization import MOST_COPIES, MOST_DIVERSITY, ObjectiveLike, at_once, feature_visualization
 from convscope.text import one_line, printable
 from convscope.zoo.recorded import check_recorded, open_recorded
-
-_MOST_STEPS = 100_000
-"""More optimization steps than any recipe has: a receipt that asks for more would never end."""
-
 
 _TABLE = {"type": "object"}
 _TEXT = {"type": "string"}
@@ -39,21 +35,17 @@ _RECEIPT = {
             "required": ["layer", "copies", "diversity", "seed"],
             "properties": {
                 "layer": _TEXT,
-                "copies": {"type": "integer", "minimum": 1, "maximum": 1000},
-                "diversity": {"type": "number", "minimum": 0, "maximum": 1e9},
+                "copies": {"type": "integer", "minimum": 1, "maximum": MOST_COPIES},
+                "diversity": {"type": "number", "minimum": 0, "maximum": MOST_DIVERSITY},
                 "seed": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
             },
         },
-        "recipe": {  # bounds beside those of every recipe; the image's own size bounds `size`
+        "recipe": {  # bounds beside those of every recipe
             "type": "object",
             "required": ["name", "parameterization"],
             "properties": {
                 "name": _TEXT,
-                "size": {"type": ["integer", "null"], "maximum": 16384},
-                "stages": {"type": "integer", "maximum": 1000},
-                "enlargement": {"type": "number", "maximum": 100},
-                "crop_size": {"type": "integer", "maximum": 4096},
-                "pad": {"type": "integer", "minimum": 0, "maximum": 4096},
+                "pad": {"type": "integer", "minimum": 0},
                 "patience": {"type": "integer", "minimum": 0},
             },
         },
@@ -132,7 +124,7 @@ def redo(
         row = group.index(receipt["unit"]) * int(asked["copies"]) + int(receipt["copy"])
         fields = dict(receipt["recipe"])
         recipe = Recipe(fields.pop("name"), fields["parameterization"]).changed(**fields)
-        if recipe.steps * recipe.stages > _MOST_STEPS:
+        if recipe.steps * recipe.stages > MOST["steps"]:
             raise ValueError(f"{recipe.steps * recipe.stages} steps")
     except (KeyError, TypeError, ValueError) as error:
         raise StoreConflict(f"{path}: its receipt is damaged ({one_line(error, 300)})") from None

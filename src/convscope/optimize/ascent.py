@@ -219,7 +219,7 @@ def _run_stage(stage: _Stage, parameters: Tensor, jobs: Sequence[Job]) -> tuple[
     rows = torch.arange(len(jobs), dtype=torch.int64, device="cpu")
     going = _Going(stage, parameters.clone().requires_grad_(), list(jobs))
     for step in range(recipe.steps):
-        trace[:, rows, step] = going.step(step)
+        trace[:, rows, step] = going.step(step).to(trace.dtype)  # a network may end in float64
         if patience and (step + 1) % patience == 0 and 2 * patience <= step + 1 < recipe.steps:
             still = _is_still(trace[1, rows, : step + 1], patience).view(-1, stage.group).all(1).repeat_interleave(stage.group)
             if not still.any():

@@ -30,6 +30,9 @@ ARTICLE_NAMES = {
 }
 """What the articles call parameters (S0, S2), with the names here."""
 
+MOST = {"size": 16384, "stages": 1000, "enlargement": 100, "steps": 100_000, "crop_size": 4096, "pad": 4096}
+"""Largest values that are taken, `size` in every stage: what is larger fills memory, or never ends."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -88,10 +91,16 @@ class Recipe:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "patience" or value}
 
     def sides(self, default: int) -> list[int]:
-        """The image's side in each stage; `default` where the recipe leaves the first one to the network."""
+        """The image's side in each stage; `default` where the recipe leaves the first one to the network.
+
+        Raises:
+            BadInput: It grows beyond what is taken.
+        """
         sides = [self.size or default]
-        for _ in range(self.stages - 1):
+        for stage in range(self.stages - 1):
             sides.append(int(self.enlargement * sides[-1]))
+            if sides[-1] > MOST["size"]:
+                raise BadInput(f"recipe {self.name}: enlarged to {sides[-1]} px after {stage + 1} of {self.stages} stages, more than {MOST['size']}")
         return sides
 
     def random_transform(self) -> Transform | None:
@@ -131,6 +140,10 @@ class Recipe:
             value = getattr(recipe, name)
             if value is not None and not value >= least:
                 raise BadInput(f"recipe {self.name}: {name} must be at least {least}, got {value}")
+        for name, most in MOST.items():
+            value = getattr(recipe, name)
+            if value is not None and value > most:
+                raise BadInput(f"recipe {self.name}: {name} must be at most {most}, got {value}")
         if recipe.parameterization == "fourier" and recipe.stages > 1:
             raise BadInput(f"recipe {self.name}: a Fourier image has one size, so stages must be 1, got {recipe.stages}")
         return recipe

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from convscope.errors import BadImage, BadInput, asking
-from convscope.names import OUTPUT, layer_names
+from convscope.names import OUTPUT, is_whole, layer_names
 from convscope.progress import task
 from convscope.results.provenance import describe, manifest
 from convscope.scanner import parts
@@ -23,8 +23,11 @@ from convscope.scanner.worker import worker
 from convscope.scope import Scope
 from convscope.survey.schema import MANIFEST, VALUES, VERSION
 from convscope.survey.survey import Survey, read_survey
+from convscope.text import one_line
 
 _log = logging.getLogger("convscope")
+_MOST, _MOST_WORKERS = 2**31 - 1, 4096
+"""Largest numbers that are taken; more threads or processes than any machine has cores end it."""
 _SHARD_BYTES = 2**27
 """Memory for the measurements of a shard, if `shard_size` is not given."""
 
@@ -99,12 +102,17 @@ def scan(
         convscope scan textures data/images --out survey
         convscope scan textures labels.csv --layers features.27 --domain drawing --out drawings
     """
-    for name, value, least in (("top", top, 1), ("votes_per_image", votes_per_image, 1), ("shard_size", shard_size, 0)):
-        if value < least:
-            raise BadInput(f"{name} must be at least {least}, got {value}")
-    for name, value, least in (("batch_size", batch_size, 0), ("decoders", decoders, -1), ("threads", threads, 0), ("actors", actors, 0)):
-        if value < least:
-            raise BadInput(f"{name} must be at least {least}, got {value}")
+    for name, value, least, most in (
+        ("top", top, 1, _MOST),
+        ("votes_per_image", votes_per_image, 1, _MOST),
+        ("shard_size", shard_size, 0, _MOST),
+        ("batch_size", batch_size, 0, _MOST),
+        ("decoders", decoders, -1, _MOST_WORKERS),
+        ("threads", threads, 0, _MOST_WORKERS),
+        ("actors", actors, 0, _MOST_WORKERS),
+    ):
+        if not is_whole(value) or not least <= value <= most:
+            raise BadInput(f"{name} must be a whole number from {least} to {most}, got {one_line(repr(value), 60)}")
     with asking(technique="scan"):
         scope.inputs.preprocessing.check_files()
         if scope.inputs.whole:

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any
 
@@ -108,14 +108,15 @@ def parts_of_network(model: nn.Module) -> Parts:
 def prepare(model: nn.Module) -> Callable[[], None]:
     """Evaluation mode, frozen parameters, nothing in place. Returns a function that restores the network.
 
-    Restored are training flags, requires_grad, .grad, in-place flags, and buffers that a forward pass changed, as counters do; hooks of
-    ours that an interrupt left behind are removed.
+    Restored are training flags, requires_grad, .grad, in-place flags, and what a forward pass changed: values of buffers, as of counters,
+    and attributes, such as a cache or the last attention; hooks of ours that an interrupt left behind are removed.
     """
     modules = list(model.modules())
     training = [(module, module.training) for module in modules]
     inplace: list[Any] = [module for module in modules if getattr(module, "inplace", None) is True]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     hooks = [(table, set(table)) for module in modules for table in (module._forward_hooks, module._forward_pre_hooks)]
+    attributes = [_attributes(module) for module in modules]
     buffers = [
         (module._buffers, name, tensor, tensor.detach().clone())
         for module in modules
@@ -124,6 +125,8 @@ def prepare(model: nn.Module) -> Callable[[], None]:
     ]
 
     def restore() -> None:
+        for put_back in attributes:
+            put_back()
         for module, flag in training:
             module.training = flag
         for module in inplace:
@@ -133,6 +136,8 @@ def prepare(model: nn.Module) -> Callable[[], None]:
             parameter.grad = grad
         for table, name, tensor, values in buffers:
             table[name] = tensor
+            if tensor.grad_fn is not None and values.grad_fn is None and not tensor._is_view():
+                tensor.detach_()  # written to in a pass with a derivative
             if not torch.equal(tensor, values):
                 with torch.no_grad():
                     tensor.copy_(values)
@@ -147,6 +152,36 @@ def prepare(model: nn.Module) -> Callable[[], None]:
     for parameter, _, _ in parameters:
         parameter.requires_grad = False
     return restore
+
+
+def _attributes(module: nn.Module) -> Callable[[], None]:
+    """Remembers a module's attributes, tables of its parts, and what its lists, tables and sets hold. Returns what puts them back."""
+    own = module.__dict__
+    before = dict(own)
+    held: list[tuple[Any, Any]] = [
+        (value, value.copy()) for name, value in before.items() if type(value) in (list, dict, set) and "hooks" not in name
+    ]
+
+    def put_back() -> None:
+        for name in own.keys() - before.keys():
+            del own[name]
+        for name, value in before.items():
+            if own.get(name) is not value:
+                own[name] = value
+        for value, content in held:
+            if len(value) != len(content) or any(map(_is_other, _items(value), _items(content))):
+                value.clear()
+                (value.extend if isinstance(value, list) else value.update)(content)
+
+    return put_back
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return (part for item in value.items() for part in item) if isinstance(value, dict) else value
+
+
+def _is_other(one: Any, other: Any) -> bool:
+    return one is not other
 
 
 def _is_ours(hook: Any) -> bool:

@@ -68,6 +68,10 @@ class Layer:
     prefix: int = 0
     unclear: bool = False
 
+    def is_a(self, *kinds: str) -> bool:
+        """Whether its module is of one of these classes, or of a class derived from one."""
+        return any(each.__name__ in kinds for each in type(self.module).__mro__)
+
     @property
     def channels(self) -> int:
         """Number of units; see :meth:`check_units`."""
@@ -157,8 +161,8 @@ class Layers(Mapping[str, Layer]):
         return len(self._by_name)
 
     def of_kind(self, *kinds: str) -> Layers:
-        """The layers of these kinds, e.g. ``of_kind("Conv2d")``."""
-        return Layers([layer for layer in self.values() if layer.kind in kinds], self._idle, self._graph)
+        """The layers of these kinds, e.g. ``of_kind("Conv2d")``, and of kinds made of them, as of convolutions with normalized weights."""
+        return Layers([layer for layer in self.values() if layer.is_a(*kinds)], self._idle, self._graph)
 
     def field(self, layer: Layer, axis: int, *, clipped: bool = False) -> Field:
         """Receptive field of every position of a layer's map along an axis, see :meth:`~convscope.graph.graph.Graph.field`.

@@ -105,9 +105,11 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
     names = {id(module): name for name, module in model.named_modules()}
     scripted = {name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)}
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-    before = generators.states()
+    before, weights = generators.states(), {id(parameter) for parameter in model.parameters()}
     found, calls, returned, graph = _record_one(model, modules, names, images[:1].clone(), output)  # a network may overwrite its input
     batching = known or _batching(model, modules, images, found, generators, before)
+    if made := [name for name, parameter in model.named_parameters() if id(parameter) not in weights]:
+        raise BadInput(f"the network makes weights in its first forward ({', '.join(made[:3])}): run it on an image once, and then open it")
     axes = axes_of(graph)
     layers: list[Layer] = []
     for one in found:

@@ -257,6 +257,9 @@ class Scope:
         exact = self.device.type == "cpu" and self.resolve("measure") == "float32"
         state = exact, self.weights_hash
         if self._bounded is None or self._bounded[0] != state:
+            own = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+            if any(isinstance(each, Tensor) and id(each) not in own for node in self.graph.nodes for each in node.arguments):
+                self._recording = None  # the graph holds what was computed from the weights as they were
             self._bounded = state, bounds_of(self.graph, self.inputs.means, self.inputs.stds, exact=exact)
         found = self._bounded[1]
         return {

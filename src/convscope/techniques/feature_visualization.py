@@ -25,6 +25,8 @@ from convscope.scope.layers import INPUT
 
 AT_ONCE = 16
 """Images that go through the stages together: enough to fill the small stages, few enough to be soon finished."""
+MOST_COPIES, MOST_DIVERSITY = 1000, 1e9
+"""Largest values that are taken."""
 
 
 _FLAT = 0.01
@@ -226,10 +228,10 @@ def goal_of(
         UnitNotFound: A unit that the layer does not have.
         BadInput: An objective that is none, units beside one objective, or copies that make no sense.
     """
-    if not is_whole(copies) or copies < 1:
-        raise BadInput(f"copies must be a whole number of at least 1, got {copies!r}")
-    if not isinstance(diversity, (int, float)) or not 0 <= diversity < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise BadInput(f"diversity must be a number of at least 0, got {diversity!r}")
+    if not is_whole(copies) or not 1 <= copies <= MOST_COPIES:
+        raise BadInput(f"copies must be a whole number from 1 to {MOST_COPIES}, got {copies!r}")
+    if not isinstance(diversity, (int, float)) or not 0 <= diversity <= MOST_DIVERSITY:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"diversity must be a number from 0 to {MOST_DIVERSITY:g}, got {diversity!r}")
     if diversity and copies == 1:
         raise BadInput(f"diversity={diversity:g} makes the copies of a unit different, so it needs copies=2 or more")
     if not (penalty is None or isinstance(penalty, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -357,7 +359,7 @@ def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goa
     """Of images, in float32, NaN where there is none: their score, their unit's mean before and after rectification, and on "output" the
     class that the network takes them for and its probability, (5 n).
     """
-    before = layer.name + INPUT if layer.kind in RELUS and layer.pointwise else layer.name
+    before = layer.name + INPUT if layer.is_a(*RELUS) and layer.pointwise else layer.name
     group = goal.group
 
     def measure(part: slice) -> Tensor:
@@ -371,7 +373,7 @@ def _scores(scope: Scope, layer: Layer, images: Tensor, jobs: Sequence[Job], goa
             values[name][index].flatten(1) if values[name].ndim > 2 else values[name][index][:, None] for name in (layer.name, before)
         )
         scored = objective.score(Values(values), images[part])
-        means = torch.stack([raw.mean(1), (own if layer.kind in RELUS else own.relu()).mean(1)])
+        means = torch.stack([raw.mean(1), (own if layer.is_a(*RELUS) else own.relu()).mean(1)])
         without = torch.tensor([job.unit is None for job in batch], dtype=torch.bool, device="cpu")
         seen = values[layer.name]
         if layer.name == OUTPUT and seen.ndim == 2 and seen.shape[1] > 1:

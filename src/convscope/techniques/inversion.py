@@ -161,7 +161,7 @@ def _made(loss: _Loss, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _depth(scope: Scope, names: Sequence[str]) -> float:
     """Depth of the deepest of the layers: the share of the network's convolutions and matrix products up to it."""
-    weighted = [layer.position for layer in scope.layers.values() if layer.kind in ("Conv2d", "Linear")]
+    weighted = [layer.position for layer in scope.layers.of_kind("Conv2d", "Linear").values()]
     last = max((scope.layers[name].position for name in names if name != INPUT), default=-1)
     return sum(position <= last for position in weighted) / max(1, len(weighted))
 
