@@ -29,7 +29,7 @@ from promises import scope_on
 SIDE = 24
 IMAGES = hand_built.draws(3, 3, SIDE, SIDE, seed=3)
 FEW: dict[str, Any] = {"recipe": "multiscale", "size": 16, "stages": 1, "steps": 2}
-Named = collections.namedtuple("Named", "features logits")  # noqa: PYI024 (as users write them)
+Named = collections.namedtuple("Named", "features logits")
 
 
 def plainly(net: Unusual, images: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ SMALLEST = 8
 """Least pixels of the shorter side: enlarging a handful of pixels to network size shows nothing."""
 MOST_PIXELS = 178_956_970
 """Most pixels of an image: Pillow's own limit, so at most 1.5 GB of memory while decoding. Half of it for formats of :data:`_COPIED`."""
+MOST_SIDE = 8192
+"""Most pixels of a side of a network's input."""
 _COPIED = ("WEBP", "AVIF")
 """Formats whose decoders hold an image several times."""
 _ORIENTATION = 0x0112
@@ -56,8 +58,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
-        if len(sides) != 2 or not all(not isinstance(side, bool) and isinstance(side, Integral) and side >= 1 for side in sides):
-            raise BadInput(f"Inputs.size: expected pixels, one number or (height, width), each at least 1; got {self.size!r}")
+        if len(sides) != 2 or not all(
+            not isinstance(side, bool) and isinstance(side, Integral) and 1 <= side <= MOST_SIDE for side in sides
+        ):
+            raise BadInput(f"Inputs.size: expected pixels, one number or (height, width), each from 1 to {MOST_SIDE}; got {self.size!r}")
         if self.interpolation not in RESAMPLING:
             raise BadInput(f"Inputs.interpolation: expected one of {', '.join(RESAMPLING)}; got {self.interpolation!r}")
         if self.crop is not None and (isinstance(self.crop, bool) or not isinstance(self.crop, Real) or not 0 < self.crop <= 1):

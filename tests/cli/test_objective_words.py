@@ -98,7 +98,7 @@ def test_an_objective_of_your_own(place: Path, capsys: pytest.CaptureFixture[str
         (["--objective", "own.py:wrong", "--units", "0"], "own.py:10: ZeroDivisionError"),
         (["--penalty", "variation*2"], "'variation*2' is no penalty"),
         (["--penalty", "norm*x"], "the weight 'x' is not a number"),
-        (["--copies", "0"], "copies must be a whole number of at least 1, got 0"),
+        (["--copies", "0"], "copies must be a whole number from 1 to 1000, got 0"),
         (["--diversity", "1"], "needs copies=2 or more"),
     ],
 )

@@ -116,7 +116,7 @@ def test_errors_inside_name_the_users_line(write: Write) -> None:
     path = write("def build():\n    raise ValueError('several\\nlines')\n")
     assert line_of(f"{path}:build") == f"{path}:5: ValueError: several lines"
     path = write("def build():\n    return nn.Conv2d(3, 4, 3), convscope.Inputs(size=0)\n")
-    assert line_of(f"{path}:build") == f"{path}:5: Inputs.size: expected pixels, one number or (height, width), each at least 1; got 0"
+    assert line_of(f"{path}:build") == f"{path}:5: Inputs.size: expected pixels, one number or (height, width), each from 1 to 8192; got 0"
     path = write("import sys\nsys.exit(3)\n")
     assert line_of(f"{path}:build") == f"{path}:5: SystemExit: 3"
     path = write("import absent_library\n")

@@ -23,6 +23,10 @@ _CELLS = 3
 """Positions of a map whose part of the image is shown of units that see all of it: the strongest one with a neighbour at each side."""
 
 
+_MOST_TOP = 10_000
+"""Results have a row for each, there or not."""
+
+
 @technique
 def exemplars(
     survey: Survey, layer: str, units: Units, *, top: int = 9, label: str | None = None, middle: float | None = None, crops: bool = True
@@ -64,8 +68,8 @@ def exemplars(
         convscope exemplars survey output --units chains --label chains
     """
     chosen = survey.units(layer, units)
-    if top < 1:
-        raise BadInput(f"top must be at least 1, got {top}")
+    if not 1 <= top <= _MOST_TOP:
+        raise BadInput(f"top must be at least 1 and at most {_MOST_TOP}, got {top}")
     if middle is None:
         middle = _telling(survey, layer)
     if not 0 < middle <= 1:

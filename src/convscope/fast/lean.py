@@ -165,7 +165,7 @@ class lean_pass(TorchFunctionMode):
     # The plan, from the recorded graph.
 
     def _own_weight(self, node: Node) -> Tensor | None:
-        """The kernels of a convolution that no other operation uses. Not computed ones (weight normalization): they are others each time."""
+        """The kernels of a convolution that no other operation uses. Computed ones, as of weight norm, are others in each pass."""
         if node.role != "convolution" or node.arguments[6] or isinstance(node.arguments[1], Reference):
             return None
         weight = node.arguments[1]

@@ -100,7 +100,9 @@ class Recipe:
         for stage in range(self.stages - 1):
             sides.append(int(self.enlargement * sides[-1]))
             if sides[-1] > MOST["size"]:
-                raise BadInput(f"recipe {self.name}: enlarged to {sides[-1]} px after {stage + 1} of {self.stages} stages, more than {MOST['size']}")
+                raise BadInput(
+                    f"recipe {self.name}: enlarged to {sides[-1]} px after {stage + 1} of {self.stages} stages, more than {MOST['size']}"
+                )
         return sides
 
     def random_transform(self) -> Transform | None:

@@ -89,6 +89,9 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
         with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered(seed if is_whole(seed) else None):
             for name, allowed in choices.items():
                 allowed.check(name, bound.arguments[name])
+            for name, value in bound.arguments.items():
+                if name not in _OWN_RANGE and is_whole(value) and abs(value) > _MOST:
+                    raise BadInput(f"{name} must be at most {_MOST}, got {value}")
             for name in named:
                 if bound.arguments.get(name) is not None:
                     bound.arguments[name] = layer_names(bound.arguments[name], getattr(subject, "layers", {}))
@@ -104,6 +107,8 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+_MOST, _OWN_RANGE = 10**7, ("seed", "unit", "units", "target")
+"""The largest whole number that an argument may be, lest it fills memory, and arguments whose range is checked elsewhere."""
 _NAME = "layer must be the name of a layer"
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from convscope.preprocessing import RESAMPLING
+from convscope.preprocessing import MOST_SIDE, RESAMPLING
 
-MOST_SIDE = 8192
-"""Longest side of a network's input that a survey may ask its images to be resized to."""
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _TEXT = {"type": "string"}
 _NAMES = {"type": "array", "items": _TEXT}

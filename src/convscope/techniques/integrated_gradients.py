@@ -14,6 +14,8 @@ from convscope.results.provenance import technique
 from convscope.scope import OUTPUT, Images, Scope
 from convscope.techniques.fills import Fill, fill_image
 
+_MOST_STEPS = 1000
+
 
 @technique
 def integrated_gradients(
@@ -56,8 +58,8 @@ def integrated_gradients(
         convscope integrated-gradients textures data/images/heart/0000.png
         convscope integrated-gradients textures data/images/heart --target heart --baseline blur --steps 16
     """
-    if not is_whole(steps) or steps < 1:
-        raise BadInput(f"steps must be a whole number of at least 1, got {steps!r}")
+    if not is_whole(steps) or not 1 <= steps <= _MOST_STEPS:
+        raise BadInput(f"steps must be a whole number from 1 to {_MOST_STEPS}, got {steps!r}")
     reader = scope.inputs.reader(images)
     batch = reader.batch()
     asked = None if target is None else scope.class_index(target)
