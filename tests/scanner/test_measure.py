@@ -217,6 +217,6 @@ def test_quantiles_are_near_those_of_all_positions(tmp_path: Path) -> None:
 
 def test_numbers_that_make_no_sense(tmp_path: Path) -> None:
     for wrong in ({"top": 0}, {"votes_per_image": 0}, {"shard_size": -1}, {"batch_size": -1}, {"threads": -2}, {"decoders": -2}):
-        with pytest.raises(BadInput, match=f"{next(iter(wrong))} must be at least"):
+        with pytest.raises(BadInput, match=f"{next(iter(wrong))} must be a whole number from"):
             cs.scan(scanned.small_scope(), tmp_path, tmp_path / "survey", **wrong)
     assert not (tmp_path / "survey").exists()

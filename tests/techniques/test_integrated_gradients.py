@@ -71,7 +71,7 @@ def test_where_the_image_is_the_baseline_nothing_is_added() -> None:
 
 def test_refusals() -> None:
     scope = Scope(hand_built.small(), Inputs(size=24))
-    with pytest.raises(BadInput, match="steps must be a whole number of at least 1, got 0"):
+    with pytest.raises(BadInput, match="steps must be a whole number from 1 to 1000, got 0"):
         cs.integrated_gradients(scope, draws(1, 3, 24, 24), steps=0)
     with pytest.raises(BadInput, match="fill must be gray, median, mean"):
         cs.integrated_gradients(scope, draws(1, 3, 24, 24), baseline="nothing")

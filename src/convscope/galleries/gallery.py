@@ -20,7 +20,7 @@ from convscope.receipts import atomic_write, film_bytes, jsonable, to_bytes, wri
 from convscope.results.channels import shown
 from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.gallery import Gallery, GalleryImage, Saved, image_name
-from convscope.results.provenance import describe
+from convscope.results.provenance import check_seed, describe
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import Goal, ObjectiveLike, at_once, feature_visualization, goal_of
 
@@ -63,6 +63,7 @@ def gallery(
         StoreConflict: The folder holds images made with other parameters, or with an objective that has no name.
     """
     folder, layer = local_path(out), layer_name(layer, scope.layers)
+    check_seed(seed)
     plan = find_recipe(recipe, **changes)
     goal = goal_of(scope, layer, units, objective, penalty, copies, diversity, plan)
     images = {number: [GalleryImage(number, copy, folder / image_name(number, copy)) for copy in range(copies)] for number in goal.units}

@@ -89,6 +89,8 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
         with asking(technique=function.__name__, layer=bound.arguments.get("layer")), subject.entered(seed if is_whole(seed) else None):
             for name, allowed in choices.items():
                 allowed.check(name, bound.arguments[name])
+            if is_whole(seed):
+                check_seed(seed)
             for name, value in bound.arguments.items():
                 if name not in _OWN_RANGE and is_whole(value) and abs(value) > _MOST:
                     raise BadInput(f"{name} must be at most {_MOST}, got {value}")
@@ -109,6 +111,14 @@ def technique(function: Callable[P, R]) -> Callable[P, R]:
 
 _MOST, _OWN_RANGE = 10**7, ("seed", "unit", "units", "target")
 """The largest whole number that an argument may be, lest it fills memory, and arguments whose range is checked elsewhere."""
+
+
+def check_seed(seed: int) -> None:
+    """Raises BadInput if a seed has more bits than receipts hold."""
+    if not -(2**63) <= seed < 2**63:
+        raise BadInput(f"seed must be a whole number of at most 63 bits, got {seed}")
+
+
 _NAME = "layer must be the name of a layer"
 
 
