@@ -242,6 +242,21 @@ def test_sorting_keeps_each_thumbnail_with_its_unit(browser: Any, root: Path) ->
         assert len(tiles(page)) == 68 and page.locator(".map-view").count() == 1  # the dead and the duplicate are filtered
 
 
+@pytest.mark.parametrize("javascript", [True, False])
+def test_a_number_of_the_confusion_matrix_shows_its_images(browser: Any, root: Path, javascript: bool) -> None:
+    with Visit(browser, from_file(root), javascript=javascript) as visit:
+        page = visit.open("index.html")
+        assert page.locator(".cell:visible").count() == 0
+        links = page.locator(".cs-counts td a")
+        for place in range(links.count()):
+            count = int(links.nth(place).inner_text().split()[0])
+            links.nth(place).click()
+            shown = page.locator(".cell:visible")
+            assert shown.count() == 1 and f"#{shown.get_attribute('id')}" == links.nth(place).get_attribute("href")
+            assert shown.locator("h3").inner_text().startswith(f"{count} image")
+            assert shown.locator("img:visible").count() == min(count, 8)
+
+
 def test_compare(browser: Any, root: Path) -> None:
     with Visit(browser, from_file(root)) as visit:
         page = visit.open("compare.html#a=unit/early/3.html&b=https://example.org/a.html")
@@ -251,10 +266,19 @@ def test_compare(browser: Any, root: Path) -> None:
         for bad in ("javascript:alert(1)", "//example.org/x.html", "unit/../../x/1.html", "data:text/html,1"):
             page.evaluate(f"location.hash = 'b={bad}'")
             assert page.locator('[data-frame="b"]').get_attribute("src") is None, bad
+        playwright.expect(page.locator('[data-side="a"]')).to_have_value("early, unit 3")
         page.fill('[data-side="b"]', "kind_1")
         page.locator("#found-b a").first.click()
         assert page.frame_locator('[data-frame="b"]').locator("h1").inner_text().startswith("kind_1")
         assert "b=class%2F1.html" in page.url
+        for shown, name in (
+            ("image/4.html", "4.png"),
+            ("layer/output.html", "Classes"),
+            ("layer/late.html", "late"),
+            ("class/2.html", "Kind 2"),
+        ):
+            page.evaluate(f"location.hash = 'b={shown}'")
+            playwright.expect(page.locator('[data-side="b"]')).to_have_value(re.compile(f"{name}$"))
 
 
 def test_copy_buttons(browser: Any, root: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import convscope as cs
-from convscope.render.panels import number
-from convscope.site import addresses
+from convscope.render.panels import Curves, number
+from convscope.site import addresses, charts
 from convscope.site.build import Site
 from convscope.site.content import SHEET, Content, LayerContent, Options
 from convscope.site.pages import environment
@@ -41,15 +41,20 @@ def survey_of(
     classes: list[str] | None = None,
     layers: tuple[str, ...] = ("early", "late"),
     channels: int = 70,
+    later: int = 6,
     outputs: int = 4,
+    causing: bool = False,
 ) -> Survey:
-    """A survey of two layers of random maps, some of them silent or twins; the later one sees the whole image."""
+    """A survey of two layers of random maps, some of them silent or twins; the later one sees the whole image. With `causing`, unit 17 of
+    the earlier layer fires where the image is not taken for its own class."""
     draws = np.random.default_rng(3)
     early = draws.gamma(1.0, 2.0, (count, channels, 6, 6)) * draws.gamma(1.0, 1.0, (1, channels, 1, 1))
     early[:, 5] = 0
     early[:, 9] = early[:, 8] * 2
-    late = draws.gamma(1.0, 1.0, (count, 6, 3, 3))
+    late = draws.gamma(1.0, 1.0, (count, later, 3, 3))
     output = draws.normal(size=(count, outputs)) * 3
+    if causing:
+        early[:, 17] = np.where(output.argmax(1) == np.arange(count) % 3, 0.01, 5.0)[:, None, None] * (1 + draws.random((count, 1, 1)))
     names: list[str | None] = [f"kind {index % 3}" for index in range(count)] if labels is None else labels
     return made(
         folder / "data",
@@ -101,11 +106,13 @@ def check_pages(root: Path) -> int:
     for page in pages:
         found = read(page)
         for link in found.links:
-            if link.startswith(("data:", "#")):
+            if link.startswith("data:"):
                 continue
+            link, _, place = link.partition("#")
             assert ":" not in link and not link.startswith("/"), f"{page}: {link}"
-            target = (page.parent / unquote(link)).resolve()
+            target = (page.parent / unquote(link)).resolve() if link else page
             assert target.is_file() and target.is_relative_to(root.resolve()), f"{page.relative_to(root)} leads to {link}"
+            assert not place or f'id="{place}"' in target.read_text(encoding="utf-8"), f"{page.relative_to(root)} leads to {link}#{place}"
         text = " ".join(found.words)
         assert not (odd := re.search(r".{0,30}\b(nan|None|inf|Undefined)\b.{0,30}", text)), f"{page}: {odd}"
     return len(pages)
@@ -208,7 +215,99 @@ def test_accuracy_and_mistakes(site: Site) -> None:
     assert re.findall(r'href="image/(\d+)\.html"', worst[1]) == [str(content.survey.ids[row]) for row in found.mistakes]
     counts = re.search(r'class="cs-counts">(.*?)</table>', page, re.DOTALL)
     assert counts is not None
-    assert sum(int(count) for count in re.findall(r"<td[^>]*>(\d+)", counts[1])) == 40
+    assert sum(int(count) for count in re.findall(r"<td[^>]*>(?:<a [^>]*>)?(\d+)", counts[1])) == 40
+
+
+def test_the_images_behind_each_number_of_the_confusion_matrix(site: Site) -> None:
+    found = cs.predictions(site.content.survey)
+    page = (site.content.site / "index.html").read_text()
+    cells = dict(re.findall(r'<section class="cell" id="is-(.*?)".*?</h3>\s*<div class="photos">(.*?)</section>', page, re.DOTALL))
+    pairs = sorted({(int(truth), int(taken)) for truth, taken in zip(found.truth, found.predicted[:, 0], strict=True)})
+    assert sorted(cells) == [f"{truth}-taken-{taken}" for truth, taken in pairs]
+    assert re.findall(r'<td[^>]*><a href="#is-(.*?)">', page) == list(cells)
+    for truth, taken in pairs:
+        rows = [row for row in range(40) if found.truth[row] == truth and found.predicted[row, 0] == taken]
+        surest = sorted(rows, key=lambda row: (-found.probability[row, 0], row))[:8]
+        assert re.findall(r'href="image/(\d+)\.html"', cells[f"{truth}-taken-{taken}"]) == list(map(str, surest))
+
+
+def section(page: str, start: str) -> str:
+    """The part of a page from a heading to the end of its section."""
+    found = re.search(rf"<h2>{start}.*?</section>", page, re.DOTALL)
+    assert found is not None, start
+    return found[0]
+
+
+def test_the_page_of_a_class_says_what_the_library_says(site: Site) -> None:
+    survey, content = site.content.survey, site.content
+    page = (content.site / "class/1.html").read_text()
+    found = cs.predictions(survey)
+    taken = [row for row in range(40) if found.predicted[row, 0] == 1 and found.truth[row] != 1]
+    assert taken and re.findall(r"image/(\d+)\.html", section(page, "Wrongly taken for kind_1")) == list(map(str, taken[:8]))
+    sums = cs.activation_sums(survey, "late")  # each image votes for all six units
+    assert np.isnan(sums.sums).all() and "belong to other labels as well" in section(page, "Its activation sum")
+
+
+def test_class_maps_activation_sum_and_detector_are_the_librarys(tmp_path: Path) -> None:
+    survey = survey_of(tmp_path, classes=["kind 0", "kind_1", "Kind 2", "other"], channels=70, later=80)
+    site = site_of(survey, tmp_path)
+    check_pages(tmp_path)
+    page = (tmp_path / "class/1.html").read_text()
+    carry = section(page, "Units that carry it")
+    items = re.findall(r"<li><h3><a [^>]*>(.*?)</a></h3>(.*?)</li>", carry, re.DOTALL)
+    rows = {
+        name: found[1] for name, item in items if (found := re.search(r"<h4>class map[^<]*</h4><div[^>]*>(.*?)</div>", item, re.DOTALL))
+    }
+    for layer in ("early", "late"):
+        maps = cs.class_maps(survey, layer)
+        wanted = [(str(unit), str(maps.votes[1, unit])) for unit in maps.maps["kind 1"][:4]]
+        assert re.findall(r"<b>(\d+)</b> (\d+)", rows.get(layer, "")) == wanted, layer
+    assert "late" in rows
+    sums, detector = cs.activation_sums(survey, "late"), cs.detector(survey, "late")
+    assert site.content.sums is not None and np.array_equal(site.content.sums.sums, sums.sums)
+    assert f"mean activation of the {sums.sizes[0, 1]} units" in section(page, "Its activation sum")
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", section(page, "As a detector"))
+    assert [auc for _, auc, _ in rows] == [f"{auc:.3f}" for auc in detector.auc[:, 1]]
+    assert [ends for *_, ends in rows] == [f"[{number(low)}, {number(high)}]" for low, high in detector.auc_intervals[:, 1]]
+
+
+def test_the_curve_of_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.metrics import roc_curve
+
+    drawn: list[Curves] = []
+    monkeypatch.setattr(charts.charts, "curves", lambda panel: drawn.append(panel))
+    scores, positive = np.array([0.0, 1, 1, 2, 3, 3, 5]), np.array([0, 0, 1, 0, 1, 1, 1], bool)
+    charts.roc([scores, -scores], positive, ["up", "down"])
+    for line, each in zip(drawn[0].lines, (scores, -scores), strict=True):
+        alarms, hits, _ = roc_curve(positive, each, drop_intermediate=False)
+        assert np.allclose(line.x, alarms) and np.allclose(line.y, hits)
+
+
+def test_what_is_fired_instead(site: Site) -> None:
+    # slow twin: each pair of images, and scipy's test
+    from scipy.stats import mannwhitneyu
+
+    survey, content = site.content.survey, site.content
+    label, own = 1, np.flatnonzero(survey.truth == 1)
+    missed, right = own[~content.right[own]], own[content.right[own]]
+    values = survey.mean("early").astype(np.float64)
+    auc = np.array([np.mean([(a > b) + 0.5 * (a == b) for a in values[missed, unit] for b in values[right, unit]]) for unit in range(70)])
+    found = content.instead("early", label)
+    assert found is not None and len(missed) > 1 and len(right) > 1
+    assert [ref.value for ref in found.more] == pytest.approx(sorted(auc, reverse=True)[:4])
+    assert [ref.value for ref in found.less] == pytest.approx(sorted(auc)[:4])
+    assert all(ref.value == pytest.approx(auc[ref.unit]) for ref in found.more + found.less)
+    p = [mannwhitneyu(values[missed, unit], values[right, unit], alternative="greater", method="asymptotic").pvalue for unit in range(70)]
+    assert (min(p) * 70 < 0.05) == bool({ref.unit for ref in found.more} & found.found)
+    page = (content.site / "class/1.html").read_text()
+    assert f"one of the {len(missed)} images that are not recognized than on one of the {len(right)} that are" in page
+    assert content.instead("early", 1) is not None
+
+
+def test_units_that_make_the_mistakes_are_found(tmp_path: Path) -> None:
+    survey = survey_of(tmp_path, 120, classes=["kind 0", "kind_1", "Kind 2", "other"], causing=True)
+    found = Content(survey, tmp_path, Options({})).instead("early", 1)
+    assert found is not None and found.more[0].unit == 17 and found.more[0].value == 1 and 17 in found.found
 
 
 def test_the_thumbnail_of_a_unit_stays_its_own(site: Site) -> None:

@@ -300,8 +300,8 @@ def _side(share: float) -> str:
     return "cs-start" if share < 0.04 else "cs-end" if share > 0.96 else ""
 
 
-def counts_table(panel: Counts) -> Markup:
-    """Counts as a table, each cell shaded by its share of the row."""
+def counts_table(panel: Counts, links: Mapping[tuple[int, int], str] | None = None) -> Markup:
+    """Counts as a table, each cell shaded by its share of the row; `links` {(row, column): address} makes links of some."""
     totals = panel.values.sum(1)
     head = element("tr", element("th", panel.corner), *(element("th", name, scope="col") for name in panel.columns))
     rows: list[Markup] = []
@@ -311,6 +311,8 @@ def counts_table(panel: Counts) -> Markup:
             share = float(value / totals[row]) if totals[row] else 0.0
             right = " cs-right" if row < len(panel.right) and panel.right[row] == column else ""
             words = joined(str(value), element("small", f"{100 * share:.0f} %")) if totals[row] else joined("0")
+            if links and (row, column) in links:
+                words = element("a", words, href=links[row, column])
             cells.append(element("td", words, class_=f"cs-n{round(10 * share)}{right}"))
         rows.append(element("tr", *cells))
     table = element("table", _caption(panel.title), element("thead", head), element("tbody", *rows), class_="cs-counts")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image as Pillow
 
 from convscope.render import charts, layout
 from convscope.render.markup import Markup, element
-from convscope.render.panels import number
+from convscope.render.panels import Curves, Line, number
 
 _BINS, _HEIGHT = 40, 100
 _MOST_BARS, _ROWS = 128, 100
@@ -39,6 +40,16 @@ def histogram(values: np.ndarray, marked: np.ndarray, of: str) -> Markup:
     body = element("svg", *drawn, viewBox=f"-0.5 0 {_BINS} {_HEIGHT}", aria_label=words, **kind)
     marks = tuple(((value - low) / (high - low), number(value)) for value in layout.ticks(low, high, 4))
     return charts.framed(body, charts.Axis(marks, of))
+
+
+def roc(scores: Sequence[np.ndarray], positive: np.ndarray, names: Sequence[str]) -> Markup:
+    """Share of the positives above each threshold over the share of the others, a curve for each row of scores; (n) each."""
+    lines: list[Line] = []
+    for color, (name, each) in enumerate(zip(names, scores, strict=True)):
+        levels = np.unique(each)[::-1]
+        hits, alarms = ((group >= levels[:, None]).mean(1) for group in (each[positive], each[~positive]))
+        lines.append(Line(name, np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits]), color))
+    return charts.curves(Curves(tuple(lines), "", "share of false alarms", "share found", limits=(0, 1, 0, 1), diagonal=True))
 
 
 def spectrum(values: np.ndarray) -> Markup:

@@ -11,18 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from convscope.analyses.activation_sums import activation_sums
+from convscope.analyses.class_maps import class_maps
 from convscope.analyses.class_profile import class_profile
+from convscope.analyses.detector import detector
 from convscope.analyses.exemplars import exemplars
 from convscope.analyses.filter_health import filter_health
 from convscope.analyses.predictions import predictions
+from convscope.errors import BadInput
 from convscope.names import OUTPUT
+from convscope.results.activation_sums import ActivationSums
+from convscope.results.class_maps import ClassMaps
 from convscope.results.class_profile import ClassProfile
+from convscope.results.detector import Detector
 from convscope.results.exemplars import Exemplars
 from convscope.results.filter_health import FilterHealth
 from convscope.results.predictions import Predictions
 from convscope.site import addresses
 from convscope.site.tables import Connections, Maps, read_arrangement
-from convscope.statistics import SIGNIFICANCE
+from convscope.statistics import SIGNIFICANCE, group_areas, holm
 from convscope.survey.survey import Survey, SurveyLayer
 
 SHEET = 64
@@ -31,7 +38,7 @@ TOP, ROW = 9, 5
 """Images shown of a unit: the strongest, and of each further row."""
 SIMILAR, NEAR = 8, 3
 """Similar units of the same layer, and of each neighbouring one."""
-CARRIERS, GUESSES, MISTAKES = 3, 5, 12
+CARRIERS, GUESSES, MISTAKES, INSTEAD = 3, 5, 12, 4
 SPIKES = 5
 """Units shown of a layer on an image."""
 MOST_COLUMNS = 16
@@ -39,6 +46,8 @@ MOST_COLUMNS = 16
 FINDINGS = ("dead", "structural", "constant", "saturated", "duplicate")
 _MOST_PAIRS = 4_000_000
 """A class profile of more pairs of unit and label is left out: it would take minutes and could find nothing after correction."""
+_MOST_DETECTED = 16
+"""Labels of a detector: of more, it takes too long, and each has few images."""
 _WIDE = 0.6
 """Receptive fields that cover more of the image's sides are shown as the whole image with a ring at the strongest position."""
 
@@ -77,6 +86,20 @@ class UnitRef:
     layer: str
     unit: int
     value: float
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What a layer does on the images of a class that are not recognized, compared with those that are.
+
+    Attributes:
+        more, less: Units that fire more and less on them; the value is how often more on one of them than on one that is recognized (AUC).
+        found: Those of them whose p-value, corrected over the units of the layer, is a finding.
+    """
+
+    more: list[UnitRef]
+    less: list[UnitRef]
+    found: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -242,6 +265,7 @@ class Content:
         self.layer = lru_cache(maxsize=6)(self._layer)
         # pages of classes and images ask every layer, and few layers are held in memory: what they need of all is kept instead
         self._carried, self._on_images = lru_cache(maxsize=None)(self._carriers), lru_cache(maxsize=None)(self._foremost)
+        self.class_maps = lru_cache(maxsize=None)(self._class_maps)
         self.layers = [name for name in survey.layers if name != OUTPUT]
         self.connections = Connections.read(site)
         self.maps = Maps.read(site)
@@ -313,6 +337,12 @@ class Content:
             pairs.setdefault((int(self.truth[row]), int(self.ranked[row, 0])), []).append(row)
         found = sorted(pairs.items(), key=lambda item: (-len(item[1]), item[0]))
         return [(truth, taken, images) for (truth, taken), images in found[:most]]
+
+    def taken_for(self, truth: int, taken: int) -> list[int]:
+        """Rows of the images of a class that the network takes for a class, the surest first."""
+        rows = self.known[(self.truth[self.known] == truth) & (self.ranked[self.known, 0] == taken)]
+        sure = self.outputs[rows, taken] if self.predictions is None else self.predictions.probability[rows, 0]
+        return rows[np.argsort(-sure, kind="stable")].tolist()
 
     def confusion(self) -> tuple[np.ndarray, tuple[int, ...], tuple[int, ...]] | None:
         """Counts (label class), the class of each row and of each column; None if they are too many for a table."""
@@ -486,6 +516,50 @@ class Content:
         length = np.sqrt((values**2).sum(0))
         values = np.divide(values, length, out=np.zeros_like(values), where=length > 0).astype(np.float32)
         return by_label, Foremost.of(layer, values.T @ content.direction, CARRIERS)
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """The labels with several images: only these have class maps."""
+        return tuple(label for label, count in zip(self.survey.labels, self._count.tolist(), strict=True) if count > 1)
+
+    def _class_maps(self, layer: str) -> ClassMaps | None:
+        """The class maps of the labels with several images; None without any."""
+        return class_maps(self.survey, layer, classes=self.several) if self.several else None
+
+    @cached_property
+    def sums(self) -> ActivationSums | None:
+        """Activation sums over the class maps of the last layer that has maps; None without such a layer or maps."""
+        mapped = [name for name in self.layers if self.survey.layer(name).height * self.survey.layer(name).width > 1]
+        maps = self.class_maps(mapped[-1]) if mapped else None
+        return None if maps is None else activation_sums(self.survey, mapped[-1], maps)
+
+    @cached_property
+    def detector(self) -> Detector | str:
+        """The detector on the same layer, or why there is none."""
+        if self.sums is None or len(self.survey.labels) > _MOST_DETECTED:
+            return f"a detector of more than {_MOST_DETECTED} labels is left to the command convscope detector"
+        try:
+            return detector(self.survey, self.sums.layers[0])
+        except BadInput as error:
+            return error.message
+
+    def instead(self, layer: str, label: int) -> Instead | None:
+        """The units that tell the images of a label that are not recognized from those that are; None with fewer than two of either."""
+        own = np.flatnonzero(self.survey.truth == label)
+        missed = ~self.right[own]
+        if min(missed.sum(), (~missed).sum()) < 2:
+            return None
+        values = self.layer(layer).means[own].astype(np.float64)
+        areas, p = group_areas(values, missed.astype(np.int64), 2)
+        gap, spread = values[missed].mean(0) - values[~missed].mean(0), values.std(0)
+        effect = np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)
+        sides: list[list[UnitRef]] = []
+        found: set[int] = set()
+        for auc, sign, corrected in ((areas[1], 1, holm(p[1])), (areas[0], -1, holm(p[0]))):
+            best = [unit for unit in np.lexsort((-sign * effect, -auc))[:INSTEAD].tolist() if auc[unit] > 0.5]
+            sides.append([UnitRef(layer, unit, float(areas[1][unit])) for unit in best])
+            found.update(unit for unit in best if significant(float(corrected[unit])))
+        return Instead(sides[0], sides[1], frozenset(found))
 
     def spikes(self, layer: str, row: int) -> list[UnitRef]:
         """The units that fire highest on an image, by their mean."""

@@ -16,6 +16,7 @@ from convscope.receipts import read_receipt
 from convscope.render.html import counts_table
 from convscope.render.markup import Markup, text
 from convscope.render.panels import Counts, number
+from convscope.results.detector import METHODS, NAMES, interval
 from convscope.results.feature_visualization import FLAT
 from convscope.site import addresses, charts
 from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant, stem
@@ -23,7 +24,7 @@ from convscope.site.images import thumbnail_class
 from convscope.site.live import Live, network_data
 from convscope.site.write import script
 
-_WEIGHTS, _INSTEAD, _STRIP, _FEW = 4, 3, 8, 3
+_WEIGHTS, _INSTEAD, _STRIP, _FEW, _OWN_MAPS = 4, 3, 8, 3, 4
 _CONFUSIONS, _SHOWN = 12, 24
 _MOST_CHARTS, _MOST_LISTED = 3, 12
 """Layers whose spectrum is drawn on the page of an image, and layers that it shows at all."""
@@ -61,8 +62,9 @@ class Pages:
             most_classes=content.outputs.shape[1],
             ordered=content.ordered,
             confusion=None if confusion is None else self._confusion(*confusion),
+            cells=[] if confusion is None else self._cells(*confusion),
             pairs=[
-                {"truth": self._class(truth), "taken": self._class(taken), "count": len(rows), "photos": [self._photo(r) for r in rows[:3]]}
+                {"truth": self._class(truth), "taken": self._class(taken), "count": len(rows), "photos": self._photos(rows[:_FEW])}
                 for truth, taken, rows in pairs
             ],
             mistakes=[self._photo(row) | {"truth": self._truth(row), "taken": self._taken(row)} for row in content.mistakes()],
@@ -75,7 +77,18 @@ class Pages:
 
     def _confusion(self, counts: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> Markup:
         truths, taken = (tuple(map(self.content.class_name, units)) for units in (rows, columns))
-        return counts_table(Counts(counts, truths, taken, corner="truth \\ taken for", right=tuple(map(columns.index, rows))))
+        links = {(y, x): f"#{_cell(rows[y], columns[x])}" for y, x in np.argwhere(counts).tolist()}
+        return counts_table(Counts(counts, truths, taken, corner="truth \\ taken for", right=tuple(map(columns.index, rows))), links)
+
+    def _cells(self, counts: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> list[dict[str, Any]]:
+        """The images behind each number of the confusion matrix."""
+        found: list[dict[str, Any]] = []
+        for y, x in np.argwhere(counts).tolist():
+            truth, taken = rows[y], columns[x]
+            behind = self.content.taken_for(truth, taken)
+            named = {"id": _cell(truth, taken), "truth": self._class(truth), "taken": self._class(taken), "right": truth == taken}
+            found.append(named | {"count": len(behind), "photos": self._photos(behind[:_STRIP])})
+        return found
 
     def _layer_row(self, name: str) -> dict[str, Any]:
         content, layer = self.content, self.content.survey.layer(name)
@@ -188,6 +201,7 @@ class Pages:
         units = content.options.units[name]
         place = content.place_of(name, unit)
         peaks = known.peaks[:, unit]
+        boxes, size = [crop.box for crop in strongest], content.survey.preprocessing
         before, after = content.neighbours(name)
         near = [(other, content.similar(name, unit, other, NEAR)) for other in (before, after) if other]
         table = {key: float(known.column(key)[unit]) for key in ("maximum", "positive", "mean", "sd", "bound")}
@@ -215,11 +229,12 @@ class Pages:
             silent=not strongest or strongest[0].value <= 0,
             **self._visualization(name, unit),
             strongest=self._crops(strongest),
+            beyond=any(min(x, y) < 0 or x + width > size.width or y + height > size.height for x, y, width, height in boxes),
             middle=self._crops(middle),
             lowest=self._crops(lowest),
             field=known.field,
             wide=known.wide,
-            size=(content.survey.preprocessing.height, content.survey.preprocessing.width),
+            size=(size.height, size.width),
             histogram=charts.histogram(peaks, np.array([crop.value for crop in strongest]), "maximum activation"),
             active=int((peaks > 0).sum()),
             bounded=0 < table["bound"] < _TIGHT * table["maximum"],
@@ -278,8 +293,7 @@ class Pages:
         own = np.flatnonzero(content.survey.truth == label) if label >= 0 else np.zeros(0, np.int64)
         taken = np.flatnonzero(content.ranked[:, 0] == unit) if unit >= 0 else np.zeros(0, np.int64)
         wrong = own[~content.right[own]] if unit >= 0 else np.zeros(0, np.int64)
-        false = taken[(content.truth[taken] != unit) & (content.truth[taken] >= 0)]
-        carriers = [(other, *content.carriers(other, label, unit)) for other in content.layers]
+        mistaken = taken[content.truth[taken] != unit]
         units = content.options.units.get(OUTPUT, ())
         place = content.place_of(OUTPUT, unit) if unit >= 0 else -1
         highest: list[int] = []
@@ -299,19 +313,77 @@ class Pages:
             right=len(own) - len(wrong),
             failing=[self._photo(int(row)) | {"taken": self._taken(int(row)), "fires": self._fires(int(row))} for row in wrong[:_STRIP]],
             wrong=len(wrong),
-            false=[self._photo(int(row)) | {"truth": self._truth(int(row))} for row in false[:_STRIP]],
-            others=len(false),
-            mine=[self._photo(int(row)) for row in own[:_SHOWN]],
+            instead=(instead := self._instead(label) if unit >= 0 else []),
+            told=any(one["found"] for one in instead),
+            mistaken=self._photos(mistaken[:_STRIP].tolist()),
+            others=len(mistaken),
+            mine=[self._photo(int(row)) | {"taken": self._taken(int(row)) if row in wrong else None} for row in own[:_SHOWN]],
             highest=[self._photo(row) | {"value": float(content.outputs[row, unit])} for row in highest],
-            carriers=[(self._layer_link(other), self._tiles(refs, _hundredths), how) for other, refs, how in carriers if refs],
+            carriers=(carriers := self._carriers(label, unit)),
+            by_auc=any(one["how"] == "AUC" for one in carriers),
+            with_maps=any(one["maps"] for one in carriers),
             histogram=charts.histogram(content.outputs[:, unit], content.outputs[own, unit], "output") if unit >= 0 else "",
+            **self._sums(label, own),
         )
+
+    def _carriers(self, label: int, unit: int) -> list[dict[str, Any]]:
+        """For each layer, the units that carry a class, and its class map."""
+        content, found = self.content, list[dict[str, Any]]()
+        for name in content.layers:
+            refs, how = content.carriers(name, label, unit)
+            maps = content.class_maps(name)
+            own, shared, several = [], 0, 0
+            if maps is not None and label >= 0 and (label_name := content.survey.labels[label]) in maps.maps:
+                row, units = maps.classes.index(label_name), maps.maps[label_name]
+                several, shared = len(units), len(maps.shared[label_name])
+                own = [UnitRef(name, one, float(maps.votes[row, one])) for one in units[:_OWN_MAPS]]
+            if refs or own:
+                tiles = {"tiles": self._tiles(refs, _hundredths), "maps": self._tiles(own, "{:.0f}".format)}
+                found.append({"link": self._layer_link(name), "how": how, "several": several, "shared": shared} | tiles)
+        return found
+
+    def _instead(self, label: int) -> list[dict[str, Any]]:
+        """For a few layers, the units that fire more, and less, on the images of a class that are not recognized than on the others."""
+        content, found = self.content, list[dict[str, Any]]()
+        shown = _spread(content.layers, _MOST_CHARTS)
+        for name in content.layers:
+            if name in shown and (one := content.instead(name, label)) is not None and (one.more or one.less):
+                tiles = (
+                    [self._tile(ref, f"{ref.value:.2f}{' ●' if ref.unit in one.found else ''}") for ref in refs]
+                    for refs in (one.more, one.less)
+                )
+                found.append({"link": self._layer_link(name), "found": one.found, **dict(zip(("more", "less"), tiles, strict=True))})
+        return found
+
+    def _sums(self, label: int, own: np.ndarray) -> dict[str, Any]:
+        """The activation sum of a class on all images, and how well it, the output and a probe detect the class."""
+        content, name = self.content, self.content.survey.labels[label] if label >= 0 else ""
+        nothing: dict[str, Any] = {"sums": "", "detector": "", "why": ""}
+        if name not in content.several or (found := content.sums) is None:
+            return nothing
+        values = found.sums[:, found.classes.index(name)]
+        if not np.isfinite(values).all():
+            return nothing | {"why": f"all units that its images vote for in {found.layers[0]} belong to other labels as well"}
+        size, layer = int(found.sizes[0, found.classes.index(name)]), self._layer_link(found.layers[0])
+        shown = {"sums": charts.histogram(values, values[own], "mean activation of its class map"), "sums_of": size, "sums_layer": layer}
+        detected = content.detector
+        if isinstance(detected, str) or name not in detected.classes:
+            return nothing | shown | {"why": detected if isinstance(detected, str) else ""}
+        column, positive = detected.classes.index(name), detected.truth == content.survey.labels.index(name)
+        methods = [NAMES[method] for method in METHODS]
+        rows = [
+            {"name": method, "auc": f"{detected.auc[row, column]:.3f}", "interval": interval(detected.auc_intervals[row, column])}
+            for row, method in enumerate(methods)
+        ]
+        curve = charts.roc(list(detected.scores[:, :, column]), positive, methods)
+        counts = {"positives": int(positive.sum()), "negatives": int((~positive).sum()), "fitted": detected.fitted}
+        return nothing | shown | {"detector": curve, "methods": rows} | counts
 
     def _fires(self, row: int) -> list[dict[str, Any]]:
         """The units of the last layer that fire most above their average on an image."""
         if not self.content.layers:
             return []
-        return self._tiles(self.content.unusual(self.content.layers[-1], row)[:_INSTEAD], _number)
+        return self._tiles(self.content.unusual(self.content.layers[-1], row)[:_INSTEAD], "{:.2g}".format)
 
     def image(self, image: int) -> str:
         """The page of an image."""
@@ -364,7 +436,9 @@ class Pages:
             "drawn": drawn,
             "chart": charts.spectrum(content.layer(name).means[row]) if drawn else "",
             "spikes": self._tiles(spikes if drawn else spikes[:_FEW], _number),
-            "unusual": self._tiles(content.unusual(name, row) if drawn else (), _number),
+            "unusual": self._tiles(content.unusual(name, row) if drawn else (), _deviations),
+            "last": content.survey.layer(name).channels - 1,
+            "highest": float(content.layer(name).means[row].max()) if drawn else 0.0,
         }
 
     # ----------------------------------------------------------------------------------------------------------------- pieces
@@ -403,6 +477,9 @@ class Pages:
             "width": size.width,
             "height": size.height,
         }
+
+    def _photos(self, rows: Iterable[int]) -> list[dict[str, Any]]:
+        return [self._photo(row) for row in rows]
 
     def _crops(self, crops: Sequence[Crop]) -> list[dict[str, Any]]:
         return [self._photo(crop.row) | self._cut(crop) for crop in crops]
@@ -467,6 +544,15 @@ def _number(value: float) -> str:
 
 def _hundredths(value: float) -> str:
     return f"{value:.2f}"
+
+
+def _deviations(value: float) -> str:
+    return f"{value:.2g} sd"
+
+
+def _cell(truth: int, taken: int) -> str:
+    """The place on the first page that shows the images behind a number of the confusion matrix."""
+    return f"is-{truth}-taken-{taken}"
 
 
 def _signed(value: float) -> str:

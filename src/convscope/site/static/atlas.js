@@ -116,6 +116,18 @@
     return hits.sort((a, b) => b.weight - a.weight || a.label.length - b.label.length || (a.label < b.label ? -1 : 1)).slice(0, MOST);
   }
 
+  /** What the page at an address shows, as search calls it. @param {string} page */
+  function named(page) {
+    const [, folder, layer, number] = /^(\w+)\/(?:(.+)\/)?(.+)\.html$/.exec(page) || [];
+    if (!known || !folder) return "";
+    const of = (/** @type {string} */ address) => (known ? known.layers.find((one) => one[1] === address) : undefined) || [address];
+    const name = (/** @type {[number, string, ...any][]} */ list, /** @type {string} */ key) => (list.find((one) => String(one[0]) === key) || ["", ""])[1];
+    if (folder === "unit") return `${of(layer)[0]}, unit ${number}`;
+    if (folder === "layer") return number === "output" ? "Classes" : String(of(number)[0]);
+    if (folder === "image") return name(known.images, number);
+    return number.startsWith("label-") ? name(known.labels, number.slice(6)) : name(known.classes, number);
+  }
+
   /**
    * Makes a field a search field.
    * @param {HTMLInputElement} field
@@ -353,7 +365,11 @@
       for (const side of sides) {
         const page = given.get(side) || "";
         // nothing but a page of this site is opened
-        if (PAGE.test(page) && !page.includes("..")) frame(side).src = `${root}${page}?embed`;
+        if (!PAGE.test(page) || page.includes("..")) continue;
+        frame(side).src = `${root}${page}?embed`;
+        load(() => {
+          /** @type {HTMLInputElement} */ (find(`[data-side="${side}"]`)).value = named(page);
+        });
       }
     }
     for (const side of sides) {
