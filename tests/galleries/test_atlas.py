@@ -19,6 +19,7 @@ from convscope.galleries.atlas import Atlas, atlas, chosen_layers, shown_units
 from convscope.galleries.forecast import forecast
 from convscope.galleries.live_network import LiveNetwork
 from convscope.receipts import read_receipt
+from convscope.site.tables import Studies
 
 QUICK: dict[str, Any] = {"steps": 2, "size": 24, "crop_size": 16}
 
@@ -76,7 +77,7 @@ def test_a_second_run_changes_nothing(whole: Atlas, photos: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-@pytest.mark.parametrize("place", ["tables", "pages", "images", "projections"])
+@pytest.mark.parametrize("place", ["tables", "pages", "occlusion", "images", "projections"])
 def test_killed_and_resumed_ends_with_the_same_bytes(
     whole: Atlas, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -87,6 +88,7 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
     target, name, number = {
         "tables": (module, "write_table", 2),
         "pages": (module.Site, "write_units", 2),
+        "occlusion": (module, "activation_grid", 3),
         "images": (module, "published_bytes", 5),
         "projections": (module, "deconvnet", 9),
     }[place]
@@ -108,6 +110,50 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
     wanted, found = files_of(whole.path), files_of(root)
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_occlusion_maps_are_the_librarys(whole: Atlas, photos: Path) -> None:
+    scope, survey = scanned.small_scope(), cs.read_survey(whole.path / "data")
+    studies = Studies.read(whole.path)
+    found = cs.predictions(survey, worst=12)
+    assert list(studies.of)[: len(found.mistakes)] == [survey.ids[row] for row in found.mistakes] and len(studies.of) == 12
+    for image, study in studies.of.items():
+        row = survey.row(image)
+        truth = cs.occlusion(scope, survey.read_image(image)[None], int(found.predicted[row, 0]), score="log-odds", patch=3, stride=1)
+        known = study.row
+        assert (known["target"], known["patch"], known["positions"]) == (truth.targets[0], 3, truth.map.size)
+        assert known["base"] == pytest.approx(truth.base[0], rel=1e-5) and known["lowest"] == pytest.approx(truth.map.min(), rel=1e-5)
+        assert known["then"] == truth.label[0].flat[truth.map[0].argmin()]
+        assert known["own"] == (truth.label[0] == found.truth[row]).sum()
+        np.testing.assert_allclose(study.drop * (known["largest"] / 127), truth.drop[0], atol=known["largest"] / 200)
+        grid = cs.activation_grid(scope, survey.read_image(image)[None], scanned.LAYERS)
+        for one, (layer, unit, values) in zip(study.strip, grid.strip(), strict=True):
+            assert (one.layer, one.unit) == (layer, unit) and one.maximum == pytest.approx(values.max())
+            np.testing.assert_allclose(one.values / 255 * values.max(), np.maximum(values, 0), atol=values.max() / 300)
+        page = (whole.path / f"image/{image}.html").read_text()
+        assert "What the verdict rests on" in page and f"The log-odds of {truth.target_names[0]} are" in page
+
+
+def test_more_occlusion_maps_are_added(photos: Path, tmp_path: Path, whole: Atlas) -> None:
+    given: dict[str, Any] = {"layers": "2", "units": [0], "classes": [0]} | QUICK
+    first = atlas(scanned.small_scope(), photos, tmp_path / "site", occlusions=2, **given)
+    page = next(path for path in sorted((first.path / "image").glob("*.html")) if "convscope occlusion" in path.read_text())
+    assert "computed for 2 images" in page.read_text() and str(photos) not in page.read_text()
+    again = atlas(scanned.small_scope(), photos, tmp_path / "site", occlusions=5, **given)
+    straight = atlas(scanned.small_scope(), photos, tmp_path / "other", occlusions=5, **given)
+    wanted, found = files_of(straight.path), files_of(again.path)
+    assert len(Studies.read(again.path).of) == 5 and [name for name in wanted if found[name] != wanted[name]] == []
+    none = atlas(scanned.small_scope(), photos, tmp_path / "none", occlusions=0, **given)
+    assert not (none.path / "data/occlusion.parquet").exists() and "ccluded" not in (none.path / "image/0.html").read_text()
+    with pytest.raises(BadInput, match="occlusions at least 0"):
+        atlas(scanned.small_scope(), photos, tmp_path / "none", occlusions=-1, **given)
+
+
+def test_large_maps_are_reduced() -> None:
+    values = np.random.default_rng(0).random((113, 50))
+    found = module._reduced(values)  # pyright: ignore[reportPrivateUsage]
+    assert found.shape == (37, 50)
+    np.testing.assert_allclose(found[5], values[15:18].mean(0))
 
 
 def test_a_budget_leaves_a_complete_site(photos: Path, tmp_path: Path, whole: Atlas) -> None:
@@ -253,7 +299,9 @@ def test_the_forecast(whole: Atlas) -> None:
     expected = forecast(scanned.small_scope(), 12, layers=scanned.LAYERS, **QUICK)
     assert expected.units == 19
     assert 0.6 < expected.files / whole.files < 1.4
-    assert 0 < expected.seconds < 60 and "19 units and classes" in str(expected)
+    assert 0 < expected.seconds < 60 and "19 units and classes" in str(expected) and "occlusion" not in str(expected)
+    hidden = forecast(scanned.small_scope(), 12, layers=scanned.LAYERS, occlusions=20, **QUICK)
+    assert 0 < hidden.occlusion < 60 and "s for occlusion maps" in str(hidden)
 
 
 def test_what_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from convscope.receipts import published_bytes
 from convscope.site import addresses
 from convscope.site.arrangement import arrange
 from convscope.site.content import directions
-from convscope.site.tables import ARRANGEMENT, write_table
+from convscope.site.tables import ARRANGEMENT, STUDIES, write_table
 from convscope.survey import Survey
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it is in the extra `dev`)")
@@ -49,8 +49,25 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         receipt = {"status": "converged", "score": 1.5, "after_relu": 12.0, "rank": 1, "side": 32}
         path.write_bytes(published_bytes(np.random.default_rng(unit).random((3, 32, 32), np.float32), receipt, ".avif"))
+    study_image(folder / "data", 4)
     site_of(survey, folder)
     return folder
+
+
+def study_image(data: Path, image: int) -> None:
+    """Writes the table of occlusion maps that an atlas has beside its survey."""
+    shape = {"height": 2, "width": 2, "values": bytes([0, 127, 129, 20])}
+    scores = {"base": 1.5, "lowest": -2.0, "largest": 0.5}
+    row = {
+        "image": image,
+        "target": 0,
+        "patch": 3,
+        "then": 1,
+        "positions": 9,
+        "own": 2,
+        "strip": [{"layer": "early", "unit": 3, "maximum": 2.0} | shape],
+    }
+    write_table(data, STUDIES, {key: [value] for key, value in (row | scores | shape).items()}, "")
 
 
 def arrange_units(survey: Survey, data: Path) -> None:
@@ -115,6 +132,7 @@ PAGES = [
     "unit/late/2.html",
     "class/1.html",
     "image/4.html",
+    "image/5.html",
     "about.html",
     "compare.html#a=unit/early/3.html&b=class/1.html",
 ]
@@ -145,6 +163,19 @@ def test_images_are_seen(browser: Any, root: Path) -> None:
         assert page.locator(".made img").evaluate("one => one.naturalWidth") == 32
         box = page.locator(".nine svg").first.bounding_box()
         assert abs(box["width"] - box["height"]) < 1.5 and box["width"] > 60
+
+
+def test_an_occlusion_map_lies_over_the_image(browser: Any, root: Path) -> None:
+    with Visit(browser, from_file(root)) as visit:
+        page = visit.open("image/4.html")
+        figure = page.locator("section", has_text="What the verdict rests on").locator(".laid-on").first
+        below, above = (figure.locator("img").nth(place) for place in (0, 1))
+        assert below.bounding_box() == above.bounding_box() and below.evaluate("one => one.naturalWidth") == 24
+        pixels = """one => { const c = document.createElement("canvas"); c.width = c.height = 2; const d = c.getContext("2d");
+            d.drawImage(one, 0, 0); return [...d.getImageData(0, 0, 2, 2).data]; }"""
+        (_, _, _, none), (red, *_, full), (*_, blue, also), (*_, faint) = (above.evaluate(pixels)[at : at + 4] for at in range(0, 16, 4))
+        assert none == 0 and red > 200 < full and blue > 200 < also and 20 < faint < 50
+        assert "convscope occlusion" in visit.open("image/5.html").locator("main").inner_text()
 
 
 def test_search(browser: Any, root: Path) -> None:

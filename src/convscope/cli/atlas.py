@@ -28,6 +28,7 @@ def atlas(
     no_projections: bool = False,
     no_images: bool = False,
     no_live: bool = False,
+    occlusions: int = 12,
     budget: str | None = None,
     seed: int = 0,
     ray: str | None = None,
@@ -56,6 +57,7 @@ def atlas(
         no_projections: Leave out the projections of the strongest images.
         no_images: Do not publish the images; pages then show where crops lie.
         no_live: Leave out the page that measures the reader's own photographs, and the network in it.
+        occlusions: Images with an occlusion map, the worst mistakes first.
         budget: Time that it may take, such as 30m, 2h or 90s: no image is begun that would end later. Scan and pages are made in any case.
         seed: Seed of all draws.
         ray: Scan on a Ray cluster: "auto" or an address.
@@ -80,7 +82,7 @@ def atlas(
         settings: Any = changes.get("set") or {}
         given: dict[str, Any] = {"layers": wanted, "units": units, "classes": classes, "recipe": recipe, "copies": copies, **settings}
         count = len(find_sources(images))
-        expected = forecast(scope, count, **given)
+        expected = forecast(scope, count, occlusions=occlusions, **given)
         say(f"{count:,} images; {expected}")
         if not no_images:
             say("the images are published with the site, as the network is fed them (--no-images leaves them out)")
@@ -94,6 +96,7 @@ def atlas(
             projections=not no_projections,
             photographs=not no_images,
             live=not no_live,
+            occlusions=occlusions,
             budget=seconds,
             seed=seed,
             ray=ray,

@@ -125,6 +125,7 @@ def _on_photographs(scope: Scope, images: Path | None, folder: Path, seed: int) 
         classes=list(dict.fromkeys([*scope.units(OUTPUT, SHOWN), *also])),
         pictures=[classes.folder, pictures.folder],
         live=False,
+        occlusions=4,
         budget=max(0.0, SECONDS - (time.monotonic() - begun)),
         seed=seed,
     )

@@ -37,10 +37,12 @@ from convscope.site.build import Site, folder_size
 from convscope.site.content import LayerContent, Options, directions
 from convscope.site.images import TILE
 from convscope.site.live import MODEL, RECORD, Live, embedded, packed
-from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps, is_current, write_table
+from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, STUDIES, Maps, Studies, is_current, write_table
 from convscope.survey.survey import Survey, read_survey
+from convscope.techniques.activation_grid import activation_grid
 from convscope.techniques.deconvnet import deconvnet
 from convscope.techniques.feature_visualization import at_once, feature_visualization, goal_of
+from convscope.techniques.occlusion import occlusion
 from convscope.techniques.weight_grid import weight_grid
 
 _log = logging.getLogger("convscope")
@@ -54,6 +56,8 @@ _CHECKED = 4
 """Images that the network of the live page is checked on."""
 _STRONGEST, _MAPS = 8, 4
 LARGEST_FOLDER = 2_000
+_FINEST = 56
+"""Sides of the maps that are kept of occlusion and of strips."""
 _AT_ONCE = 4
 """Units whose images are made together where there is a budget."""
 
@@ -95,6 +99,7 @@ def atlas(
     projections: bool = True,
     photographs: bool = True,
     live: bool = True,
+    occlusions: int = 12,
     budget: float | None = None,
     seed: int = 0,
     ray: str | None = None,
@@ -121,6 +126,7 @@ def atlas(
         projections: Whether to project the three strongest images of each unit back to pixels (deconvnet).
         photographs: Whether to publish the images; if not, pages show where crops lie.
         live: Whether to add a page that measures the reader's own photographs, with the network in it (about 5 MB and the weights).
+        occlusions: Images with an occlusion map and a strip of their layers, the worst mistakes first.
         budget: Seconds that it may take: no image is begun that would end later, the last writing of pages included. The scan and the
             pages are made in any case, and images in `pictures` are taken. None: no limit.
         seed: Seed of all draws.
@@ -140,8 +146,8 @@ def atlas(
         PosixPath('site/index.html')
     """
     begun = time.monotonic()
-    if copies < 1:
-        raise BadInput(f"copies must be at least 1, got {copies}")
+    if copies < 1 or occlusions < 0:
+        raise BadInput(f"copies must be at least 1 and occlusions at least 0, got {copies} and {occlusions}")
     root, plan = Path(out), find_recipe(recipe, **changes)
     with asking(technique="atlas"):
         names = chosen_layers(scope, layers)
@@ -163,7 +169,9 @@ def atlas(
             site.content.maps = work.maps()
             if live:
                 work.live(site)
-            finished = work.fill(site, begun + budget - writing if budget is not None else None)
+            end = begun + budget - writing if budget is not None else None
+            work.study(site, occlusions, end)
+            finished = work.fill(site, end)
             with task("pages", site.steps()) as advance:
                 site.write(advance)
             work.note(site)
@@ -364,6 +372,69 @@ class _Work:
                             for key, value in zip(keys, found, strict=True):
                                 columns[key].append(value)
         return columns
+
+    def study(self, site: Site, most: int, end: float | None) -> None:
+        """Adds occlusion maps and strips of layers, one image after another, the worst mistakes first."""
+        studies = Studies.read(self.root) if is_current(self.root / DATA, STUDIES, self.key) else Studies()
+        paged = [row for row in site.content.foremost_images() if int(self.survey.ids[row]) in site.stored]
+        missing = [row for row in paged[:most] if int(self.survey.ids[row]) not in studies.of]
+        last = 0.0
+        with task(f"occlusion of {len(missing)} images", len(missing)) as advance:
+            for row in missing:
+                now = time.monotonic()
+                if end is not None and now + last > end:
+                    return
+                try:
+                    found = self._studied(site, row)
+                except BadInput as error:
+                    _log.warning("no occlusion maps: %s", error.message)
+                    return
+                if found is not None:
+                    studies.add(found)
+                    columns = {key: [one[key] for one in studies.rows] for key in found}
+                    write_table(self.root / DATA, STUDIES, columns, self.key)
+                    site.content.studies = studies
+                    site.write_image(found["image"])
+                last = time.monotonic() - now
+                advance()
+
+    def _studied(self, site: Site, row: int) -> dict[str, Any] | None:
+        """An image's row of the table; None if its file is gone."""
+        pixels = self._photograph(row)
+        if pixels is None:
+            return None
+        image = torch.from_numpy(pixels[None, : self.scope.inputs.channel_count].copy())
+        target, truth = int(site.content.ranked[row, 0]), int(site.content.truth[row])
+        patch = patch_of(image.shape)
+        score = "logit" if site.content.predictions is None else "log-odds"
+        found = occlusion(self.scope, image, target, score=score, patch=patch, stride=max(patch // 2, 1))
+        lowest = np.unravel_index(int(found.map[0].argmin()), found.map[0].shape)
+        drop = _reduced(found.drop[0])
+        largest = float(np.abs(drop).max())
+        names = [name for name in self.layers if (one := self.survey.layer(name)).height * one.width > 1]
+        seen = activation_grid(self.scope, image, names) if names else None
+        strip: list[dict[str, Any]] = []
+        for name, unit, values in [] if seen is None else seen.strip():
+            high, small = float(values.max()), _reduced(values)
+            if high > 0:
+                shown = np.rint(np.clip(small / small.max(), 0, 1) * 255).astype(np.uint8)
+                shape = {"height": shown.shape[0], "width": shown.shape[1], "values": shown.tobytes()}
+                strip.append({"layer": name, "unit": unit, "maximum": high} | shape)
+        return {
+            "image": int(self.survey.ids[row]),
+            "target": target,
+            "patch": patch,
+            "base": float(found.base[0]),
+            "lowest": float(found.map[0][lowest]),
+            "then": int(found.label[0][lowest]),
+            "positions": found.map[0].size,
+            "own": int((found.label[0] == truth).sum()),
+            "largest": largest,
+            "height": drop.shape[0],
+            "width": drop.shape[1],
+            "values": np.rint(drop / (largest or 1.0) * 127).astype(np.int8).tobytes(),
+            "strip": strip,
+        }
 
     def _photograph(self, row: int) -> np.ndarray | None:
         """An image as the network is fed it, (3 h w) in [0,1], grey if it takes one channel; None if its file is gone."""
@@ -567,3 +638,16 @@ class _Work:
             "made": made,
         }
         site.writer.write(FILE, json.dumps(jsonable(head), indent=1, ensure_ascii=True) + "\n")
+
+
+def patch_of(shape: Sequence[int]) -> int:
+    """Side of the patch of occlusion maps on images of a shape (n c h w)."""
+    return max(min(shape[-2:]) // 7, 1)
+
+
+def _reduced(values: np.ndarray) -> np.ndarray:
+    """A map (h w) with sides of at most `_FINEST`, each value the mean over a block of equal size, the last ones cut off."""
+    step = [max(-(-side // _FINEST), 1) for side in values.shape]
+    height, width = (side // by for side, by in zip(values.shape, step, strict=True))
+    cut = values[: height * step[0], : width * step[1]].astype(np.float64)
+    return np.nan_to_num(cut.reshape(height, step[0], width, step[1]).mean((1, 3)))

@@ -10,15 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convscope.galleries.atlas import LARGEST_FOLDER, chosen_layers, shown_units
+import numpy as np
+
+from convscope.errors import BadInput
+from convscope.galleries.atlas import LARGEST_FOLDER, chosen_layers, patch_of, shown_units
 from convscope.names import OUTPUT, Units
 from convscope.optimize.ascent import Job, ascend
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import goal_of
+from convscope.techniques.occlusion import occlusion
 
 _TIMED, _STEPS = 4, 3
 """Images whose optimization is timed for a forecast, and for how many steps in each stage."""
+_PLACES = 169
+"""Of the patch of an occlusion map."""
 _IMAGE_BYTES, _PHOTO_BYTES, _THUMB_BYTES, _PAGE_BYTES = 10_500, 9_000, 2_600, 9_000
 """Measured on SqueezeNet with the recipe `crops`, for the forecast."""
 
@@ -32,16 +38,19 @@ class Forecast:
         files: Number of files.
         size: Bytes, the survey's tables left out.
         seconds: For all images by feature visualization; the scan is not counted.
+        occlusion: Seconds for the occlusion maps.
     """
 
     units: int
     files: int
     size: int
     seconds: float
+    occlusion: float = 0.0
 
     def __str__(self) -> str:
         line = f"{self.units:,} units and classes, about {self.files:,} files, {self.size / 2**20:.0f} MB and {_duration(self.seconds)}"
-        return f"{line} for images by feature visualization"
+        more = f", {_duration(self.occlusion)} for occlusion maps" if self.occlusion else ""
+        return f"{line} for images by feature visualization{more}"
 
 
 def forecast(
@@ -53,6 +62,7 @@ def forecast(
     classes: Units = None,
     recipe: RecipeName | Recipe = DEFAULT,
     copies: int = 1,
+    occlusions: int = 0,
     **changes: Any,
 ) -> Forecast:
     """What an atlas over `count` images will take, by timing one step of optimization here; the rest as for :func:`~convscope.atlas`."""
@@ -62,7 +72,26 @@ def forecast(
     images = min(count, LARGEST_FOLDER)
     files = total * (1 + copies) + (total - len(shown[OUTPUT])) + 2 * images + 2 * len(shown) + total // 64 + 20
     size = total * copies * _IMAGE_BYTES + images * _PHOTO_BYTES + total * _THUMB_BYTES + (total + images) * _PAGE_BYTES
-    return Forecast(total, files, size, _optimization_seconds(scope, shown, plan) * copies)
+    hidden = _occlusion_seconds(scope) * min(occlusions, count) if occlusions else 0.0
+    return Forecast(total, files, size, _optimization_seconds(scope, shown, plan) * copies, hidden)
+
+
+def _occlusion_seconds(scope: Scope) -> float:
+    """Seconds of the occlusion map of an image, from a coarser one."""
+    image = np.full((1, scope.inputs.channel_count, scope.inputs.height, scope.inputs.width), 0.5, np.float32)
+    patch = patch_of(image.shape)
+
+    def timed(steps: int) -> tuple[float, int]:
+        began = time.monotonic()
+        found = occlusion(scope, image, 0, score="logit", patch=patch, stride=steps * patch, verify=0)
+        return time.monotonic() - began, found.map.size
+
+    try:
+        timed(4)  # the first run makes what later ones reuse
+        seconds, places = timed(2)
+    except BadInput:  # no classes
+        return 0.0
+    return seconds / places * _PLACES
 
 
 def _optimization_seconds(scope: Scope, shown: Mapping[str, Sequence[int]], plan: Recipe) -> float:

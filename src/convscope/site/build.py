@@ -54,7 +54,7 @@ class Site:
         for label in self.content.other_labels:
             write(addresses.label_page(label), pages.label(label))
         for image in sorted(self.stored):
-            write(addresses.image_page(image), pages.image(image))
+            self.write_image(image)
             advance(1)
         write("search.js", pages.search())
         self._live()
@@ -72,6 +72,11 @@ class Site:
             page = self.pages.classes(unit) if name == OUTPUT else self.pages.unit(name, unit)
             self.writer.write(addresses.unit_page(name, unit), page)
             advance(1)
+
+    def write_image(self, image: int) -> None:
+        """Writes the page of an image, if it has one."""
+        if image in self.stored:
+            self.writer.write(addresses.image_page(image), self.pages.image(image))
 
     def write_layer(self, name: str, units: Iterable[int] | None = None) -> None:
         """Writes the page of a layer, and its sheets of thumbnails, or those of them that show some units."""

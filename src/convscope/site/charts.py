@@ -79,8 +79,17 @@ def field(height: int, width: int, box: tuple[int, int, int, int]) -> Markup:
 
 def overlay(values: np.ndarray) -> str:
     """A map (h w) uint8 as the address of a small image whose transparency is the map, to be laid over a photograph."""
-    image = np.zeros((*values.shape, 4), np.uint8)
-    image[..., :3], image[..., 3] = (18, 18, 24), 255 - values
+    return _address(np.broadcast_to((18, 18, 24), (*values.shape, 3)), 255 - values)
+
+
+def signed_overlay(values: np.ndarray) -> str:
+    """The same of a map (h w) int8: orange where it is above zero, blue where it is below, clear where it is zero."""
+    color = np.where(values[..., None] > 0, (255, 106, 0), (0, 110, 255))
+    return _address(color, np.rint(np.abs(values.astype(np.int16)) * (220 / 127)))
+
+
+def _address(color: np.ndarray, alpha: np.ndarray) -> str:
+    image = np.concatenate([color, alpha[..., None]], -1).astype(np.uint8)
     buffer = io.BytesIO()
     Pillow.fromarray(image).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

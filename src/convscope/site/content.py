@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,9 @@ from convscope.results.detector import Detector
 from convscope.results.exemplars import Exemplars
 from convscope.results.filter_health import FilterHealth
 from convscope.results.predictions import Predictions
+from convscope.seeding import derive_seed
 from convscope.site import addresses
-from convscope.site.tables import Connections, Maps, read_arrangement
+from convscope.site.tables import Connections, Maps, Studies, read_arrangement
 from convscope.statistics import SIGNIFICANCE, group_areas, holm
 from convscope.survey.survey import Survey, SurveyLayer
 
@@ -269,6 +271,7 @@ class Content:
         self.layers = [name for name in survey.layers if name != OUTPUT]
         self.connections = Connections.read(site)
         self.maps = Maps.read(site)
+        self.studies = Studies.read(site)
 
     def _layer(self, name: str) -> LayerContent:
         return LayerContent(self.survey, name)
@@ -329,6 +332,15 @@ class Content:
         """Rows of the images with the most probable wrong classes, the worst first."""
         return [] if self.predictions is None else self.predictions.mistakes.tolist()
 
+    def foremost_images(self) -> list[int]:
+        """Rows of all images, in the order in which occlusion maps are computed: the worst mistakes, then the others at random."""
+        wrong: list[int] = []
+        if self.predictions is not None:
+            rows = self.known[~self.right[self.known]]
+            wrong = rows[np.argsort(-self.predictions.probability[rows, 0], kind="stable")].tolist()
+        generator = np.random.default_rng(derive_seed(0, "atlas", "images"))
+        return list(dict.fromkeys([*wrong, *generator.permutation(len(self.survey)).tolist()]))
+
     def confusions(self, most: int) -> list[tuple[int, int, list[int]]]:
         """The commonest pairs of (class, taken for, rows of the images), commonest first."""
         rows = self.known[~self.right[self.known]]
@@ -370,6 +382,11 @@ class Content:
         """The page of a label: its class's, or one of its own."""
         unit = int(self.meant[label])
         return self.unit_page(OUTPUT, unit) if unit >= 0 else addresses.label_page(label)
+
+    def image_name(self, row: int) -> str:
+        """The name of an image, without the folders of a path that only holds on the machine it was made on."""
+        name = self.survey.names[row]
+        return re.split(r"[/\\]", name)[-1] if re.match(r"([/\\]|[A-Za-z]:|[a-z0-9]+://)", name) else name
 
     def label_of(self, row: int) -> str:
         """The label of an image as the reader knows it; "" for none."""

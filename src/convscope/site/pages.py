@@ -142,7 +142,7 @@ class Pages:
         content = self.content
         layers = [[name, addresses.encode(name), list(_ranges(content.options.units.get(name, ())))] for name in content.layers]
         classes = [[unit, content.class_name(unit)] for unit in content.options.units.get(OUTPUT, ())]
-        images = [[int(image), content.survey.names[content.survey.row(image)], ""] for image in sorted(self.stored)]
+        images = [[int(image), content.image_name(content.survey.row(image)), ""] for image in sorted(self.stored)]
         labels = [[label, content.survey.labels[label]] for label in content.other_labels]
         return f"window.atlasSearch={script({'layers': layers, 'classes': classes, 'images': images, 'labels': labels})};\n"
 
@@ -402,7 +402,7 @@ class Pages:
             "image.html",
             addresses.image_page(image),
             image=image,
-            name=content.survey.names[row],
+            name=content.image_name(row),
             photo=self._photo(row),
             stored=(content.site / addresses.image_file(image)).exists(),
             size=(content.survey.preprocessing.height, content.survey.preprocessing.width),
@@ -417,6 +417,8 @@ class Pages:
             layers=[self._on_image(name, row, name in drawn) for name in content.layers if name in drawn | listed],
             some=len(drawn) < len(content.layers),
             few=len(drawn | listed) < len(content.layers),
+            study=self._study(row),
+            studied=len(content.studies.of),
             maps=[
                 {
                     "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), _number(one.maximum)),
@@ -426,6 +428,34 @@ class Pages:
                 for one in content.maps.of.get(image, [])
             ],
         )
+
+    def _study(self, row: int) -> dict[str, Any] | None:
+        """What occlusion of an image shows, and the strip of its layers; None where it was not computed."""
+        content = self.content
+        known = content.studies.of.get(int(content.survey.ids[row]))
+        if known is None:
+            return None
+        truth, found = int(content.truth[row]), known.row
+        shown = _spread([one.layer for one in known.strip], _MOST_LISTED)
+        return {
+            "overlay": charts.signed_overlay(known.drop),
+            "target": self._class(found["target"]),
+            "then": self._class(found["then"]),
+            "same": found["then"] == found["target"],
+            "single": content.predictions is None,
+            "own": self._class(truth) if truth >= 0 and truth != found["target"] else None,
+            "of_own": found["own"],
+            **{key: found[key] for key in ("patch", "base", "lowest", "positions", "largest")},
+            "strip": [
+                {
+                    "layer": self._layer_link(one.layer),
+                    "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), ""),
+                    "overlay": charts.overlay(one.values),
+                }
+                for one in known.strip
+                if one.layer in shown
+            ],
+        }
 
     def _on_image(self, name: str, row: int, drawn: bool) -> dict[str, Any]:
         """The spectrum of a layer on an image, and the units that stand out."""
@@ -510,6 +540,7 @@ _TABLES = (
     ("units.parquet", "every unit: place in the order of similarity, and on the map"),
     ("connections.parquet", "the strongest weights between units"),
     ("maps.parquet", "activation maps of the strongest units on every image"),
+    ("occlusion.parquet", "occlusion maps of some images, and for each layer the map of their strongest unit"),
     ("manifest.json", "network, inputs, parameters, versions"),
 )
 

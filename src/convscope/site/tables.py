@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ARRANGEMENT, CONNECTIONS, MAPS = "units.parquet", "connections.parquet", "maps.parquet"
+ARRANGEMENT, CONNECTIONS, MAPS, STUDIES = "units.parquet", "connections.parquet", "maps.parquet", "occlusion.parquet"
+_STRIP = [
+    pa.field("layer", pa.string()),
+    pa.field("unit", pa.int32()),
+    pa.field("maximum", pa.float32()),
+    pa.field("height", pa.int32()),
+    pa.field("width", pa.int32()),
+    pa.field("values", pa.binary()),  # (height width) uint8, 255 is the maximum
+]
 SCHEMAS: dict[str, pa.Schema] = {
     ARRANGEMENT: pa.schema(
         [
@@ -40,6 +49,23 @@ SCHEMAS: dict[str, pa.Schema] = {
             pa.field("height", pa.int32()),
             pa.field("width", pa.int32()),
             pa.field("values", pa.binary()),  # (height width) uint8, 255 is the maximum
+        ]
+    ),
+    STUDIES: pa.schema(
+        [
+            pa.field("image", pa.int64()),
+            pa.field("target", pa.int32()),  # the class whose score it is: the most probable one
+            pa.field("patch", pa.int32()),  # side in pixels
+            pa.field("base", pa.float32()),  # the score of the whole image: log-odds; of a single output, the output
+            pa.field("lowest", pa.float32()),  # with the patch that costs most
+            pa.field("then", pa.int32()),  # the most probable class with that patch
+            pa.field("positions", pa.int32()),  # of the patch
+            pa.field("own", pa.int32()),  # positions at which the class of its label is the most probable one
+            pa.field("largest", pa.float32()),  # largest absolute drop of a pixel
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("values", pa.binary()),  # (height width) int8: drop of the score where a pixel is hidden, 127 is the largest
+            pa.field("strip", pa.list_(pa.struct(_STRIP))),  # for each layer with maps, the unit of highest mean
         ]
     ),
 }
@@ -145,6 +171,47 @@ class Maps:
         """Those of a site; none if they are not there."""
         found, table = cls(), read_table(site, MAPS)
         for row in [] if table is None else table.to_pylist():
-            values = np.frombuffer(row["values"], np.uint8).reshape(row["height"], row["width"])
-            found.of.setdefault(row["image"], []).append(StoredMap(row["layer"], row["unit"], row["maximum"], values))
+            found.of.setdefault(row["image"], []).append(_stored(row))
         return found
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found by occlusion of an image, and the strip of its layers.
+
+    Attributes:
+        row: Its row of the table.
+        drop: (h w) int8, 127 is the largest absolute drop.
+        strip: The unit of highest mean of each layer, in call order.
+    """
+
+    row: Mapping[str, Any]
+    drop: np.ndarray
+    strip: tuple[StoredMap, ...]
+
+
+class Studies:
+    """The images that occlusion maps were computed of, {image: study}, and the rows of their table in its order."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, Study] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    @classmethod
+    def read(cls, site: Path) -> Studies:
+        """Those of a site; none if they are not there."""
+        found, table = cls(), read_table(site, STUDIES)
+        for row in [] if table is None else table.to_pylist():
+            found.add(row)
+        return found
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row of the table."""
+        self.rows.append(row)
+        drop = np.frombuffer(row["values"], np.int8).reshape(row["height"], row["width"])
+        self.of[row["image"]] = Study(row, drop, tuple(map(_stored, row["strip"])))
+
+
+def _stored(row: Mapping[str, Any]) -> StoredMap:
+    values = np.frombuffer(row["values"], np.uint8).reshape(row["height"], row["width"])
+    return StoredMap(row["layer"], row["unit"], row["maximum"], values)
