@@ -256,7 +256,9 @@ def test_the_rank_of_an_image(whole: Atlas) -> None:
         seen = scope.inputs.normalize(torch.from_numpy(image.copy())[None].double())
         means = model[:6](seen)[0].mean((1, 2)).detach().numpy()
         score = np.divide(means - values.mean(0), values.std(0), out=np.zeros(8), where=values.std(0) > 0)
-        assert read_receipt(whole.path / f"unit/5/{unit}.avif")["rank"] == 1 + (score > score[unit]).sum()
+        receipt = read_receipt(whole.path / f"unit/5/{unit}.avif")
+        assert receipt["rank"] == 1 + (score > score[unit]).sum()
+        assert receipt["companions"] == [one for one in sorted(range(8), key=lambda one: -score[one]) if one != unit][:5]
 
 
 def test_without_photographs(photos: Path, tmp_path: Path) -> None:

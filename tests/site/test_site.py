@@ -14,7 +14,7 @@ import convscope as cs
 from convscope.render.panels import Curves, number
 from convscope.site import addresses, charts
 from convscope.site.build import Site
-from convscope.site.content import SHEET, Content, LayerContent, Options
+from convscope.site.content import SHEET, Content, LayerContent, Options, by_chance
 from convscope.site.pages import environment
 from convscope.survey import Survey
 from made import made
@@ -162,6 +162,40 @@ def test_pixels_that_no_unit_sees_are_not_shown(site: Site) -> None:
     macros = environment().get_template("_macros.html").make_module()
     shown = macros.crop(site.pages._crops([crop])[0], "")  # pyright: ignore
     assert 'style="clip-path:inset(0 1px 0px 0)"' in shown
+
+
+def test_checks_of_a_unit_s_image(site: Site) -> None:
+    known, unit = site.content.layer("early"), 20
+    rows = [crop.row for crop in known.strongest(unit)]
+    means = site.content.survey.mean("early").astype(np.float64)
+    score = (means[rows] - means.mean(0)) / np.where(means.std(0) > 0, means.std(0), 1)
+    value = score.mean(0)
+    photographs = [one for one in np.argsort(-value, kind="stable").tolist() if one != unit][:5]
+    others = [one for one in range(70) if one not in (*photographs, unit)]
+    some = [others[0], *others[4:8]]
+    rest = [one for one in range(70) if one not in (*some, unit)]
+    auc = np.mean([value[one] > value[other] for one in some for other in rest])
+
+    def checks(**of_image: object) -> list[tuple[str, bool, float]]:
+        image = {"status": "converged", "ratio": 2.0, "rank": 1, "companions": photographs} | of_image
+        second = image | {"companions": others[:3] + photographs[:2]}
+        return [(one["kind"], one["holds"], one["value"]) for one in site.pages._checks("early", unit, [image, second], rows)]  # pyright: ignore
+
+    good = [("ratio", True, 2.0), ("rank", True, 1), ("photographs", True, 1.0), ("seed", True, 2)]
+    assert checks() == good
+    bad = [("ratio", False, 0.5), ("rank", False, 3), ("photographs", False, pytest.approx(auc)), ("seed", False, 1)]
+    assert checks(ratio=0.5, rank=3, companions=some) == bad
+    assert checks(ratio=float("nan"), rank=None, companions=None) == [] and checks(status="stuck") == []
+    # images made before there were companions, and layers too small for the question
+    assert [kind for kind, *_ in checks(companions=None)] == ["ratio", "rank"]
+    assert site.pages._checks("late", 0, [{"status": "", "ratio": 2.0, "rank": 1, "companions": [1, 2, 3, 4, 5]}], rows)[2:] == []  # pyright: ignore
+
+
+def test_what_two_sets_of_units_have_in_common_by_chance() -> None:
+    from itertools import combinations
+
+    draws = [len(set(one) & {0, 1, 2}) for one in combinations(range(8), 3)]
+    assert [by_chance(common, 3, 8) for common in range(4)] == pytest.approx([np.mean(np.array(draws) >= common) for common in range(4)])
 
 
 def test_median_and_lowest_tenth(site: Site) -> None:

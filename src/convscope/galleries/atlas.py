@@ -34,7 +34,7 @@ from convscope.scope import Scope
 from convscope.site import addresses
 from convscope.site.arrangement import arrange
 from convscope.site.build import Site, folder_size
-from convscope.site.content import LayerContent, Options, directions
+from convscope.site.content import LayerContent, Options, companions, directions
 from convscope.site.images import TILE
 from convscope.site.live import MODEL, RECORD, Live, embedded, packed
 from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, STUDIES, Maps, Studies, is_current, write_table
@@ -564,16 +564,16 @@ class _Work:
             made = feature_visualization(self.scope, name, list(units), copies=self.options.copies, recipe=self.plan, seed=self.seed)
             images, receipts = made.images, [receipt(made, index) for index in range(len(paths))]
             pixels = [shown(made, image) for image in images]
-        ranks = self._ranks(name, images, [unit for unit, _ in paths])
+        ranks, companions = self._excited(name, images, [unit for unit, _ in paths])
         for index, path in enumerate(paths.values()):
             if not self._is_made(path, asked):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                more = {"rank": ranks[index], "side": images.shape[-1]}
+                more = {"rank": ranks[index], "companions": companions[index], "side": images.shape[-1]}
                 atomic_write(path, published_bytes(pixels[index], receipts[index] | more, self.options.suffix))
 
-    def _ranks(self, name: str, images: np.ndarray, units: Sequence[int]) -> list[int]:
+    def _excited(self, name: str, images: np.ndarray, units: Sequence[int]) -> tuple[list[int], list[list[int]]]:
         """The rank of each image's unit among all of its layer, by standard deviations above the average over the survey; of an output, by
-        its value."""
+        its value. And the other units that are first in that order."""
         values = self.scope.activations(torch.from_numpy(images.copy()), name)[name]
         values = self.scope.layers[name].channels_first(values)
         means = (values.flatten(2).mean(2) if values.ndim > 2 else values).cpu().numpy().astype(np.float64)
@@ -581,7 +581,8 @@ class _Work:
             table = self.survey.channels(name)
             mean, sd = table["mean"].to_numpy(), table["sd"].to_numpy()
             means = np.divide(means - mean, sd, out=np.zeros_like(means), where=sd > 0)
-        return [1 + int((row > row[unit]).sum()) for row, unit in zip(means, units, strict=True)]
+        pairs = list(zip(means, units, strict=True))
+        return [1 + int((row > row[unit]).sum()) for row, unit in pairs], [companions(row, unit) for row, unit in pairs]
 
     def _project(self, site: Site, name: str, units: Sequence[int]) -> None:
         """Writes the projections of the strongest images of some units, side by side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ TOP, ROW = 9, 5
 """Images shown of a unit: the strongest, and of each further row."""
 SIMILAR, NEAR = 8, 3
 """Similar units of the same layer, and of each neighbouring one."""
-CARRIERS, GUESSES, MISTAKES, INSTEAD = 3, 5, 12, 4
+CARRIERS, GUESSES, MISTAKES, INSTEAD, COMPANIONS = 3, 5, 12, 4, 5
 SPIKES = 5
 """Units shown of a layer on an image."""
 MOST_COLUMNS = 16
@@ -199,6 +200,25 @@ class LayerContent:
     def direction(self) -> np.ndarray:
         """Each unit's log mean activations over the images, centred and of length 1; zero for a unit that never varies, (n unit)."""
         return directions(self.means)
+
+    @cached_property
+    def deviations(self) -> np.ndarray:
+        """Each unit's mean on each image in standard deviations above its average, 0 where it never varies, (n unit)."""
+        sd = self.column("sd")
+        return np.divide(self.means - self.column("mean"), sd, out=np.zeros(self.means.shape), where=sd > 0)
+
+    def excited(self, units: Sequence[int], unit: int, rows: Sequence[int]) -> tuple[float, float]:
+        """How often images excite one of some units more than another of the layer, by the average of their deviations, and its p-value.
+
+        Args:
+            units: These units.
+            unit: A unit that does not count.
+            rows: Rows of the images.
+        """
+        values = self.deviations[list(rows)].mean(0)
+        others = np.delete(np.arange(len(values)), unit)
+        auc, p = group_areas(values[others, None].astype(np.float64), np.isin(others, units).astype(np.int64), 2)
+        return float(auc[1, 0]), float(p[1, 0])
 
     def crop(self, unit: int, row: int) -> Crop:
         """The receptive field of a unit's strongest position on an image."""
@@ -589,9 +609,19 @@ class Content:
     def _foremost(self, layer: str) -> tuple[Foremost, Foremost]:
         """The highest and the most unusual units on each image."""
         content = self.layer(layer)
-        sd = content.column("sd")
-        score = np.divide(content.means - content.column("mean"), sd, out=np.zeros(content.means.shape), where=sd > 0)
-        return Foremost.of(layer, content.means, SPIKES), Foremost.of(layer, score, SPIKES)
+        return Foremost.of(layer, content.means, SPIKES), Foremost.of(layer, content.deviations, SPIKES)
+
+
+def companions(values: np.ndarray, unit: int) -> list[int]:
+    """The units with the highest values (unit) but for one, the highest first."""
+    order = np.argsort(-values, kind="stable")
+    return order[order != unit][:COMPANIONS].tolist()
+
+
+def by_chance(common: int, most: int, count: int) -> float:
+    """How probable it is that two random sets of `most` out of `count` units have so many or more in common (hypergeometric)."""
+    ways = sum(math.comb(most, k) * math.comb(count - most, most - k) for k in range(common, most + 1))
+    return ways / math.comb(count, most)
 
 
 def significant(p: float) -> bool:

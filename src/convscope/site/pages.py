@@ -19,10 +19,11 @@ from convscope.render.panels import Counts, number
 from convscope.results.detector import METHODS, NAMES, interval
 from convscope.results.feature_visualization import FLAT
 from convscope.site import addresses, charts
-from convscope.site.content import FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, significant, stem
+from convscope.site.content import COMPANIONS, FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, by_chance, significant, stem
 from convscope.site.images import thumbnail_class
 from convscope.site.live import Live, network_data
 from convscope.site.write import script
+from convscope.statistics import SIGNIFICANCE
 
 _WEIGHTS, _INSTEAD, _STRIP, _FEW, _OWN_MAPS = 4, 3, 8, 3, 4
 _CONFUSIONS, _SHOWN = 12, 24
@@ -227,7 +228,8 @@ class Pages:
             findings=content.findings(name, unit),
             twin=content.twin(name, unit),
             silent=not strongest or strongest[0].value <= 0,
-            **self._visualization(name, unit),
+            **(made := self._visualization(name, unit)),
+            checks=self._checks(name, unit, made["images"], [crop.row for crop in strongest]),
             strongest=self._crops(strongest),
             beyond=any(min(x, y) < 0 or x + width > size.width or y + height > size.height for x, y, width, height in boxes),
             middle=self._crops(middle),
@@ -266,10 +268,29 @@ class Pages:
                     "score": float(receipt.get("score", math.nan)),
                     "ratio": ratio,
                     "rank": receipt.get("rank"),
+                    "companions": receipt.get("companions"),
                     "side": receipt.get("side", 224),
                 }
             )
         return {"images": images, "projections": content.projections(name, unit)}
+
+    def _checks(self, name: str, unit: int, images: Sequence[Mapping[str, Any]], strongest: Sequence[int]) -> list[dict[str, Any]]:
+        """Whether a unit's image and its strongest photographs, and its images from different noise, agree."""
+        if not images or images[0]["status"] == "stuck":
+            return []
+        first, found = images[0], list[dict[str, Any]]()
+        if math.isfinite(first["ratio"]):
+            found.append({"kind": "ratio", "holds": first["ratio"] > 1, "value": first["ratio"]})
+        if first["rank"] is not None:
+            found.append({"kind": "rank", "holds": first["rank"] == 1, "value": first["rank"]})
+        count, own = self.content.survey.layer(name).channels - 1, first["companions"]
+        if own and by_chance(COMPANIONS, COMPANIONS, max(count, COMPANIONS)) < SIGNIFICANCE:
+            auc, p = self.content.layer(name).excited(own, unit, strongest)
+            found.append({"kind": "photographs", "holds": significant(p), "value": auc})
+            if len(images) > 1 and images[1]["companions"]:
+                common = len(set(own) & set(images[1]["companions"]))
+                found.append({"kind": "seed", "holds": significant(by_chance(common, COMPANIONS, count)), "value": common})
+        return found
 
     def _weights(self, key: str, connections: Sequence[Any]) -> dict[str, Any]:
         """The strongest weights as tiles, and the layer that all of them belong to."""
