@@ -130,6 +130,7 @@ def test_occlusion_maps_are_the_librarys(whole: Atlas, photos: Path) -> None:
         for one, (layer, unit, values) in zip(study.strip, grid.strip(), strict=True):
             assert (one.layer, one.unit) == (layer, unit) and one.maximum == pytest.approx(values.max())
             np.testing.assert_allclose(one.values / 255 * values.max(), np.maximum(values, 0), atol=values.max() / 300)
+            assert one.place == pytest.approx(scope.layers.place(scope.layers[layer], values.shape, (24, 24)))
         page = (whole.path / f"image/{image}.html").read_text()
         assert "What the verdict rests on" in page and f"The log-odds of {truth.target_names[0]} are" in page
 

@@ -65,7 +65,7 @@ def study_image(data: Path, image: int) -> None:
         "then": 1,
         "positions": 9,
         "own": 2,
-        "strip": [{"layer": "early", "unit": 3, "maximum": 2.0} | shape],
+        "strip": [{"layer": "early", "unit": 3, "maximum": 2.0, "place": [-6.0, 0.0, 18.0, 12.0]} | shape],
     }
     write_table(data, STUDIES, {key: [value] for key, value in (row | scores | shape).items()}, "")
 
@@ -175,6 +175,13 @@ def test_an_occlusion_map_lies_over_the_image(browser: Any, root: Path) -> None:
             d.drawImage(one, 0, 0); return [...d.getImageData(0, 0, 2, 2).data]; }"""
         (_, _, _, none), (red, *_, full), (*_, blue, also), (*_, faint) = (above.evaluate(pixels)[at : at + 4] for at in range(0, 16, 4))
         assert none == 0 and red > 200 < full and blue > 200 < also and 20 < faint < 50
+        # two cells over 24 pixels from 6 above the border on, and over the left half; one more cell on each side
+        laid = page.locator("section", has_text="Layer by layer").locator(".laid-on").first
+        photo, layer = laid.bounding_box(), laid.locator(".map").bounding_box()
+        found = [(layer[key] - photo[key]) / photo["width"] for key in ("y", "x")] + [
+            layer[key] / photo["width"] for key in ("height", "width")
+        ]
+        assert found == pytest.approx([-18 / 24, -6 / 24, 48 / 24, 24 / 24], abs=0.01)
         assert "convscope occlusion" in visit.open("image/5.html").locator("main").inner_text()
 
 

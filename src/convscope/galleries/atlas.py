@@ -346,13 +346,14 @@ class _Work:
 
     def _maps(self) -> dict[str, Any]:
         """Maps of the units with the highest mean in the deepest layer that has maps, on every image."""
-        keys = ("image", "layer", "unit", "rank", "maximum", "height", "width", "values")
+        keys = ("image", "layer", "unit", "rank", "maximum", "height", "width", "values", "place")
         columns: dict[str, list[Any]] = {key: [] for key in keys}
         spatial = [name for name in self.layers if self.survey.layer(name).height * self.survey.layer(name).width >= 9]
         if not spatial or len(self.survey) > LARGEST_FOLDER:
             return columns
         name = spatial[-1]
         units = np.argsort(-self.survey.mean(name), axis=1, kind="stable")[:, :_MAPS]
+        place = self._place(name, (self.survey.layer(name).height, self.survey.layer(name).width))
         several = self.scope.fitting(self.scope.inputs.height * self.scope.inputs.width)
         with task("maps", len(self.survey)) as advance, torch.no_grad():
             for first in range(0, len(self.survey), several):
@@ -368,7 +369,7 @@ class _Work:
                         high = float(own[unit].max())
                         if high > 0:
                             shown = np.rint(np.clip(own[unit] / high, 0, 1) * 255).astype(np.uint8)
-                            found = int(self.survey.ids[row]), name, unit, rank, high, *shown.shape, shown.tobytes()
+                            found = int(self.survey.ids[row]), name, unit, rank, high, *shown.shape, shown.tobytes(), place
                             for key, value in zip(keys, found, strict=True):
                                 columns[key].append(value)
         return columns
@@ -419,6 +420,11 @@ class _Work:
             if high > 0:
                 shown = np.rint(np.clip(small / small.max(), 0, 1) * 255).astype(np.uint8)
                 shape = {"height": shown.shape[0], "width": shown.shape[1], "values": shown.tobytes()}
+                y0, x0, y1, x1 = self._place(name, values.shape)
+                by = [_step(side) for side in values.shape]
+                ends = (one * step / side for one, step, side in zip(small.shape, by, values.shape, strict=True))
+                down, across = ((end - start) * kept for (start, end), kept in zip(((y0, y1), (x0, x1)), ends, strict=True))
+                shape["place"] = [y0, x0, y0 + down, x0 + across]
                 strip.append({"layer": name, "unit": unit, "maximum": high} | shape)
         return {
             "image": int(self.survey.ids[row]),
@@ -435,6 +441,11 @@ class _Work:
             "values": np.rint(drop / (largest or 1.0) * 127).astype(np.int8).tobytes(),
             "strip": strip,
         }
+
+    def _place(self, name: str, cells: tuple[int, ...]) -> list[float]:
+        """Where a layer's maps lie on an image: y0, x0, y1, x1 in pixels."""
+        size = self.scope.inputs.height, self.scope.inputs.width
+        return list(self.scope.layers.place(self.scope.layers[name], (cells[0], cells[1]), size))
 
     def _photograph(self, row: int) -> np.ndarray | None:
         """An image as the network is fed it, (3 h w) in [0,1], grey if it takes one channel; None if its file is gone."""
@@ -646,9 +657,14 @@ def patch_of(shape: Sequence[int]) -> int:
     return max(min(shape[-2:]) // 7, 1)
 
 
+def _step(side: int) -> int:
+    """Sides of the blocks that a map's values are averaged over."""
+    return max(-(-side // _FINEST), 1)
+
+
 def _reduced(values: np.ndarray) -> np.ndarray:
     """A map (h w) with sides of at most `_FINEST`, each value the mean over a block of equal size, the last ones cut off."""
-    step = [max(-(-side // _FINEST), 1) for side in values.shape]
+    step = [_step(side) for side in values.shape]
     height, width = (side // by for side, by in zip(values.shape, step, strict=True))
     cut = values[: height * step[0], : width * step[1]].astype(np.float64)
     return np.nan_to_num(cut.reshape(height, step[0], width, step[1]).mean((1, 3)))

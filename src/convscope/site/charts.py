@@ -77,13 +77,24 @@ def field(height: int, width: int, box: tuple[int, int, int, int]) -> Markup:
     return element("svg", frame, inner, viewBox=f"0 0 {width} {height}", class_="at-rf", role="img", aria_label=words)
 
 
-def overlay(values: np.ndarray) -> str:
-    """A map (h w) uint8 as the address of a small image whose transparency is the map, to be laid over a photograph."""
-    return _address(np.broadcast_to((18, 18, 24), (*values.shape, 3)), 255 - values)
+def overlay(values: np.ndarray, place: Sequence[float], size: tuple[int, int]) -> dict[str, str]:
+    """A map (h w) uint8 to be laid over a photograph: the address of a small image whose transparency is the map, and its style.
+
+    Args:
+        values: The map; 255 is clear.
+        place: Where it lies: y0, x0, y1, x1 in pixels. Its border cells go on for one more, so that the whole photograph is covered.
+        size: Height and width of the photograph.
+    """
+    (y0, x0, y1, x1), (height, width) = place, values.shape
+    down, across = (y1 - y0) / height, (x1 - x0) / width
+    box = {"top": (y0 - down) / size[0], "left": (x0 - across) / size[1]}
+    box |= {"height": (y1 - y0 + 2 * down) / size[0], "width": (x1 - x0 + 2 * across) / size[1]}
+    address = _address(np.broadcast_to((18, 18, 24), (height + 2, width + 2, 3)), np.pad(255 - values, 1, mode="edge"))
+    return {"overlay": address, "style": ";".join(f"{name}:{100 * value:.4g}%" for name, value in box.items())}
 
 
 def signed_overlay(values: np.ndarray) -> str:
-    """The same of a map (h w) int8: orange where it is above zero, blue where it is below, clear where it is zero."""
+    """The address of a map (h w) int8 that covers a photograph evenly: orange above zero, blue below, clear where it is zero."""
     color = np.where(values[..., None] > 0, (255, 106, 0), (0, 110, 255))
     return _address(color, np.rint(np.abs(values.astype(np.int16)) * (220 / 127)))
 

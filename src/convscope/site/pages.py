@@ -22,6 +22,7 @@ from convscope.site import addresses, charts
 from convscope.site.content import COMPANIONS, FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, by_chance, significant, stem
 from convscope.site.images import thumbnail_class
 from convscope.site.live import Live, network_data
+from convscope.site.tables import StoredMap
 from convscope.site.write import script
 from convscope.statistics import SIGNIFICANCE
 
@@ -444,11 +445,15 @@ class Pages:
                 {
                     "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), _number(one.maximum)),
                     "layer": one.layer,
-                    "overlay": charts.overlay(one.values),
                 }
+                | self._overlay(one)
                 for one in content.maps.of.get(image, [])
             ],
         )
+
+    def _overlay(self, one: StoredMap) -> dict[str, str]:
+        size = self.content.survey.preprocessing
+        return charts.overlay(one.values, one.place, (size.height, size.width))
 
     def _study(self, row: int) -> dict[str, Any] | None:
         """What occlusion of an image shows, and the strip of its layers; None where it was not computed."""
@@ -471,8 +476,8 @@ class Pages:
                 {
                     "layer": self._layer_link(one.layer),
                     "tile": self._tile(UnitRef(one.layer, one.unit, one.maximum), ""),
-                    "overlay": charts.overlay(one.values),
                 }
+                | self._overlay(one)
                 for one in known.strip
                 if one.layer in shown
             ],

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ARRANGEMENT, CONNECTIONS, MAPS, STUDIES = "units.parquet", "connections.parquet", "maps.parquet", "occlusion.parquet"
+_PLACE = pa.field("place", pa.list_(pa.float32()))  # where the map lies on the image: y0, x0, y1, x1 in pixels
 _STRIP = [
     pa.field("layer", pa.string()),
     pa.field("unit", pa.int32()),
@@ -19,6 +20,7 @@ _STRIP = [
     pa.field("height", pa.int32()),
     pa.field("width", pa.int32()),
     pa.field("values", pa.binary()),  # (height width) uint8, 255 is the maximum
+    _PLACE,
 ]
 SCHEMAS: dict[str, pa.Schema] = {
     ARRANGEMENT: pa.schema(
@@ -49,6 +51,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             pa.field("height", pa.int32()),
             pa.field("width", pa.int32()),
             pa.field("values", pa.binary()),  # (height width) uint8, 255 is the maximum
+            _PLACE,
         ]
     ),
     STUDIES: pa.schema(
@@ -152,12 +155,14 @@ class StoredMap:
         layer, unit: The unit.
         maximum: Its largest value.
         values: (h w) uint8, 255 is the maximum.
+        place: Where it lies on the image: y0, x0, y1, x1 in pixels.
     """
 
     layer: str
     unit: int
     maximum: float
     values: np.ndarray
+    place: tuple[float, ...]
 
 
 class Maps:
@@ -214,4 +219,4 @@ class Studies:
 
 def _stored(row: Mapping[str, Any]) -> StoredMap:
     values = np.frombuffer(row["values"], np.uint8).reshape(row["height"], row["width"])
-    return StoredMap(row["layer"], row["unit"], row["maximum"], values)
+    return StoredMap(row["layer"], row["unit"], row["maximum"], values, tuple(row["place"]))
