@@ -13,6 +13,7 @@ import pytest
 import convscope as cs
 from convscope.render.panels import Curves, number
 from convscope.site import addresses, charts
+from convscope.site import content as module
 from convscope.site.build import Site
 from convscope.site.content import SHEET, Content, LayerContent, Options, by_chance
 from convscope.site.pages import environment
@@ -303,6 +304,14 @@ def test_class_maps_activation_sum_and_detector_are_the_librarys(tmp_path: Path)
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", section(page, "As a detector"))
     assert [auc for _, auc, _ in rows] == [f"{auc:.3f}" for auc in detector.auc[:, 1]]
     assert [ends for *_, ends in rows] == [f"[{number(low)}, {number(high)}]" for low, high in detector.auc_intervals[:, 1]]
+
+
+def test_why_there_is_no_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str | None] = [f"kind {index % 3}" if index < 39 else "kind 3" for index in range(40)]
+    survey = survey_of(tmp_path, labels=names, later=80)
+    assert "needs at least 2 images of each label to fit; 'kind 3' has" in str(Content(survey, tmp_path, Options({})).detector)
+    monkeypatch.setattr(module, "_MOST_DETECTED", 159)
+    assert Content(survey, tmp_path, Options({})).detector == "of so many labels and images it is left to the command convscope detector"
 
 
 def test_the_curve_of_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,8 @@ MOST_COLUMNS = 16
 FINDINGS = ("dead", "structural", "constant", "saturated", "duplicate")
 _MOST_PAIRS = 4_000_000
 """A class profile of more pairs of unit and label is left out: it would take minutes and could find nothing after correction."""
-_MOST_DETECTED = 16
-"""Labels of a detector: of more, it takes too long, and each has few images."""
+_MOST_DETECTED = 30_000
+"""A detector of more pairs of label and image is left out: it would take more than ten seconds."""
 _WIDE = 0.6
 """Receptive fields that cover more of the image's sides are shown as the whole image with a ring at the strongest position."""
 
@@ -573,8 +573,8 @@ class Content:
     @cached_property
     def detector(self) -> Detector | str:
         """The detector on the same layer, or why there is none."""
-        if self.sums is None or len(self.survey.labels) > _MOST_DETECTED:
-            return f"a detector of more than {_MOST_DETECTED} labels is left to the command convscope detector"
+        if self.sums is None or len(self.survey.labels) * len(self.survey) > _MOST_DETECTED:
+            return "of so many labels and images it is left to the command convscope detector"
         try:
             return detector(self.survey, self.sums.layers[0])
         except BadInput as error:
