@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -148,6 +149,17 @@ def test_more_occlusion_maps_are_added(photos: Path, tmp_path: Path, whole: Atla
     assert not (none.path / "data/occlusion.parquet").exists() and "ccluded" not in (none.path / "image/0.html").read_text()
     with pytest.raises(BadInput, match="occlusions at least 0"):
         atlas(scanned.small_scope(), photos, tmp_path / "none", occlusions=-1, **given)
+
+
+def test_tables_with_other_columns_are_made_again(photos: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"layers": "2", "units": [0], "classes": [0], "occlusions": 1} | QUICK
+    made = atlas(scanned.small_scope(), photos, tmp_path / "site", **given)
+    before = files_of(made.path)
+    for name in ("maps.parquet", "occlusion.parquet"):
+        table = pq.read_table(made.path / "data" / name)
+        pq.write_table(table.drop_columns("height"), made.path / "data" / name)
+    atlas(scanned.small_scope(), photos, tmp_path / "site", **given)
+    assert files_of(made.path) == before
 
 
 def test_large_maps_are_reduced() -> None:

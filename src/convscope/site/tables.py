@@ -83,17 +83,18 @@ def write_table(path: Path, name: str, columns: Mapping[str, object], key: str) 
 
 
 def is_current(path: Path, name: str, key: str) -> bool:
-    """Whether a table is there, made from the same."""
+    """Whether a table is there, with the columns of today and made from the same."""
     try:
-        return (pq.read_schema(path / name).metadata or {}).get(b"key") == key.encode()
+        found = pq.read_schema(path / name)
     except (OSError, pa.ArrowException):
         return False
+    return found.equals(SCHEMAS[name]) and (found.metadata or {}).get(b"key") == key.encode()
 
 
 def read_table(site: Path, name: str) -> pa.Table | None:
-    """A table of a site; None if it is not there."""
+    """A table of a site; None if it is not there, or has other columns than today's."""
     path = site / "data" / name
-    return pq.read_table(path) if path.exists() else None
+    return pq.read_table(path) if path.exists() and pq.read_schema(path).equals(SCHEMAS[name]) else None
 
 
 def read_arrangement(site: Path) -> dict[str, np.ndarray]:
