@@ -7,19 +7,22 @@ arrays: detached, on the CPU, bfloat16 widened to float32, read-only.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convscope import render
+from convscope.errors import ConvscopeError, StoreConflict
 from convscope.render.panels import View
 from convscope.results.default_view import default_view
 from convscope.results.table import Rows, columns_of, frame
+from convscope.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,6 +77,27 @@ class ArrayField:
     unit: str
 
 
+_SHOWN = {"summary", "view", "sheets"}
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _in_one_line(method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Any, _P], _R]:
+    """A method of a result which, where the result was loaded and its parts do not fit together, says that its folder is damaged."""
+
+    @functools.wraps(method)
+    def run(self: Any, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(self, *args, **kwargs)
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            if isinstance(error, ConvscopeError) or not self.loaded_from:
+                raise
+            what = f"{type(error).__name__}: {one_line(error, 200)}"
+            raise StoreConflict(f"{self.loaded_from}: is damaged, its parts do not fit together ({what})") from None
+
+    return run
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
     """Base of all results. Subclasses are frozen dataclasses whose array fields are declared with :func:`axes`.
@@ -85,6 +109,8 @@ class Result:
     technique: ClassVar[str] = "result"
     tabled: ClassVar[Rows] = Rows("")
     """What :meth:`to_frame` has rows for; nothing where a result is no table."""
+    loaded_from: ClassVar[str] = ""
+    """The folder of a result that was loaded."""
     _free_axes: ClassVar[frozenset[str]] = frozenset(["h", "w", "y", "x"])
 
     manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True, repr=False)
@@ -93,6 +119,8 @@ class Result:
         cls.technique = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Result.__repr__  # a dataclass would write one that prints whole arrays
+        for name in _SHOWN & cls.__dict__.keys():
+            setattr(cls, name, _in_one_line(cls.__dict__[name]))
 
     def __post_init__(self) -> None:
         lengths: dict[str, tuple[int, str]] = {}

@@ -100,10 +100,15 @@ def load(folder: str | Path) -> Result:
     head = _read_manifest(folder)
     stored = _read_arrays(folder, head)
     try:
+        if not isinstance(head["manifest"], dict):
+            raise TypeError("its provenance is no table")
         cls = result_class(head["class"], head["module"], head["fields"], list(head["extras"]))
         fields: dict[str, Any] = {declared["name"]: stored[declared["name"]] for declared in head["fields"]}
         fields.update((name, decode(value, stored)) for name, value in head["extras"].items())
-        return cls(**fields, manifest=head["manifest"])
+        result = cls(**fields, manifest=head["manifest"])
+        if cls.__module__.startswith("convscope."):
+            object.__setattr__(result, "loaded_from", str(folder))
+        return result
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreConflict(f"{folder}: {_MANIFEST} is damaged ({type(error).__name__}: {error})") from error
 
