@@ -24,11 +24,11 @@ def is_whole(value: object) -> TypeGuard[int]:
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)
 
 
-def no_layer(name: object, known: Iterable[str], where: str) -> LayerNotFound:
+def no_layer(name: object, known: Iterable[str], where: str, more: str = "") -> LayerNotFound:
     """The error of a layer name that a network or survey does not have: near names, or else its first three and the output."""
     names = list(known)
     hint = ", ".join(near_names(str(name), names)) or ", ".join([*names[:3], "...", OUTPUT])
-    return LayerNotFound(f"no layer {name!r} in this {where}; near names: {hint}")
+    return LayerNotFound(f"no layer {name!r} in this {where}; near names: {hint}{more}")
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 4) -> list[str]:

@@ -174,7 +174,7 @@ class Survey:
             LayerNotFound: No such layer was scanned; near names are listed.
         """
         if name not in self.layers:
-            raise no_layer(name, self.layers, "survey")
+            raise no_layer(name, self.layers, "survey", "; another scan with --layers NAME has others")
         return self.layers[name]
 
     def units(self, layer: str, asked: Units) -> list[int]:
