@@ -70,6 +70,11 @@ def test_cut_and_flipped_files_are_damaged(tmp_path: Path):
     (tmp_path / "cut.png").write_bytes(data[:60])
     with pytest.raises(BadImage, match=r"is damaged|is cut off"):
         read_receipt(tmp_path / "cut.png")
+    plain = io.BytesIO()
+    Pillow.fromarray(np.zeros((9, 9, 3), np.uint8)).save(plain, "PNG")
+    (tmp_path / "end.png").write_bytes(plain.getvalue()[:-12])  # without its last part, which is empty
+    with pytest.raises(BadImage, match=r"end\.png: is cut off"):
+        read_receipt(tmp_path / "end.png")
     place = data.index(b"conv1")
     (tmp_path / "flipped.png").write_bytes(data[:place] + b"konv1" + data[place + 5 :])
     with pytest.raises(BadImage, match="is damaged"):

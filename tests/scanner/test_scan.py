@@ -327,8 +327,8 @@ def test_another_question_in_the_same_folder_is_a_conflict(
     [
         ({"output": "features"}, 'output was "logits", now "features"'),
         ({"classes": list("vwxyz")}, "classes was"),
-        ({"mean": 0.5}, "inputs was"),
-        ({"crop": None}, "inputs was"),
+        ({"mean": 0.5}, "inputs.mean was"),
+        ({"crop": None}, "inputs.crop was"),
     ],
 )
 def test_another_output_or_other_inputs_in_the_same_folder_are_a_conflict(

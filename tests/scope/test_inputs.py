@@ -399,6 +399,14 @@ def test_what_is_no_image_is_not_skipped(images: object) -> None:
         Inputs(size=24).reader(images).batch()  # type: ignore[arg-type]
 
 
+def test_float_arrays_are_taken_uncropped_as_they_are() -> None:
+    array = np.random.default_rng(0).random((3, 31, 47))
+    for image in (array, torch.from_numpy(array)):
+        assert torch.equal(Inputs(size=24).uncropped(image, 16), torch.from_numpy(array))
+    with pytest.raises(BadInput, match="divide by 255"):
+        Inputs(size=24).uncropped(255 * array, 16)
+
+
 def test_whole_images_are_read_uncropped() -> None:
     inputs = Inputs(size=24)
     (made,) = inputs.reader(photo(), 40)

@@ -243,6 +243,18 @@ def test_the_page_alone_and_the_site_alone(scope: Scope, site: Path) -> None:
         assert server.ask("POST", "/api/photographs", encoded())[0] in (404, 405)
 
 
+def test_a_page_that_is_a_link_to_a_file_elsewhere_is_not_served(scope: Scope, site: Path, tmp_path: Path) -> None:
+    """The other files of a site never were; its live page is read by us, since a line is added to it."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "live.html").symlink_to(site.parent / "secret.txt")
+    for network in (scope, None):
+        with serving(network, tmp_path / "site") as server:
+            assert server.ask("GET", "/live.html")[0] == 404
+    (tmp_path / "linked").symlink_to(site)
+    with serving(None, tmp_path / "linked") as server:
+        assert server.ask("GET", "/live.html")[0] == 200, "the site itself may be a link"
+
+
 # --------------------------------------------------------------------------------------------------------------------- what it refuses
 
 

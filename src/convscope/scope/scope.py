@@ -257,8 +257,8 @@ class Scope:
         exact = self.device.type == "cpu" and self.resolve("measure") == "float32"
         state = exact, self.weights_hash
         if self._bounded is None or self._bounded[0] != state:
-            own = {id(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
-            if any(isinstance(each, Tensor) and id(each) not in own for node in self.graph.nodes for each in node.arguments):
+            own = {_memory_of(tensor) for tensor in (*self.model.parameters(), *self.model.buffers())}
+            if any(isinstance(each, Tensor) and _memory_of(each) not in own for node in self.graph.nodes for each in node.arguments):
                 self._recording = None  # the graph holds what was computed from the weights as they were
             self._bounded = state, bounds_of(self.graph, self.inputs.means, self.inputs.stds, exact=exact)
         found = self._bounded[1]
@@ -679,6 +679,11 @@ class Scope:
             | ({"one_at_a_time": alone} if alone else {}),
             "device": str(self.device),
         }
+
+
+def _memory_of(tensor: Tensor) -> int:
+    """Where a tensor's values lie; those of its views lie there, too."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _where_and_what(model: nn.Module) -> tuple[torch.device, torch.dtype]:

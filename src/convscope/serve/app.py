@@ -275,9 +275,9 @@ def _add_page(app: FastAPI, site: Path, *, serving: bool) -> None:
     @app.get("/live.html", include_in_schema=False)
     def live() -> Response:
         page = site / "live.html"
-        if not page.is_file():
+        if not page.is_file() or page.resolve().parent != site.resolve():  # a link to a file elsewhere, in a site from elsewhere
             raise HTTPException(404)
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8", errors="replace")
         return HTMLResponse(with_server(text) if serving else text)
 
     _add_static(app, ("live.js", "live-serve.js", "atlas.css"))  # as the server knows them, whenever the site was made
