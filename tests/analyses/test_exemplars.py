@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,14 @@ def slow(channel: int, top: int, label: str | None) -> list[tuple[float, int, in
             place = flat.index(max(flat))
             found.append((max(flat), IDS[row], place // 6, place % 6))
     return sorted(found, key=lambda each: (-each[0], each[1]))[:top]
+
+
+def test_what_a_damaged_survey_says_of_its_top_takes_no_memory(survey: cs.Survey, tmp_path: Path) -> None:
+    shutil.copytree(survey.path, tmp_path / "s")
+    file = tmp_path / "s" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"top": 2**40}))
+    found, whole = (cs.exemplars(each, "layer", [5, 0, 5], top=4) for each in (cs.read_survey(tmp_path / "s"), survey))
+    assert np.array_equal(found.images, whole.images) and np.array_equal(found.values, whole.values, equal_nan=True)
 
 
 @pytest.mark.parametrize("label", [None, "bee"])

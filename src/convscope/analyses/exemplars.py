@@ -113,11 +113,14 @@ def _strongest(survey: Survey, layer: str, units: list[int], top: int, label: st
     if top <= kept:
         table = survey.top(layer, label)
         column = {name: table[name].to_numpy() for name in ("channel", "rank", "value", "image", "y", "x")}
-        shape = survey.layer(layer).channels, kept
+        asked = (column["rank"] < top) & np.isin(column["channel"], units)  # what the file says of others takes no memory
+        column = {name: values[asked] for name, values in column.items()}
+        every, rows = np.unique(units, return_inverse=True)
+        shape = len(every), top
         values, images, positions = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int64), np.full((*shape, 2), -1, np.int32)
-        place = column["channel"], column["rank"]
+        place = np.searchsorted(every, column["channel"]), column["rank"]
         values[place], images[place], positions[place] = column["value"], column["image"], np.stack([column["y"], column["x"]], -1)
-        return values[units, :top], images[units, :top], positions[units, :top]
+        return values[rows], images[rows], positions[rows]
     if survey.manifest["summary_only"]:
         raise BadInput(f"survey {survey.path} holds summaries only, with the {kept} strongest images of each unit; got top={top}")
     own = np.arange(len(survey)) if label is None else np.flatnonzero(survey.truth == survey.labels.index(survey.known_label(label)))
