@@ -118,7 +118,7 @@ def test_lists_and_bytes_and_nan(place: Path, capsys: pytest.CaptureFixture[str]
         (["exemplars", "photos", "layer", "--units", "7-8"], "error: layer layer has units 0 to 7, got 8"),
         (["class-profile", "photos", "output", "--units", "cat"], "error: class 'cat' is unknown"),
         (["detector", "photos", "layer", "--maps", "photos"], "error: photos: is a survey, no result; open it with convscope.read_survey"),
-        (["detector", "photos", "layer", "--maps", "ant=x"], "error: Invalid value for --maps: 'x' is not a whole number"),
+        (["detector", "photos", "layer", "--maps", "ant=x"], "error: layer layer has units 0 to 7, got 'x'"),
         (["detector", "photos", "layer", "--maps", "ant", "--maps", "b=1"], "error: ant: expected NAME=VALUE"),
         (["filter-health", "photos", "--out", "photos"], "error: --out photos is there already; choose another folder"),
         (["detector-evaluation", "photos", "photos"], "error: photos: is a survey, no result; open it with convscope.read_survey"),

@@ -20,6 +20,7 @@ import promises
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.optimize import objectives
 from convscope.optimize.recipes import RECIPES
+from convscope.results.feature_visualization import FLAT
 from convscope.scope import Inputs, Scope
 from convscope.seeding import derive_seed
 from hand_built import draws
@@ -454,7 +455,7 @@ def test_a_dead_unit_is_stuck_and_the_others_are_not(recipe: str) -> None:
     scope = with_biases(0.0, -1e6, 0.1)
     made = seen(scope, recipe, (0, 1, 2), "1")
     assert made.status == ("converged", "stuck", "converged")
-    assert made.reasons[0] == made.reasons[2] == "" and "no gradient" in made.reasons[1] and "3 starts" in made.reasons[1]
+    assert {made.reasons[0], made.reasons[2]} <= {"", FLAT} and "no gradient" in made.reasons[1] and "3 starts" in made.reasons[1]
     assert made.scores[1] == 0 and made.scores[0] > 0 and made.scores[2] > 0
     assert made.before_relu[1] < -1e5
 
@@ -716,10 +717,10 @@ def test_manifests_hold_no_addresses(scope: Scope, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"copies": 0}, "copies must be a whole number of at least 1, got 0"),
+        ({"copies": 0}, "copies must be a whole number from 1 to 1000, got 0"),
         ({"copies": True}, "copies must be a whole number"),
         ({"diversity": 0.1}, "needs copies=2 or more"),
-        ({"copies": 2, "diversity": -1}, "diversity must be a number of at least 0"),
+        ({"copies": 2, "diversity": -1}, "diversity must be a number from 0 to"),
         ({"objective": objectives.deepdream("4")}, r'units: deepdream\("4"\) makes images of its own'),
         ({"objective": "deepdream"}, "objective must be an objective or a function unit -> objective, got str"),
         ({"objective": lambda: None}, "cannot be called with a unit number"),

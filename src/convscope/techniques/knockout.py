@@ -279,24 +279,22 @@ class _Answers:
         count = scope.layers[OUTPUT].channels
         found = _outputs_of(scope, names, outputs)
         unknown = [name for name, own in found.items() if own is None]
-        if unknown and (outputs is not None or labels is not None or len(unknown) < len(names)):
+        if unknown and (outputs is not None or labels is not None):
             raise BadInput(f"label {unknown[0]!r} is no class of the network; say which of its classes it means: outputs {unknown[0]}=3,5")
-        if unknown or not names:
-            shown = (
-                f"Labels ({listed(names, 3)}) are no classes of the network: shown is each image alone. Say which they mean: outputs "
-                f"{names[0]}=0 (a class's number or name), and so on."
-                if names
-                else ""
-            )
+        what = "Say which they mean: outputs LABEL=0 (a class's number or name)."
+        if len(unknown) == len(names):
+            shown = f"Labels ({listed(names, 3)}) are no classes of the network: shown is each image alone. {what}"
             return cls(scope.class_names, np.arange(count), np.full(len(given), -1), False, (shown,) if names else ())
+        left = (f"Labels that are no class of the network, whose images do not count: {listed(unknown, 6)}. {what}",) if unknown else ()
+        names = tuple(name for name in names if name not in unknown)
         owner = np.full(count, -1)
         for place, name in enumerate(names):
             for output in found[name] or ():
                 if owner[output] >= 0:
                     raise BadInput(f"class {output} of the network belongs to two labels, {names[owner[output]]} and {name}")
                 owner[output] = place
-        truth = np.array([-1 if label is None else names.index(str(label)) for label in given])
-        return cls(names, owner, truth, True)
+        truth = np.array([names.index(str(label)) if str(label) in names and label is not None else -1 for label in given])
+        return cls(names, owner, truth, True, left)
 
     def probabilities(self, outputs: Tensor) -> np.ndarray:
         """(n c) outputs -> (n class) probabilities."""
