@@ -2,6 +2,6 @@
 
 import sys
 
-from convscope.cli import main
+from convscope.cli import run
 
-sys.exit(main())
+sys.exit(run())
