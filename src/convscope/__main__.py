@@ -2,6 +2,6 @@
 
 import sys
 
-from convscope.cli import run
+from convscope.cli import main
 
-sys.exit(run())
+sys.exit(main())

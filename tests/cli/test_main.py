@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 import convscope
-from convscope import cli
 from convscope.cli import OTHERS, build, main
 from convscope.cli.docstrings import help_of, techniques
 from convscope.receipts import read_receipt
@@ -448,10 +447,3 @@ def test_json_of_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_json_of_a_mistake(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "spectrum", "net.py:build", "9", "red", "--json")
     assert (code, out) == (2, "") and err.startswith("error: ")
-
-
-def test_a_process_ends_without_looking_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    monkeypatch.setattr(cli, "main", lambda: done.append("main") or 2)
-    monkeypatch.setattr("gc.freeze", lambda: done.append("freeze"))
-    assert cli.run() == 2 and done == ["main", "freeze"]

@@ -516,8 +516,7 @@ def test_wrong_questions(scope: Scope, wrong: dict[str, Any], error: type[Except
 
 
 def test_layers_without_a_map() -> None:
-    with hand_built.Uninitialized():
-        model = torchvision.models.VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=4)
+    model = hand_built.seeded(lambda: torchvision.models.VisionTransformer(32, 16, 1, 1, 8, 8, num_classes=4))
     scope = Scope(model, Inputs(size=32))
     with pytest.raises(BadInput, match=r"layer encoder.ln holds tokens"):
         convscope.deconvnet(scope, "encoder.ln", [0], draws(1, 3, 32, 32), rule="gradient")

@@ -5,7 +5,6 @@ Only the command that is called loads what it needs, so that ``convscope --help`
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import re
@@ -103,17 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; what is finished is kept: run the same command again to go on from there\n")
         return INTERRUPTED
-
-
-def run() -> int:
-    """The command line as a process of its own: :func:`main`, and an end without delay.
-
-    Python looks through all objects for unreachable ones when it ends, which takes more than a second once torch is loaded.
-    """
-    try:
-        return main()
-    finally:
-        gc.freeze()
 
 
 class _Visible(logging.Formatter):
