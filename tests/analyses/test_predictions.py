@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_the_most_frequent_confusions_are_named(tmp_path: Path) -> None:
     assert [count for *_, count in found.confused()] == sorted(plain.values(), reverse=True)
     label, number, count = found.confused()[0]
     assert f"most frequent: {count} of {label} taken for {CLASSES[number]}" in found.summary()
+
+
+def test_commands_name_folders_that_a_command_takes(tmp_path: Path) -> None:
+    found = cs.predictions(survey_of(tmp_path))
+    for place, command in (
+        ("photos/{label}/{row}.jpg", "unit-attribution made photos/ant --target"),
+        ("shards/a.tar::train/{label}/{row}.jpg", "unit-attribution made shards/a.tar::train/"),
+        ("s3://bucket/{label}/{row}.jpg", "unit-attribution made s3://bucket/"),
+    ):
+        paths = tuple(place.format(label=label, row=row) for row, label in enumerate(found.labels))
+        said = dataclasses.replace(found, paths=paths, network="made").summary()
+        assert command in said and "a.tar::train/ant --target" not in said and "bucket/ant --target" not in said
+    assert "s3://bucket" in said
 
 
 def test_without_labels_the_classes_are_said(tmp_path: Path) -> None:

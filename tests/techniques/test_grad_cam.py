@@ -130,3 +130,14 @@ def test_refusals() -> None:
         cs.grad_cam(scope, draws(1, 3, 24, 24), layer="output")
     with pytest.raises(cs.ConvscopeError, match="class"):
         cs.grad_cam(scope, draws(1, 3, 24, 24), "heron")
+
+
+def test_of_classes_that_tie_the_first_is_followed() -> None:
+    """Class 0 is the image's red, class 1 its green, and both are half of it."""
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[0].weight[:], model[4].weight[:] = torch.eye(3)[:2, :, None, None], torch.eye(2)
+    images = torch.zeros(1, 3, 8, 8)
+    images[:, 0, :4], images[:, 1, 4:] = 1, 1
+    found = cs.grad_cam(Scope(model, Inputs(size=8)), images, layer="1")
+    assert found.targets == (0,) and found.map[0, :4].min() > 0 and not found.map[0, 4:].any()

@@ -135,6 +135,15 @@ def test_one_image_and_the_class_that_it_is_predicted_as() -> None:
         alone = cs.unit_attribution(scope, images[row : row + 1], layer="5", top=2)
         np.testing.assert_allclose(alone.attribution[0], found.attribution[row], rtol=1e-4, atol=1e-6)
     assert "mean over 2 images, all predicted as it" in found.summary()
+    assert len(set(found.targets)) == 1 and "different classes" not in found.summary()
+
+
+def test_different_predictions_are_said() -> None:
+    images = torch.zeros(2, 3, 8, 8)
+    images[0, 0], images[1, 1] = 1, 1
+    found = cs.unit_attribution(Scope(planted(), Inputs(size=8, classes=["bee", "ant"])), images, layer="1", top=2)
+    assert found.targets == (1, 0) and "each image's own is followed" in found.summary()
+    np.testing.assert_allclose(found.maps.sum((2, 3)), found.attribution[:, list(found.units)], atol=1e-5)
 
 
 def test_a_dense_layer_has_no_maps() -> None:

@@ -17,7 +17,7 @@ from convscope.seeding import derive_seed
 from convscope.survey.survey import Survey
 
 _SAME_SHAPE = 0.03
-"""Images of one name whose proportions differ by more, as a logarithm, are different images; a resized copy is the same."""
+"""Images of one name whose proportions differ by a larger share are different images; a resized copy is the same."""
 FEWEST = 4
 """Images that the unbiased estimate of CKA needs."""
 
@@ -171,12 +171,14 @@ def _common_images(survey: Survey, other: Survey) -> tuple[np.ndarray, np.ndarra
             f"surveys {survey.path} and {other.path} share {len(pairs)} images (by name); compare needs the same images, at least {FEWEST}"
         )
     one, two = (np.array(rows) for rows in zip(*pairs, strict=True))
-    shapes = [np.stack([each.images[side].to_numpy() for side in ("height", "width")], 1) for each in (survey, other)]
-    here, there = shapes[0][one], shapes[1][two]
-    ratios = (here[:, 0] * there[:, 1]) / (here[:, 1] * there[:, 0])
-    if (other_images := np.flatnonzero(np.abs(np.log(ratios)) > _SAME_SHAPE)).size:
-        first = int(other_images[0])
-        sizes = [f"{width}x{height} px in {each.path}" for each, (height, width) in ((survey, here[first]), (other, there[first]))]
+    here, there = (
+        np.stack([each.images[side].to_numpy()[rows] for side in ("height", "width")], 1).astype(np.float64)
+        for each, rows in ((survey, one), (other, two))
+    )
+    shapes = here[:, 0] * there[:, 1], here[:, 1] * there[:, 0]  # equal where proportions are
+    if (others := np.flatnonzero(np.abs(shapes[0] - shapes[1]) > _SAME_SHAPE * np.minimum(*shapes))).size:
+        first = int(others[0])
+        sizes = [f"{width:g}x{height:g} px in {each.path}" for each, (height, width) in ((survey, here[first]), (other, there[first]))]
         raise BadInput(
             f"{survey.names[one[first]]} is not the same image in both surveys ({', '.join(sizes)}); compare needs the same images"
         )

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from convscope.image_files import MEMBER
 from convscope.render.panels import Counts, Group, Image, Panel, Table, View
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
@@ -166,9 +167,9 @@ class Predictions(Result):
             f"  convscope occlusion {network} {shlex.quote(self.paths[row])} --target {target} --score log-odds{weights}",
         ]
         ask = "convscope unit-attribution"
-        # a folder of one label: its right images are the comparison
-        folders = {label: PurePath(path).parent for label, path in zip(self.labels, self.paths, strict=True)}
-        whole = [(folders[label], *about) for label, *about in confused[:_COMMANDS] if folders[label].name == label]
+        # a folder of one label: its right images are the comparison; tars and URLs have none that a command takes
+        folders = {label: PurePath(path).parent for label, path in zip(self.labels, self.paths, strict=True) if "://" not in path}
+        whole = [(folders[label], *about) for label, *about in confused[:_COMMANDS] if label in folders and _is_of(folders[label], label)]
         if not whole:
             return [*lines, "which units see it:", f"  {ask} {network} {shlex.quote(self.paths[row])} --target {target}{weights}"]
         lines.append(
@@ -218,6 +219,10 @@ class Predictions(Result):
         rows = tuple((self.names[row], *self._most_probable(row)) for row in range(min(len(self.names), _ROWS)))
         places = range(1, len(rows[0]))
         return Table(("image", *map(str, places)), rows, _titled("Most probable classes", len(self.names)))
+
+
+def _is_of(folder: PurePath, label: str) -> bool:
+    return folder.name == label and MEMBER not in str(folder)
 
 
 def _titled(title: str, count: int) -> str:

@@ -65,7 +65,7 @@ def grad_cam(
     asked = None if target is None else scope.class_index(target)
 
     def logit(logits: Tensor) -> Tensor:
-        return logits.amax(1) if asked is None else logits[:, asked]
+        return logits.gather(1, logits.argmax(1, keepdim=True))[:, 0] if asked is None else logits[:, asked]
 
     parts = list(scope.in_batches(batch, lambda part: scope.layer_gradient(part, name, logit)))
     maps, slopes, logits = (torch.cat(each) for each in zip(*parts, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from convscope.results.provenance import technique
 from convscope.results.unit_attribution import SHOWN, UnitAttribution
 from convscope.scope import Images, Scope
 from convscope.techniques.knockout import check_network, no_silence
+
+_MIXED = ("Images are predicted as different classes, and each image's own is followed: name a target to ask about one.",)
 
 
 @technique
@@ -113,7 +116,7 @@ def unit_attribution(
     ranked = [*np.argsort(-middle[: len(raising)], kind="stable"), *(len(raising) + np.argsort(middle[len(raising) :], kind="stable"))]
     units = [[*raising, *lowering][place] for place in ranked]
     first = torch.argsort((~own).long(), stable=True)[:SHOWN]
-    maps = _maps(scope, name, batch[first], units, targets[first], rival)
+    maps = _maps(scope, name, batch[first], units, score)
     cells = (maps.shape[2], maps.shape[3])
     return UnitAttribution(
         attribution=attribution.float(),
@@ -137,7 +140,7 @@ def unit_attribution(
         layer=name,
         against="" if rival is None else scope.unit_names(OUTPUT, [rival])[0] or str(rival),
         method=method,
-        notices=no_silence(scope, name) if min(lowest) < 0 else (),
+        notices=(*(no_silence(scope, name) if min(lowest) < 0 else ()), *(_MIXED if len(targets.unique()) > 1 else ())),
         skipped=reader.skipped,
         cut=reader.cut,
         manifest={"precision": scope.resolve("measure")},
@@ -180,14 +183,14 @@ def _silenced(
         return torch.cat(lost).numpy(), torch.cat(without).numpy(), above.method
 
 
-def _maps(scope: Scope, layer: str, images: Tensor, units: list[int], targets: Tensor, rival: int | None) -> Tensor:
+def _maps(scope: Scope, layer: str, images: Tensor, units: list[int], score: Callable[[Tensor], Tensor]) -> Tensor:
     """Activation times derivative of units at each position, (n unit y x); without maps (n unit 0 0)."""
-    known, found = scope.layers[layer], list[Tensor]()
+    known = scope.layers[layer]
     if len(known.spatial) != 2:
         return torch.zeros(len(images), len(units), 0, 0, dtype=torch.float32, device="cpu")
-    for image, target in zip(images, targets, strict=True):
-        values, slopes, _ = scope.layer_gradient(
-            image[None], layer, lambda logits, t=target: _score(logits.double(), t[None].to(logits.device), rival)
-        )
-        found.append(known.channels_first(values * slopes)[0, units].float().cpu())
-    return torch.stack(found)
+
+    def of_part(part: Tensor) -> Tensor:
+        values, slopes, _ = scope.layer_gradient(part, layer, score)
+        return known.channels_first(values * slopes)[:, units].float().cpu()
+
+    return torch.cat(list(scope.in_batches(images, of_part)))
