@@ -11,7 +11,8 @@ from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
 from convscope.errors import BadImage, BadInput, StoreConflict
-from convscope.receipts import atomic_write, png_bytes, published_bytes, read_receipt, write_png
+from convscope.files import atomic_write
+from convscope.receipts import png_bytes, published_bytes, read_receipt, write_png
 
 PICTURE = np.linspace(0, 1, 3 * 4 * 5).reshape(3, 4, 5).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Files and URLs opened for reading, with every check: nothing that blocks, never ends, or is larger than the reader expects."""
+"""Files and URLs read with every check (nothing that blocks, never ends, or is too large), and files written all or nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import json
 import math
 import os
 import re
+import secrets
 import stat
 import tarfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -206,6 +207,51 @@ def check_form(value: Any, schema: Mapping[str, Any]) -> None:
     if error is not None:
         where = ".".join(map(str, error.absolute_path))
         raise ValueError(one_line(f"{where}: {error.message}" if where else error.message, 300))
+
+
+def atomic_write(path: str | Path, data: bytes) -> Path:
+    """Writes a file so that, whatever happens, it is either the old one or all of the new one; returns the path."""
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        write_synced(temporary, data)
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and waits until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def jsonable(value: Any) -> Any:
+    """The value as any reader of JSON understands it, for manifests and receipts, where exact types do not matter.
+
+    Tuples become lists, arrays and their values plain lists and numbers, paths and everything else text; NaN and infinity become text too.
+    """
+    match value:
+        case None | bool() | str():
+            return value
+        case _ if callable(to_list := getattr(value, "tolist", None)):
+            return jsonable(to_list())
+        case int():
+            return int(value)
+        case float():
+            return float(value) if math.isfinite(value) else str(value)
+        case Mapping():
+            return {str(key): jsonable(each) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [jsonable(each) for each in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
+        case os.PathLike():
+            return os.fspath(value)
+        case _:
+            return str(value)
 
 
 def check_regular(status: os.stat_result) -> None:

@@ -6,13 +6,9 @@ Also how the images of a site and films are encoded (`LOSSY`, `FILM`).
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
-import math
-import os
 import re
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadImage, BadInput, StoreConflict
-from convscope.files import parse_json, read_file
+from convscope.files import atomic_write, jsonable, parse_json, read_file
 from convscope.text import one_line
 
 KEY = "convscope"
@@ -140,51 +136,6 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
     if not isinstance(receipt, dict):
         raise StoreConflict(f"{path}: its receipt is damaged (no table of parameters)")
     return receipt
-
-
-def atomic_write(path: str | Path, data: bytes) -> Path:
-    """Writes a file so that, whatever happens, it is either the old one or all of the new one; returns the path."""
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        write_synced(temporary, data)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    return path
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and waits until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def jsonable(value: Any) -> Any:
-    """The value as any reader of JSON understands it, for manifests and receipts, where exact types do not matter.
-
-    Tuples become lists, NumPy values plain numbers and lists, paths and everything else text; NaN and infinity become text too.
-    """
-    match value:
-        case None | bool() | str():
-            return value
-        case np.generic() | np.ndarray():
-            return jsonable(value.tolist())
-        case int():
-            return int(value)
-        case float():
-            return float(value) if math.isfinite(value) else str(value)
-        case Mapping():
-            return {str(key): jsonable(each) for key, each in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [jsonable(each) for each in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
-        case os.PathLike():
-            return os.fspath(value)
-        case _:
-            return str(value)
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:

@@ -13,15 +13,6 @@ SIGNIFICANCE = 0.05
 """Significance level: a corrected p-value below it counts as a finding."""
 
 
-def foremost(mean: np.ndarray, count: int) -> np.ndarray:
-    """The channels that each image votes for: the `count` of largest mean, ties to the lower channel; bool (n c)."""
-    if count >= mean.shape[1]:
-        return np.ones(mean.shape, bool)
-    least = np.partition(mean, -count, axis=1)[:, -count, None]
-    above, equal = mean > least, mean == least
-    return above | equal & (equal.cumsum(1) <= count - above.sum(1, keepdims=True))
-
-
 def permutation_test(values: np.ndarray, n: int, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Permutation test of every column: AUC, one-sided p-value, and p-value corrected over all columns (max-T).
 

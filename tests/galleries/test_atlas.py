@@ -16,6 +16,7 @@ import hand_built
 import scanned
 from convscope.errors import BadInput, StoreConflict
 from convscope.galleries import atlas as module
+from convscope.galleries import atlas_images, atlas_occlusion, atlas_tables, atlas_work
 from convscope.galleries.atlas import Atlas, atlas, chosen_layers, shown_units
 from convscope.galleries.forecast import forecast
 from convscope.galleries.live_network import LiveNetwork
@@ -29,7 +30,7 @@ QUICK: dict[str, Any] = {"steps": 2, "size": 24, "crop_size": 16}
 def stand_in() -> Iterator[None]:
     """The network of the live page, which has its own tests, stands in for seconds of export."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "live_network", lambda *_: LiveNetwork(b"network", "float32", 1e-6, 4))
+        patched.setattr(atlas_tables, "live_network", lambda *_: LiveNetwork(b"network", "float32", 1e-6, 4))
         yield
 
 
@@ -87,11 +88,11 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
         pass
 
     target, name, number = {
-        "tables": (module, "write_table", 2),
+        "tables": (atlas_work, "write_table", 2),
         "pages": (module.Site, "write_units", 2),
-        "occlusion": (module, "activation_grid", 3),
-        "images": (module, "published_bytes", 5),
-        "projections": (module, "deconvnet", 9),
+        "occlusion": (atlas_occlusion, "activation_grid", 3),
+        "images": (atlas_images, "published_bytes", 5),
+        "projections": (atlas_images, "deconvnet", 9),
     }[place]
     true, count = getattr(target, name), 0
 
@@ -164,7 +165,7 @@ def test_tables_with_other_columns_are_made_again(photos: Path, tmp_path: Path) 
 
 def test_large_maps_are_reduced() -> None:
     values = np.random.default_rng(0).random((113, 50))
-    found = module._reduced(values)  # pyright: ignore[reportPrivateUsage]
+    found = atlas_occlusion._reduced(values)  # pyright: ignore[reportPrivateUsage]
     assert found.shape == (37, 50)
     np.testing.assert_allclose(found[5], values[15:18].mean(0))
 
@@ -183,7 +184,7 @@ def test_a_budget_leaves_a_complete_site(photos: Path, tmp_path: Path, whole: At
 @pytest.mark.parametrize(("together", "made"), [(16, 13), (4, 8)])
 def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, made: int) -> None:
     # a clock on which pages take 10 seconds each time, and the images of each group 5
-    monkeypatch.setattr(module, "_AT_ONCE", together)
+    monkeypatch.setattr(atlas_images, "_AT_ONCE", together)
     now = 0.0
 
     def taking(seconds: float, true: Any) -> Any:
@@ -194,9 +195,10 @@ def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
         return call
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    for one in (module, atlas_images, atlas_occlusion):
+        monkeypatch.setattr(one, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(module.Site, "write", taking(10, module.Site.write))
-    monkeypatch.setattr(module, "feature_visualization", taking(5, module.feature_visualization))
+    monkeypatch.setattr(atlas_images, "feature_visualization", taking(5, atlas_images.feature_visualization))
     found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, budget=32, **QUICK)
     assert (found.made, now) == (made, 30)  # two groups, of classes and of the deeper layer; five more seconds would have been too many
 
@@ -237,14 +239,14 @@ def test_images_are_taken_from_galleries(photos: Path, tmp_path: Path, whole: At
     cs.gallery(scanned.small_scope(), "5", [4, 2], tmp_path / "own", **QUICK)
     cs.gallery(scanned.small_scope(), "2", None, tmp_path / "other", **(QUICK | {"steps": 3}))
     made: list[tuple[str, list[int]]] = []
-    true = module.feature_visualization
+    true = atlas_images.feature_visualization
 
     def counted(scope: Any, layer: str, units: list[int], **options: Any) -> Any:
         if "copies" in options:  # the forecast's own runs have none
             made.append((layer, units))
         return true(scope, layer, units, **options)
 
-    monkeypatch.setattr(module, "feature_visualization", counted)
+    monkeypatch.setattr(atlas_images, "feature_visualization", counted)
     root = tmp_path / "site"
     found = atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, pictures=[tmp_path / "other", tmp_path / "own"], **QUICK)
     assert (found.made, found.wanted) == (19, 19)

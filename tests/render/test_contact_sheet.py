@@ -3,7 +3,8 @@ import pytest
 from PIL import Image as Pillow
 
 from convscope.render import colors
-from convscope.render.contact_sheet import best_columns, contact_sheet, laid_over, sheet_layout, to_bytes
+from convscope.render.contact_sheet import best_columns, contact_sheet, sheet_layout, to_bytes
+from convscope.render.overlay import laid_over
 from convscope.render.panels import Image, Signed
 
 

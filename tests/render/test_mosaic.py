@@ -5,10 +5,11 @@ import pytest
 from PIL import Image as Pillow
 
 from convscope.render import colors
-from convscope.render.contact_sheet import _cells, contact_sheet, enlarged, laid_over
+from convscope.render.contact_sheet import contact_sheet
 from convscope.render.draw import draw, encode
 from convscope.render.layout import arrange
 from convscope.render.mosaic import margins, mosaic, mosaic_size
+from convscope.render.overlay import _cells, enlarged, laid_over
 from convscope.render.panels import Group, Heat, Image, Mosaic, View, number
 from convscope.results.map_overlay import enlarged as enlarged_map
 

@@ -14,7 +14,7 @@ import scanned
 from convscope.errors import BadInput
 from convscope.scanner import measure as the_pass
 from convscope.scanner.measure import SAMPLES, as_maps, measure, reduce_maps, sample_positions
-from convscope.statistics import foremost
+from convscope.survey.votes import votes_for
 
 
 def plainly(maps: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -99,8 +99,8 @@ def test_samples_are_values_at_positions_spread_evenly() -> None:
 
 def test_votes_go_to_the_largest_means_and_equals_by_number() -> None:
     mean = np.array([[0.0, 2.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0], [3.0, -1.0, 4.0, 3.0]], np.float32)
-    assert foremost(mean, 2).tolist() == [[False, True, True, False], [True, True, False, False], [True, False, True, False]]
-    assert foremost(mean, 9).all()
+    assert votes_for(mean, 2).tolist() == [[False, True, True, False], [True, True, False, False], [True, False, True, False]]
+    assert votes_for(mean, 9).all()
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((4,), 0), ((4, 3, 5), 0), ((7, 4), 1)])

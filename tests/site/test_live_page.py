@@ -351,7 +351,9 @@ def test_a_guess_is_tested_as_the_library_tests_it(opened: Callable[..., Any], s
     page.locator("#number").press("Enter")
     expected = cs.hypothesis(scope, LAYERS[0], 17, shown, rest, permutations=9)
     said = page.locator("#tested .lead").inner_text()
-    assert said == f"Unit 17 of {LAYERS[0]}: AUC {expected.auc[17]:.3f}, number {expected.rank} of {len(expected.auc)} units."
+    equal = int((expected.auc == expected.auc[17]).sum())
+    place = f"number {expected.rank}" + (f" to {expected.rank + equal - 1} (equal)" if equal > 1 else "")
+    assert said == f"Unit 17 of {LAYERS[0]}: AUC {expected.auc[17]:.3f}, {place} of {len(expected.auc)} units."
     best = page.locator("#tested .tiles i").all_inner_texts()
     assert best == [f"{value:.3f}" for value in sorted(expected.auc, reverse=True)[:5]]
     assert f"{len(expected.auc) / 35:.1f} of {len(expected.auc)} units" in page.locator("#tested").inner_text()  # 7 choose 3 is 35

@@ -15,7 +15,7 @@ import hand_built
 import promises
 from convscope import render
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
-from convscope.render.contact_sheet import enlarged
+from convscope.render.overlay import enlarged
 from convscope.render.panels import Image
 from convscope.scope import Inputs, Scope
 from hand_built import draws

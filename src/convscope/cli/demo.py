@@ -13,11 +13,11 @@ from convscope import render
 from convscope.cli.derive import command
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadInput, NotInstalled
+from convscope.files import atomic_write
 from convscope.galleries.atlas import atlas
 from convscope.galleries.gallery import gallery
 from convscope.image_files import is_image
 from convscope.names import OUTPUT
-from convscope.receipts import atomic_write
 from convscope.results.base import Result
 from convscope.results.gallery import Gallery, write_sheet
 from convscope.results.spectrum import Spectrum

@@ -115,7 +115,7 @@ class lean_pass(TorchFunctionMode):
         if func in _MAX_POOLS and id(first) in self._without_relu:
             del self._without_relu[id(first)]
             return F.relu(func(*args, **kwargs))
-        if self._fused or self._without_relu:
+        if (self._fused or self._without_relu) and self._reads_other((args, kwargs)):
             args, kwargs = self._as_recorded(args, kwargs)
         if func is torch.conv2d and len(args) == 7:
             return self._convolved(func, args)
@@ -125,6 +125,16 @@ class lean_pass(TorchFunctionMode):
         for remembered in (self._fused, self._before_relu, self._without_relu, self._ran):
             remembered.clear()
         super().__exit__(*raised)
+
+    def _reads_other(self, value: Any) -> bool:
+        """Whether a tensor that is not what the network takes it for is in some arguments. Asked at each function, so without pytrees."""
+        if isinstance(value, Tensor):
+            return id(value) in self._fused or id(value) in self._without_relu
+        if isinstance(value, Mapping):
+            value = value.values()
+        elif not isinstance(value, (tuple, list)):
+            return False
+        return any(map(self._reads_other, value))
 
     def _as_recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of a function that was not expected here, with the values that the network takes its tensors for."""

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadInput
-from convscope.galleries.atlas import LARGEST_FOLDER, chosen_layers, patch_of, shown_units
+from convscope.galleries.atlas import chosen_layers, shown_units
+from convscope.galleries.atlas_occlusion import patch_of
+from convscope.galleries.atlas_tables import LARGEST_FOLDER
 from convscope.names import OUTPUT, Units
 from convscope.optimize.ascent import Job, ascend
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe

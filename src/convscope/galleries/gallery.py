@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from convscope.errors import StoreConflict
-from convscope.files import local_path
+from convscope.files import atomic_write, jsonable, local_path
 from convscope.names import Units, layer_name
 from convscope.optimize.film import filming
 from convscope.optimize.objective import Objective
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
 from convscope.progress import task
-from convscope.receipts import atomic_write, film_bytes, jsonable, to_bytes, write_png
+from convscope.receipts import film_bytes, to_bytes, write_png
 from convscope.results.channels import shown
 from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.gallery import Gallery, GalleryImage, Saved, image_name

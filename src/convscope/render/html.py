@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image as Pillow
 
 from convscope.render import charts, colors, layout
-from convscope.render.contact_sheet import laid_over, shown_sizes, to_bytes
+from convscope.render.contact_sheet import shown_sizes, to_bytes
 from convscope.render.layout import Sheet
 from convscope.render.markup import Markup, element, joined
 from convscope.render.mosaic import mosaic_body, tile_centres
+from convscope.render.overlay import laid_over
 from convscope.render.panels import (
     Bars,
     Counts,

@@ -79,7 +79,8 @@ class FilterHealth(Result):
         clean = len(self.layers) - len(lines)
         if clean:
             lines.append(f"{clean} of {len(self.layers)} layers have nothing to report")
-        lines.append(f"{dead} of {len(self.dead)} units dead on {self.images} images: alive on less than {self.alive_below:.2%} (95 %)")
+        rare = f"with 95 % confidence, active on fewer than {self.alive_below:.2%} of such"
+        lines.append(f"{dead} of {len(self.dead)} units dead on {self.images} images: {rare}")
         if not self.paired:
             lines.append("duplicates were not looked for: that takes the activations on each of at least 3 images, which this survey lacks")
         return "\n".join(lines)
@@ -93,7 +94,7 @@ class FilterHealth(Result):
         if len(self.layers) <= _MOST_PLOTS:
             panels += [_zeros(self, index) for index in range(len(self.layers))]
         note = words.note(
-            f"Dead: never above zero on these {self.images} images, so alive on less than {100 * self.alive_below:.2g} % of such images",
+            f"Dead: never above zero on these {self.images} images, so active on fewer than {100 * self.alive_below:.2g} % of such images",
             "(95 %, rule of three). Structural: cannot be above zero on any image. Constant: the same on every image. Saturated: at least",
             "5 % of all activations within 2 % of the largest. Duplicate: means and maxima over images correlate with those of an earlier",
             "unit. Zeros: average percentage of zeros.",

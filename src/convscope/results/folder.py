@@ -23,8 +23,8 @@ import numpy as np
 
 from convscope import render
 from convscope.errors import BadInput, ConvscopeError, StoreConflict
-from convscope.files import local_path, read_file, read_json
-from convscope.receipts import jsonable, png_bytes, published_bytes, read_receipt, write_synced
+from convscope.files import jsonable, local_path, read_file, read_json, write_synced
+from convscope.receipts import png_bytes, published_bytes, read_receipt
 from convscope.render import Format
 from convscope.render.panels import View
 from convscope.results.base import Result

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import SIDE
-from convscope.scanner.unit_statistics import GroupStatistics, LayerStatistics, Moments, TopImages
+from convscope.scanner.statistics_over_images import GroupStatistics, LayerStatistics, Moments, TopImages
 from convscope.survey.schema import SCHEMAS
 
 PARTS = "parts"

@@ -24,10 +24,10 @@ from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import HistogramCounter
 from convscope.scanner.measure import Measured, map_size, measure
 from convscope.scanner.plan import Plan
-from convscope.scanner.unit_statistics import LayerStatistics, group_statistics
+from convscope.scanner.statistics_over_images import LayerStatistics, group_statistics
 from convscope.scope import Scope
-from convscope.statistics import foremost
 from convscope.survey.schema import SCHEMAS, VALUES
+from convscope.survey.votes import votes_for
 
 _log = logging.getLogger("convscope")
 _REPEATING = ("layer", "y.list.element", "x.list.element")
@@ -146,7 +146,7 @@ class ShardScanner:
         data.position[rows] = measured.position[good]
         data.positive += measured.positive[good].sum(0, dtype=np.int64)
         for part in self.slices:
-            data.votes[rows, part] = foremost(data.mean[rows, part], self.plan.votes_per_image)
+            data.votes[rows, part] = votes_for(data.mean[rows, part], self.plan.votes_per_image)
         kept = measured.samples if good.all() else [samples[torch.from_numpy(good).to(samples.device)] for samples in measured.samples]
         data.counter.add(kept)
 

@@ -16,7 +16,7 @@ from convscope.scanner.files import OutputFolder
 from convscope.scanner.histograms import quantiles, to_lists
 from convscope.scanner.measure import map_size
 from convscope.scanner.plan import Plan
-from convscope.scanner.unit_statistics import GroupStatistics, LayerStatistics
+from convscope.scanner.statistics_over_images import GroupStatistics, LayerStatistics
 from convscope.scope import Scope
 from convscope.scope.layers import Layer
 from convscope.survey.schema import SCHEMAS

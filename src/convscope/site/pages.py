@@ -507,6 +507,8 @@ class Pages:
         folder = address.rpartition("/")[0]
         if folder:  # thousands of pages: links within the folder are short
             rendered = rendered.replace(f'="{root}{folder}/', '="')
+            if above := folder.rpartition("/")[0]:
+                rendered = rendered.replace(f'="{root}{above}/', '="../')
         return rendered if rendered.endswith("\n") else rendered + "\n"
 
     def _layer_link(self, name: str) -> dict[str, str] | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from convscope.statistics import foremost
 from convscope.survey.schema import SCHEMAS
+from convscope.survey.votes import votes_for
 
 _ALONE = """with one as (select image, label from images where label in (select label from images group by label having count(*) = 1)),
 own as (select label, v.* from "values" v join one using (image))"""
@@ -46,7 +46,7 @@ def class_rows(layer: str, labels: list[str], maximum: np.ndarray, mean: np.ndar
         "sd": zeros,
         "peak_mean": maximum.T.ravel().astype(np.float64),
         "peak_sd": zeros,
-        "votes": foremost(mean, votes).T.ravel().astype(np.int64),
+        "votes": votes_for(mean, votes).T.ravel().astype(np.int64),
     }
     return pa.table(columns, schema=SCHEMAS["classes"])
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from convscope.errors import BadInput
 from convscope.names import near_hint
-from convscope.zoo import from_file, from_folder, from_packages, from_textures, from_timm, from_torchvision
+from convscope.zoo import from_file, from_folder, from_textures, from_timm, from_torchvision, from_weight_packages
 from convscope.zoo.loaded import PRETRAINED, Loaded, plain_defaults
 from convscope.zoo.weights_file import SUFFIXES
 
@@ -55,16 +55,15 @@ def _loader(name: str) -> Callable[[str, str | Path | None], Loaded]:
         return from_file.load_file
     if name == "textures":
         return from_textures.load_textures
-    if name in from_packages.NETWORKS:
-        return from_packages.load_packaged
+    if name in from_weight_packages.NETWORKS:
+        return from_weight_packages.load_packaged
     known = from_torchvision.names()
     if name in known:
         return from_torchvision.load_torchvision
     if Path(name).suffix in SUFFIXES:
         raise BadInput(f"{name} names a file of weights; say which network they are for: open('resnet50', weights={name!r})")
-    raise BadInput(
-        f"unknown network {name!r}{near_hint(name, [*from_packages.NETWORKS, *known, 'textures'])}{_timm_hint(name)}; a name is {FORMS}"
-    )
+    hint = near_hint(name, [*from_weight_packages.NETWORKS, *known, "textures"])
+    raise BadInput(f"unknown network {name!r}{hint}{_timm_hint(name)}; a name is {FORMS}")
 
 
 def _timm_hint(name: str) -> str:

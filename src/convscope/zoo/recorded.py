@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convscope.errors import BadInput, BadWeights, StoreConflict
-from convscope.receipts import jsonable
+from convscope.files import jsonable
 from convscope.scope import Scope
 from convscope.zoo import open as open_network
 

@@ -449,6 +449,14 @@
     });
   }
 
+  /** A unit's place among all by falling value, ties said. @param {ArrayLike<number>} values @param {number} one */
+  function placeOf(values, one) {
+    const all = Array.from(values);
+    const higher = all.filter((other) => other > all[one]).length;
+    const equal = all.filter((other) => other === all[one]).length;
+    return equal > 1 ? `number ${higher + 1} to ${higher + equal} (equal) of ${all.length}` : `number ${higher + 1} of ${all.length}`;
+  }
+
   /** Keeps a unit. @param {number} one */
   function choose(one) {
     unit = Math.max(0, Math.min(network.layers[layer].channels - 1, one));
@@ -456,12 +464,11 @@
     find("#number").max = String(network.layers[layer].channels - 1);
     if (current) {
       const value = valuesOf(current, layer)[unit];
-      const place = 1 + valuesOf(current, layer).filter((other) => other > value).length;
       const known = network.layers[layer];
       const href = pageOf(layer, unit);
       const title = layer === output ? titleOf(layer, unit) : `Unit ${unit} of ${known.name}`;
       const words = [
-        `mean ${short(value)}, number ${place} of ${known.channels} on this photograph`,
+        `mean ${short(value)}, ${placeOf(valuesOf(current, layer), unit)} on this photograph`,
         ...(known.mean.length ? [`${short(unusual(layer, unit, value))} sd above its average over the folder (${short(known.mean[unit])})`] : []),
       ];
       find("#unit").replaceChildren(
@@ -573,7 +580,6 @@
     }
     const known = network.layers[layer];
     const all = Array.from({ length: known.channels }, (_, one) => auc(shown.map((v) => v[one]), rest.map((v) => v[one])));
-    const rank = 1 + all.filter((other) => other > all[unit]).length;
     const chance = known.channels / ways(shown.length + rest.length, shown.length);
     const lucky = chance >= 0.1 ? (chance < 10 ? chance.toFixed(1) : chance.toFixed(0)) : "fewer than 0.1";
     const title = layer === output ? titleOf(layer, unit) : `Unit ${unit} of ${known.name}`;
@@ -582,7 +588,7 @@
         ? "so a high AUC alone says little: add photographs."
         : `so the rank counts. For a corrected p-value: convscope hypothesis.`;
     area.replaceChildren(
-      element("p", { class: "lead" }, `${title}: AUC ${all[unit].toFixed(3)}, number ${rank} of ${known.channels} units.`),
+      element("p", { class: "lead" }, `${title}: AUC ${all[unit].toFixed(3)}, ${placeOf(all, unit)} units.`),
       dots(shown.map((values) => values[unit]), rest.map((values) => values[unit])),
       element("h3", {}, "Units that separate them best"),
       tiles(layer, falling(all).slice(0, TOP).map((one) => [one, all[one].toFixed(3)])),

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from convscope.scanner.unit_statistics import GroupStatistics, LayerStatistics, Moments, TopImages, group_statistics
+from convscope.scanner.statistics_over_images import GroupStatistics, LayerStatistics, Moments, TopImages, group_statistics
 
 N, C, K = 57, 6, 5
 

