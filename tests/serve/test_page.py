@@ -52,6 +52,10 @@ def test_a_walk(tmp_path: Path) -> None:
         after = scope.class_names[int(expected.predicted_without[0])]
         assert page.locator("#silenced-found .lead").inner_text().rstrip(".").endswith(after)
 
+        page.get_by_role("button", name="Make a finer map").click()
+        page.locator("#finer-found canvas.map").wait_for()
+        assert "cells. Bright is active." in page.locator("#finer-found figcaption").inner_text()
+
         page.get_by_role("button", name="Hide parts").click()
         page.get_by_text("First part after").wait_for()
         assert f"{scope.class_names[expected.targets[0]]}: " in page.locator("#hidden-found p").inner_text()

@@ -170,6 +170,20 @@ def test_units_are_silenced_and_projected(server: Server, scope: Scope) -> None:
     assert found["image"].startswith("data:image/png;base64,")
 
 
+def test_a_finer_map(server: Server, scope: Scope) -> None:
+    data = encoded(6)
+    photo, image = server.json("POST", "/api/photographs", data)["photo"], image_of(scope, data)
+    for layer in LAYERS:
+        found = server.json("POST", f"/api/photographs/{photo}/finer-map?layer={layer}&unit=4")
+        step = min(scope.layers.step(scope.layers[layer], scope.layers[layer].spatial))
+        expected = cs.map_overlay(scope, layer, image, units=[4], finer=min(4, int(step)))
+        map_ = np.frombuffer(base64.b64decode(found["map"]), "<f4").reshape(found["size"])
+        np.testing.assert_allclose(map_, expected.maps[0, 0], rtol=1e-4, atol=1e-5)
+        assert found["place"] == list(expected.place)
+    status, body, _ = server.ask("POST", f"/api/photographs/{photo}/finer-map?layer=output&unit=0")
+    assert status == 422 and b"no maps" in body
+
+
 def test_an_image_forms_step_by_step(server: Server) -> None:
     events = server.events(f"/api/visualization?layer={LAYERS[0]}&unit=2&steps=24")
     assert [value["step"] for name, value in events if name == "image"][:3] == [8, 16, 24] and events[-1][0] == "done"
@@ -376,6 +390,7 @@ def test_the_token(scope: Scope, site: Path) -> None:
         "0/occlusion?target=999999",
         "0/deconvnet?layer=nothing&unit=0",
         f"0/deconvnet?layer={LAYERS[0]}&unit=9999",
+        f"0/finer-map?layer={LAYERS[0]}&unit=9999",
         "0/knockout?layer=output",
     ],
 )

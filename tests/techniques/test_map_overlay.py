@@ -107,6 +107,30 @@ def test_values_below_zero_have_no_mask(scope: Scope) -> None:
     assert made.maps.min() < 0 and made.masks().min() == 0 and made.full.min() >= 0
 
 
+@pytest.mark.parametrize(("side", "padding"), [(17, 0), (18, 1), (23, 1)])
+def test_finer_maps_are_those_of_a_convolution_that_steps_by_one_pixel(side: int, padding: int) -> None:
+    # also tried: a pool behind the convolution, SqueezeNet's features.12 by 4 against images shifted one by one, bfloat16
+    torch.manual_seed(0)
+    coarse = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4, padding=padding), nn.ReLU())
+    dense = nn.Sequential(nn.Conv2d(3, 4, 3, padding=padding), nn.ReLU())
+    dense.load_state_dict(coarse.state_dict())
+    scope = Scope(nn.Sequential(coarse, nn.AdaptiveAvgPool2d(1), nn.Flatten()), Inputs(side), precision="float32")
+    image = draws(3, side, side)
+    made = convscope.map_overlay(scope, "0", image, units=[2, 1], finer=4)
+    with torch.no_grad():
+        wanted = dense(scope.inputs.normalize(image[None]))[0, [2, 1]].numpy()
+    inner = side - 4  # beyond it, shifted images go on with their border
+    first = 4 if padding else 0  # a shifted image is padded where it now begins
+    np.testing.assert_allclose(made.maps[0][:, first:inner, first:inner], wanted[:, first:inner, first:inner], rtol=1e-5, atol=1e-6)
+    rows = made.maps.shape[2]
+    assert rows == 4 * ((side + 2 * padding - 3) // 4 + 1) and made.finer == 4 and "4 times as fine" in made.view().subtitle
+    y0, _, y1, _ = made.place
+    middles = y0 + (np.arange(rows) + 0.5) * (y1 - y0) / rows
+    np.testing.assert_allclose(middles, np.arange(rows) + 1.5 - padding, atol=0.3)  # the middle of a 3 x 3 field in pixels
+    same = convscope.map_overlay(scope, "0", image, units=[2, 1])
+    assert (made.maps[0][:, ::4, ::4] == same.maps[0]).all() and (made.values == same.values).all()
+
+
 def test_the_figure(dying: Scope) -> None:
     images = draws(2, 3, 16, 24)
     tiles = [panel for panel in convscope.map_overlay(dying, "5", images, top=8).view().flat() if isinstance(panel, Image)]

@@ -30,7 +30,7 @@ class MapOverlay(ImageResult):
     Attributes:
         images: The images as the network was fed them, (n c h w) in [0,1].
         units: The units shown of each image, (n map): the strongest first, or as they were asked for.
-        maps: Their maps at the layer's own size, (n map y x).
+        maps: Their maps at the layer's own size, or `finer` times as fine, (n map y x).
         values: Mean, sum or maximum of each map, (n map).
         full: The value at which a mask is 1, (n map).
         ranks: The rank of each unit among all of the layer on that image by `values`, 1 = strongest, (n map).
@@ -43,6 +43,7 @@ class MapOverlay(ImageResult):
         scale: Where `full` comes from: "map", "channel", "layer" or "quantile".
         style: How the figure shows them: "heat" over the image, or "mask", the image times the mask.
         chosen: Whether the units were asked for (and are the same for all images).
+        finer: How many times as fine as the layer's own maps they are, each way.
     """
 
     tabled: ClassVar[Rows] = Rows("n map", image="n:names", unit="n map:units")
@@ -62,6 +63,7 @@ class MapOverlay(ImageResult):
     scale: str = "map"
     style: str = "heat"
     chosen: bool = False
+    finer: int = 1
 
     def masks(self, image: int = 0) -> np.ndarray:
         """The maps at the size of the image, bilinear, divided by `full`: (map h w), 0 for dead maps, >= 0, above 1 beyond `full`."""
@@ -104,7 +106,8 @@ class MapOverlay(ImageResult):
             f"Shown: the first {shown} of {count} images." if shown < count else "",
         )
         height, width = self.maps.shape[2:]
-        subtitle = words.subtitle(self, f"maps of {height}x{width}")
+        stitched = f", {self.finer} times as fine as the layer's (images shifted, maps interleaved)" if self.finer > 1 else ""
+        subtitle = words.subtitle(self, f"maps of {height}x{width}{stitched}")
         return View("Map overlay", panels, subtitle=subtitle, note=self.with_skipped(note))
 
 

@@ -196,6 +196,13 @@ class Layers(Mapping[str, Layer]):
         ends = [self._ends(layer, axis, cells[axis]) or (0.0, float(size[axis])) for axis in (0, 1)]
         return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
+    def step(self, layer: Layer, cells: tuple[int, int]) -> tuple[float, float] | None:
+        """How many pixels the cells of a layer's maps (height, width) lie apart; None where they do not follow one another evenly."""
+        ends = [self._ends(layer, axis, cells[axis]) for axis in (0, 1)]
+        if ends[0] is None or ends[1] is None:
+            return None
+        return (ends[0][1] - ends[0][0]) / cells[0], (ends[1][1] - ends[1][0]) / cells[1]
+
     def own_place(self, name: str) -> tuple[float, float, float, float] | None:
         """:meth:`place` of a layer for images of the network's own size; None for a layer without maps."""
         layer, size = self[name], None if self._graph is None else self._graph.nodes[0].size

@@ -28,6 +28,7 @@ from convscope.names import OUTPUT
 from convscope.optimize.objectives import direction
 from convscope.results.base import Result
 from convscope.results.channels import shown
+from convscope.results.map_overlay import MapOverlay
 from convscope.scope import Scope
 from convscope.serve.desk import MOST, Cancelled, Desk, Full, Job, line_of, unseen
 from convscope.serve.guard import Guard
@@ -37,11 +38,13 @@ from convscope.techniques.deconvnet import deconvnet
 from convscope.techniques.feature_visualization import feature_visualization
 from convscope.techniques.hypothesis import hypothesis
 from convscope.techniques.knockout import knockout
+from convscope.techniques.map_overlay import map_overlay
 from convscope.techniques.occlusion import occlusion
 from convscope.techniques.unit_attribution import unit_attribution
 
 _PHOTOS, _RESULTS = 64, 32
 _STEPS_SHOWN = 8
+_FINER = 4
 _TOP = 5
 _MOST_STEPS = 256
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -146,6 +149,12 @@ class _Bench:
         with torch.no_grad():
             value = self.scope.run(image, name, channels_first=True)[name]
         return {"maps": _text(value), "size": list(value.shape[2:])}
+
+    def finer(self, image: torch.Tensor, name: str, units: list[int]) -> MapOverlay:
+        """The map of a unit with as many more cells as the layer has pixels for, up to four times each way."""
+        layer = self.scope.layers[name]
+        steps = self.scope.layers.step(layer, (layer.spatial[0], layer.spatial[1])) if len(layer.spatial) == 2 else None
+        return map_overlay(self.scope, name, image, units=units, finer=_FINER if steps is None else max(1, min(_FINER, int(min(steps)))))
 
 
 def _reduced(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -351,6 +360,14 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         """The maps of all units of a layer, base64 of float32 (c h w)."""
         image, name = bench.photo(photo), bench.layer(layer)
         return await _finished(bench.submit(lambda: bench.maps(image, name)), request)
+
+    @app.post("/api/photographs/{photo}/finer-map", responses=_REFUSED)
+    async def finer_map(request: Request, photo: Number, unit: Unit, layer: Name) -> dict[str, Any]:
+        """A unit's map with up to four times as many cells each way, base64 of float32 (h w), and where it lies: y0 x0 y1 x1 in pixels."""
+        image, units = bench.photo(photo), bench.units(layer, [unit])
+        result = await _finished(bench.submit(lambda: bench.finer(image, bench.layer(layer), units)), request)
+        map_ = result.maps[0, 0]
+        return {"result": bench.results.add(result), "map": _text(map_), "size": list(map_.shape), "place": list(result.place)}
 
     @app.post("/api/photographs/{photo}/occlusion", responses=_REFUSED, response_class=StreamingResponse)
     async def hide(

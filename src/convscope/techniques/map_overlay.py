@@ -32,6 +32,7 @@ def map_overlay(
     maps: ClassMaps | Mapping[str, Sequence[int]] | None = None,
     classes: Sequence[str] | None = None,
     aligned: bool = True,
+    finer: int = 1,
 ) -> MapOverlay:
     """Activation maps of units, laid over images.
 
@@ -49,19 +50,24 @@ def map_overlay(
         classes: Show the maps of these classes, of all images, in place of each image's strongest.
         aligned: Whether each cell lies where the middle of its receptive field is; False stretches maps evenly over the image, as the
             articles do.
+        finer: So many times as many cells each way: the network also runs on the images shifted by equal parts of the layer's step, and
+            the maps are interleaved (shift-and-stitch), `finer`^2 passes. A shifted image begins and ends
+            elsewhere, which cells near the border see.
 
     Returns:
         The maps in their own values, the strongest first; `.masks()` and `.masked()` have them at the size of the image.
 
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
-        BadInput: A layer without maps; unknown scale, style, reduce or class; a unit of two classes, of which a frame can show one.
+        BadInput: A layer without maps; unknown scale, style, reduce or class; a unit of two classes, of which a frame can show one; finer
+            maps of a layer whose cells see all of the image, or with more cells than pixels.
         BadImage: No image can be read.
 
     Source:
         Shin 2020 (S2, sections 3 and 4), where N maps lie over one image and one map over N images. Mask = bilinear enlargement of
         A_k to the image, shown = clip(image * mask, 0, 1), mask = A_k / max A_k. Deviations: dead maps have mask 0, not 0/0; ties go to
-        the lower unit; the text's sum and the code's mean are both there.
+        the lower unit; the text's sum and the code's mean are both there. Shift-and-stitch: Long, Shelhamer, Darrell 2015
+        (arXiv 1411.4038, section 3.2).
 
     Example:
         >>> import convscope as cs, torch
@@ -76,6 +82,8 @@ def map_overlay(
     """
     if top < 1:
         raise BadInput(f"top must be at least 1, got {top}")
+    if finer < 1 or (finer > 1 and not aligned):
+        raise BadInput(f"finer must be at least 1, and takes aligned maps; got {finer}{'' if aligned else ' with aligned=False'}")
     known = scope.layers[layer]
     if len(known.spatial) != 2:
         near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
@@ -95,14 +103,24 @@ def map_overlay(
     order = torch.sort(values, dim=1, descending=True, stable=True).indices
     picked = order[:, :top] if asked is None else torch.tensor(asked, dtype=torch.int64, device=every.device).expand(len(every), -1)
     rows = torch.arange(len(every), dtype=torch.int64, device=every.device)[:, None]
-    size = (batch.shape[2], batch.shape[3])
+    cells, size = (every.shape[2], every.shape[3]), (batch.shape[2], batch.shape[3])
+    place: tuple[float, ...] = scope.layers.place(known, cells, size) if aligned else ()
+    shown = every[rows, picked]
+    full = _full(every, picked, scale)
+    if finer > 1:
+        steps = _shifts(scope, layer, cells, finer)
+        shown = _stitched(scope, layer, batch, picked, steps)
+        full = shown.amax((2, 3)).clamp(min=0) if scale == "map" else full
+        y0, x0, y1, x1 = scope.layers.place(known, cells, size)  # the first cell's middle stays where it was
+        down, across = ((end - start) / count * (1 - 1 / finer) / 2 for start, end, count in ((y0, y1, cells[0]), (x0, x1, cells[1])))
+        place = y0 + down, x0 + across, y1 + down, x1 + across
     return MapOverlay(
-        place=scope.layers.place(known, (every.shape[2], every.shape[3]), size) if aligned else (),
+        place=place,
         images=batch,
         units=picked,
-        maps=every[rows, picked],
+        maps=shown,
         values=values[rows, picked],
-        full=_full(every, picked, scale),
+        full=full,
         ranks=1 + order.argsort(1).gather(1, picked),
         owners=owners[picked.cpu().numpy()],
         classes=names,
@@ -114,8 +132,36 @@ def map_overlay(
         scale=scale,
         style=style,
         chosen=asked is not None,
+        finer=finer,
         manifest={"precision": scope.resolve("measure")},
     )
+
+
+def _shifts(scope: Scope, layer: str, cells: tuple[int, int], finer: int) -> tuple[list[int], list[int]]:
+    """By how many pixels images are shifted, down and across, so that cells lie `finer` times as close."""
+    steps = scope.layers.step(scope.layers[layer], cells)
+    if steps is None:
+        raise BadInput(f"layer {layer} has no finer maps: its cells do not follow one another evenly over the image")
+    if finer > min(steps):
+        raise BadInput(f"finer must be at most {int(min(steps))}: cells of {layer} lie {min(steps):g} pixels apart, got {finer}")
+    down, across = ([round(step * part / finer) for part in range(finer)] for step in steps)
+    return down, across
+
+
+def _stitched(scope: Scope, layer: str, images: Tensor, picked: Tensor, shifts: tuple[list[int], list[int]]) -> Tensor:
+    """The picked maps (n map y x) of images shifted up and left by each pair of shifts, interleaved."""
+    height, width = images.shape[2:]
+    known, parts = scope.layers[layer], list[Tensor]()
+    rows = torch.arange(len(images), dtype=torch.int64, device=images.device)[:, None]
+    for down in shifts[0]:
+        for across in shifts[1]:
+            y = (torch.arange(height, dtype=torch.int64, device=images.device) + down).clamp(max=height - 1)
+            x = (torch.arange(width, dtype=torch.int64, device=images.device) + across).clamp(max=width - 1)
+            maps = known.channels_first(scope.activations(images[:, :, y[:, None], x], layer)[layer])
+            parts.append(maps[rows.to(maps.device), picked])
+    count = len(shifts[0])
+    found = torch.stack(parts, -1).unflatten(-1, (count, count))  # n map y x down across
+    return found.permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3)
 
 
 def _owners(scope: Scope, layer: str, maps: ClassMaps | Mapping[str, Sequence[int]] | None) -> tuple[np.ndarray, tuple[str, ...]]:

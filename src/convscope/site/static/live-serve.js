@@ -226,6 +226,16 @@
     );
   }
 
+  // the unit's map from the photograph at several shifts
+  async function refine() {
+    const found = await (await ask(`photographs/${photo()}/finer-map?${chosen()}`, { method: "POST" })).json();
+    const map = /** @type {HTMLCanvasElement} */ (element("canvas", { class: "map", role: "img", "aria-label": `Where unit ${now().unit} fires: bright is active` }));
+    const under = copyOf(/** @type {HTMLCanvasElement} */ (element("canvas", {})));
+    live.lay(map, new Float32Array(buffer(found.map)), found.size, found.place);
+    const words = `Unit ${now().unit} of ${now().name}, ${found.size.join(" x ")} cells. Bright is active. `;
+    find("#finer-found").replaceChildren(element("figure", { class: "made small" }, element("span", { class: "laid-on" }, under, map), element("figcaption", {}, words, keep(found.result))));
+  }
+
   async function project() {
     const found = await (await ask(`photographs/${photo()}/deconvnet?${chosen()}`, { method: "POST" })).json();
     const picture = element("img", { src: found.image, alt: `Projection of unit ${now().unit}` });
@@ -270,13 +280,14 @@
       panel("hidden", "Which parts matter", "A grey patch of 32 pixels hides one part after another, and the class is measured again (occlusion).", button("Hide parts", hide, "hidden")),
       panel("behind", "Which units are behind the verdict", "What the class loses without each unit of the layer, in log-odds: the strongest for and against it, each measured by silencing it (unit attribution). 0.7 halves the odds.", button("Find the units", behind, "behind")),
       panel("silenced", "What if the unit were silent", "The chosen unit's map is set to zero; choose another and press again to silence both (knock-out).", button("Silence the chosen unit", () => silence(), "silenced")),
+      panel("finer", "Where the unit fires, finer", "The network also runs on the photograph shifted by parts of the layer's step, and the maps are interleaved: up to four times as many cells each way (shift-and-stitch).", button("Make a finer map", refine, "finer")),
       panel("projected", "The unit in pixels", "The unit's activation carried back through the transposed network (deconvnet): an illustration, no evidence.", button("Project the chosen unit", project, "projected")),
       panel("made", "What would excite the unit most", "An image optimized from noise (feature visualization), as it forms; for the chosen unit, or for the photograph's own activations in the layer.", button("Optimize an image", optimizeUnit, "made"), " ", button("What the layer sees in the photograph", optimizePhotograph, "made")),
     ),
   );
   window.addEventListener("live:photo", () => {
     running?.abort();
-    for (const id of ["hidden", "behind", "silenced", "projected"]) find(`#${id}-found`).replaceChildren();
+    for (const id of ["hidden", "behind", "silenced", "finer", "projected"]) find(`#${id}-found`).replaceChildren();
     silenced = [];
   });
 })();

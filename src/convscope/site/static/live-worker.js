@@ -1,7 +1,7 @@
 // What the live page does in a worker: a file becomes the network's input exactly as the library makes it, and the network runs on it.
 // A function, for its text: from a file, browsers start a worker from a blob alone.
 "use strict";
-window.liveWorker = () => {
+/** @type {any} */ (window).liveWorker = () => {
   /**
    * @typedef {{height: number, width: number, interpolation: string, crop: number | null, channels: number, upright: boolean}} Preprocessing
    * @typedef {{data: Uint8Array, width: number, height: number}} Pixels  8-bit RGB, row by row

@@ -422,12 +422,18 @@
       photo.maps.set(index, /** @type {Float32Array} */ (maps));
       if (photo !== current || index !== layer || canvas.dataset.unit !== String(one)) return;
     }
-    const map = /** @type {Float32Array} */ (maps).subarray(one * height * width, (one + 1) * height * width);
-    const most = Math.max(...map);
-    // a cell lies where its receptive field is; border cells go on for one more, so that the whole photograph is covered
+    lay(canvas, /** @type {Float32Array} */ (maps).subarray(one * height * width, (one + 1) * height * width), [height, width], network.layers[index].place);
+  }
+
+  /**
+   * Draws a map so that each cell lies where its receptive field is; border cells go on for one more, so that the whole photograph is covered.
+   * @param {HTMLCanvasElement} canvas @param {Float32Array} map @param {number[]} size @param {number[] | null | undefined} place
+   */
+  function lay(canvas, map, [height, width], place) {
+    const most = map.reduce((a, b) => Math.max(a, b), 0);
     canvas.width = width + 2;
     canvas.height = height + 2;
-    const pen = canvas.getContext("2d");
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const image = pen.createImageData(width + 2, height + 2);
     const inside = (/** @type {number} */ at, /** @type {number} */ length) => Math.min(Math.max(at - 1, 0), length - 1);
     for (let y = 0; y < height + 2; y++)
@@ -437,7 +443,7 @@
       }
     pen.putImageData(image, 0, 0);
     const whole = [network.preprocessing.height, network.preprocessing.width];
-    const [y0, x0, y1, x1] = network.layers[index].place || [0, 0, ...whole];
+    const [y0, x0, y1, x1] = place || [0, 0, ...whole];
     const [down, across] = [(y1 - y0) / height, (x1 - x0) / width];
     const part = (/** @type {number} */ pixels, /** @type {number} */ side) => `${(100 * pixels) / side}%`;
     Object.assign(canvas.style, {
@@ -705,6 +711,7 @@
     take,
     say,
     choose,
+    lay,
     tile,
     shares,
     find,
