@@ -192,15 +192,15 @@ def test_an_image_forms_step_by_step(server: Server) -> None:
 def test_an_image_forms_along_the_direction_of_a_photograph(server: Server, scope: Scope) -> None:
     data = encoded(8)
     photo = server.json("POST", "/api/photographs", data)["photo"]
-    events = server.events(f"/api/visualization?layer={LAYERS[1]}&photo={photo}&steps=16")
+    events = server.events(f"/api/photographs/{photo}/visualization?layer={LAYERS[1]}&steps=16")
     assert events[-1][0] == "done" and events[-1][1]["image"].startswith("data:image/png;base64,")
     mean = scope.activations(image_of(scope, data), LAYERS[1])[LAYERS[1]][0].mean((1, 2)).numpy()
     along = objectives.direction(LAYERS[1], mean, cosine_power=1)
     expected = cs.feature_visualization(scope, LAYERS[1], objective=along, steps=16)
     made = np.asarray(Image.open(io.BytesIO(base64.b64decode(events[-1][1]["image"].partition(",")[2]))), np.float32)
     assert np.abs(made - 255 * np.moveaxis(expected.images[0], 0, -1)).mean() < 2
-    for query in ("", f"&unit=1&photo={photo}"):
-        assert server.ask("POST", f"/api/visualization?layer={LAYERS[1]}{query}")[0] == 422
+    assert server.ask("POST", f"/api/visualization?layer={LAYERS[1]}")[0] == 422
+    assert server.ask("POST", f"/api/photographs/{photo}/visualization?layer=nothing")[0] == 404
 
 
 def test_units_behind_a_verdict(server: Server, scope: Scope) -> None:

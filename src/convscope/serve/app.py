@@ -28,6 +28,7 @@ from convscope.names import OUTPUT
 from convscope.optimize.objectives import direction
 from convscope.results.base import Result
 from convscope.results.channels import shown
+from convscope.results.feature_visualization import FeatureVisualization
 from convscope.results.map_overlay import MapOverlay
 from convscope.scope import Scope
 from convscope.serve.desk import MOST, Cancelled, Desk, Full, Job, line_of, unseen
@@ -64,7 +65,6 @@ Name = Annotated[str, Query(max_length=300)]
 Number = Annotated[int, Path_(ge=0, le=2**31)]
 Unit = Annotated[int, Query(ge=0, le=2**31)]
 Several = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Query(min_length=1, max_length=512)]
-Photo = Annotated[int, Query(ge=0, le=2**31)]
 Photos = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Query(min_length=2, max_length=_PHOTOS)]
 Side = Annotated[int, Query(ge=4, le=512)]
 Score = Literal["probability", "log-odds"]
@@ -196,6 +196,22 @@ async def _finished(job: Job, request: Request) -> Any:
         raise HTTPException(422 if isinstance(error, ConvscopeError) else 400, line_of(error)) from None
     finally:
         job.cancel()
+
+
+def _forming(bench: _Bench, work: Callable[[], FeatureVisualization]) -> StreamingResponse:
+    """An image as it forms, every few steps."""
+    count = itertools.count(1)
+
+    def told(_: str, value: Any) -> Any:
+        step = next(count)
+        if step % _STEPS_SHOWN:
+            return None
+        return {"step": step, "image": _png(np.clip(value[0][:3] if value.shape[1] >= 3 else value[0][:1], 0, 1))}
+
+    def last(result: Any) -> Any:
+        return {"result": bench.results.add(result), "image": _png(shown(result, result.images[0])), "status": str(result.status[0])}
+
+    return _stream(bench, work, told, last)
 
 
 def _stream(bench: _Bench, work: Callable[[], Any], told: Callable[[str, Any], Any], last: Callable[[Any], Any]) -> StreamingResponse:
@@ -447,34 +463,21 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         }
 
     @app.post("/api/visualization", responses=_REFUSED, response_class=StreamingResponse)
-    async def optimize(layer: Name, unit: Unit | None = None, photo: Photo | None = None, steps: Steps = 64) -> Response:
-        """An image optimized from noise, as server-sent events: "image" every few steps, then "done".
+    async def optimize(layer: Name, unit: Unit, steps: Steps = 64) -> Response:
+        """An image optimized from noise to excite a unit, as server-sent events: "image" every few steps, then "done"."""
+        units, name = bench.units(layer, [unit]), bench.layer(layer)
+        return _forming(bench, lambda: feature_visualization(scope, name, units, steps=steps))
 
-        It excites a unit; or, of a photograph, the direction of its mean activations in the layer: what the layer sees in it.
-        """
-        if (unit is None) == (photo is None):
-            raise HTTPException(422, "name a unit or a photograph")
-        units, count = None if unit is None else bench.units(layer, [unit]), itertools.count(1)
-        image, name = None if photo is None else bench.photo(photo), bench.layer(layer)
+    @app.post("/api/photographs/{photo}/visualization", responses=_REFUSED, response_class=StreamingResponse)
+    async def optimize_direction(photo: Number, layer: Name, steps: Steps = 64) -> Response:
+        """The same for the direction of a photograph's mean activations in the layer: what the layer sees in it."""
+        image, name = bench.photo(photo), bench.layer(layer)
 
-        def work() -> Any:
-            if image is None:
-                return feature_visualization(scope, name, units, steps=steps)
+        def work() -> FeatureVisualization:
             along = direction(name, bench.mean(image, name), cosine_power=1)
             return feature_visualization(scope, name, objective=along, steps=steps)
 
-        def told(_: str, value: Any) -> Any:
-            step = next(count)
-            return (
-                {"step": step, "image": _png(np.clip(value[0][:3] if value.shape[1] >= 3 else value[0][:1], 0, 1))}
-                if step % _STEPS_SHOWN == 0
-                else None
-            )
-
-        def last(result: Any) -> Any:
-            return {"result": bench.results.add(result), "image": _png(shown(result, result.images[0])), "status": str(result.status[0])}
-
-        return _stream(bench, work, told, last)
+        return _forming(bench, work)
 
     @app.post("/api/results/{result}/keep", responses=_REFUSED | _NO_PLACE)
     async def keep(result: Number) -> dict[str, str]:

@@ -242,23 +242,23 @@
     find("#projected-found").replaceChildren(element("figure", { class: "made small" }, picture, element("figcaption", {}, `Unit ${now().unit} of ${now().name}, strongest position, value ${short(found.value)}. Grey is zero. `, keep(found.result))));
   }
 
-  /** @param {string} what @param {string} query */
-  async function optimize(what, query) {
+  /** @param {string} what @param {string} address */
+  async function optimize(what, address) {
     running?.abort();
     running = new AbortController();
     const picture = /** @type {HTMLImageElement} */ (element("img", { alt: `Image optimized from noise to excite ${what}`, width: "224", height: "224" }));
     const words = element("figcaption", {}, "Starting from noise …");
     find("#made-found").replaceChildren(element("figure", { class: "made small" }, picture, words));
-    await follow(`visualization?${query}&steps=128`, running.signal, (name, value) => {
+    await follow(`${address}&steps=128`, running.signal, (name, value) => {
       if (name === "failed") throw new Error(value.detail);
       if (value.image) picture.src = value.image;
       if (name === "image") words.textContent = `Step ${value.step} of 128`;
       if (name === "done") words.replaceChildren(`${what[0].toUpperCase()}${what.slice(1)}: ${value.status}. `, keep(value.result));
     });
   }
-  const optimizeUnit = () => optimize(`unit ${now().unit} of ${now().name}`, chosen());
+  const optimizeUnit = () => optimize(`unit ${now().unit} of ${now().name}`, `visualization?${chosen()}`);
   const optimizePhotograph = () =>
-    optimize(`what ${now().name} sees in the photograph`, `layer=${encodeURIComponent(now().name)}&photo=${photo()}`);
+    optimize(`what ${now().name} sees in the photograph`, `photographs/${photo()}/visualization?layer=${encodeURIComponent(now().name)}`);
 
   // a guess, with the p-value that the browser does not compute
   window.addEventListener("live:guess", (event) => {
