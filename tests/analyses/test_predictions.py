@@ -31,6 +31,18 @@ def survey_of(folder: Path, **more: object) -> cs.Survey:
     return made(folder / "s", {"layer": drawn(42, 3, 2, 2)}, LABELS, **settings)
 
 
+def test_each_split_is_counted(tmp_path: Path) -> None:
+    found = cs.predictions(survey_of(tmp_path), worst=3)
+    assert found.by_split() == {} and f"3 of {int((found.known & ~found.right).sum())}; --worst" in found.summary()
+    splits = tuple("train" if row % 3 else "val" for row in range(42))
+    found = dataclasses.replace(found, splits=splits)
+    for name, (right, count) in found.by_split().items():
+        rows = [row for row in range(42) if splits[row] == name and LABELS[row] in CLASSES]
+        assert (right, count) == (sum(OUTPUT[row].argmax() == CLASSES.index(str(LABELS[row])) for row in rows), len(rows))
+        assert f"  {name}: {right} of {count} right ({100 * right / count:.1f} %)" in found.summary()
+    assert len(found.by_split()) == 2
+
+
 def test_against_a_plain_count(tmp_path: Path) -> None:
     found = cs.predictions(survey_of(tmp_path), worst=5, top=4)
     right = five = count = 0

@@ -211,7 +211,7 @@ def test_spectrum_and_hypothesis(place: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_default_folders_are_numbered(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in ("net.py-build-1", "net.py-build-1-2"):
+    for folder in ("net.py-build-1-plain", "net.py-build-1-plain-2"):
         code, out, _ = run(capsys, "spectrum", "net.py:build", "1", "plain.png")
         assert code == 0 and f"out/spectrum/{folder}/figure.png" in out
         assert (place / "out" / "spectrum" / folder / "manifest.json").exists()

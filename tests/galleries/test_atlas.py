@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import convscope as cs
@@ -21,7 +22,7 @@ from convscope.galleries.atlas import Atlas, atlas, chosen_layers, shown_units
 from convscope.galleries.forecast import forecast
 from convscope.galleries.live_network import LiveNetwork
 from convscope.receipts import read_receipt
-from convscope.site.tables import Studies
+from convscope.site.tables import Attributions, Studies
 
 QUICK: dict[str, Any] = {"steps": 2, "size": 24, "crop_size": 16}
 
@@ -114,6 +115,27 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
     assert [name for name in wanted if found[name] != wanted[name]] == []
 
 
+def test_units_behind_verdicts_are_the_librarys(whole: Atlas, photos: Path) -> None:
+    # also tried: SqueezeNet, whose last maps are two layers' side by side; a network of one output, which has none
+    scope, survey = scanned.small_scope(), cs.read_survey(whole.path / "data")
+    found, told = cs.predictions(survey), Attributions.read(whole.path)
+    images = np.stack([survey.read_image(int(number)) for number in survey.ids])
+    seen = set[tuple[int, str]]()
+    for target, groups in told.of.items():
+        for group, (count, units) in groups.items():
+            known, right = found.known, found.right
+            rows = np.flatnonzero((found.predicted[:, 0] == target) & {"right": right, "wrong": known & ~right, "unknown": ~known}[group])
+            own = cs.unit_attribution(scope, torch.from_numpy(images[rows]), target, layer="5").attribution.astype(np.float64).mean(0)
+            assert count == len(rows) and {layer for layer, _, _ in units} == {"5"}
+            order = [unit for unit in np.argsort(-own, kind="stable").tolist() if own[unit] > 0][:8]
+            assert [unit for _, unit, _ in units] == order
+            np.testing.assert_allclose([value for _, _, value in units], own[order], rtol=1e-4)
+            page = (whole.path / f"class/{target}.html").read_text()
+            assert f"+{own[order[0]]:.2f}" in page.partition("Units behind the verdict")[2].partition("</section>")[0]
+            seen |= {(target, group)}
+    assert {target for target, _ in seen} == set(found.predicted[:, 0].tolist())
+
+
 def test_occlusion_maps_are_the_librarys(whole: Atlas, photos: Path) -> None:
     scope, survey = scanned.small_scope(), cs.read_survey(whole.path / "data")
     studies = Studies.read(whole.path)
@@ -121,9 +143,9 @@ def test_occlusion_maps_are_the_librarys(whole: Atlas, photos: Path) -> None:
     assert list(studies.of)[: len(found.mistakes)] == [survey.ids[row] for row in found.mistakes] and len(studies.of) == 12
     for image, study in studies.of.items():
         row = survey.row(image)
-        truth = cs.occlusion(scope, survey.read_image(image)[None], int(found.predicted[row, 0]), score="log-odds", patch=3, stride=1)
+        truth = cs.occlusion(scope, survey.read_image(image)[None], int(found.predicted[row, 0]), score="log-odds", patch=4, stride=2)
         known = study.row
-        assert (known["target"], known["patch"], known["positions"]) == (truth.targets[0], 3, truth.map.size)
+        assert (known["target"], known["patch"], known["positions"]) == (truth.targets[0], 4, truth.map.size)
         assert known["base"] == pytest.approx(truth.base[0], rel=1e-5) and known["lowest"] == pytest.approx(truth.map.min(), rel=1e-5)
         assert known["then"] == truth.label[0].flat[truth.map[0].argmin()]
         assert known["own"] == (truth.label[0] == found.truth[row]).sum()

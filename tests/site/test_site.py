@@ -120,7 +120,7 @@ def check_pages(root: Path) -> int:
 
 
 def test_every_link_leads_somewhere(site: Site) -> None:
-    assert check_pages(site.content.site) == 76 + 4 + 40 + 3 + 3
+    assert check_pages(site.content.site) == 76 + 4 + 40 + 3 + 3 + 1
 
 
 def test_pages_say_what_the_library_says(site: Site) -> None:
@@ -238,6 +238,18 @@ def test_what_is_strongest_is_so_among_all_units(tmp_path: Path) -> None:
     )
 
 
+def test_every_mistake_is_listed(site: Site) -> None:
+    found, page = cs.predictions(site.content.survey), (site.content.site / "mistakes.html").read_text()
+    wrong = {int(site.content.survey.ids[row]) for row in np.flatnonzero(found.known & ~found.right)}
+    assert {int(one) for one in re.findall(r'href="image/(\d+)\.html"', page)} == wrong
+    for truth, taken, rows in site.content.confusions(None):
+        one = page.partition(f'id="is-{truth}-taken-{taken}"')[2].partition("</section>")[0]
+        assert f"<h2>{len(rows)} of " in one
+        assert len(re.findall(r'href="image/', one)) == len(rows)
+    index = (site.content.site / "index.html").read_text()
+    assert f'<a href="mistakes.html">{len(wrong)}</a>' in index
+
+
 def test_accuracy_and_mistakes(site: Site) -> None:
     content = site.content
     found = cs.predictions(content.survey)
@@ -288,7 +300,7 @@ def test_class_maps_activation_sum_and_detector_are_the_librarys(tmp_path: Path)
     site = site_of(survey, tmp_path)
     check_pages(tmp_path)
     page = (tmp_path / "class/1.html").read_text()
-    carry = section(page, "Units that carry it")
+    carry = section(page, "Units that tell its images apart")
     items = re.findall(r"<li><h3><a [^>]*>(.*?)</a></h3>(.*?)</li>", carry, re.DOTALL)
     rows = {
         name: found[1] for name, item in items if (found := re.search(r"<h4>class map[^<]*</h4><div[^>]*>(.*?)</div>", item, re.DOTALL))

@@ -53,6 +53,35 @@ def test_a_module_alone_is_taken_as_unnormalized_and_said_so(write: Write, caplo
     assert "assuming RGB in [0,1], 224 px, no normalization; to say otherwise: return (model, convscope.Inputs(224, " in caplog.text
 
 
+def test_random_weights_are_said(write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # also tried: a Scope, a lazy layer, a function that may be called only once, torchvision's resnet18 with a new head on loaded weights
+    inputs = ", convscope.Inputs(size=32)\n"
+    path = write("def build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(3600, 2))" + inputs)
+    with caplog.at_level(logging.WARNING):
+        load_network(f"{path}:build")
+    assert "mine.py:build: its weights are random, others at each seed; give those of your training by --weights" in caplog.text
+    own = tmp_path / "own.pth"
+    torch.save(load_network(f"{path}:build").model.state_dict(), own)
+    half = write(
+        "def build():\n    body = nn.Conv2d(3, 64, 3)\n"
+        "    body.load_state_dict(dict(weight=torch.ones(64, 3, 3, 3), bias=torch.ones(64)))\n"
+        f"    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)){inputs}",
+        "half.py",
+    )
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        load_network(f"{half}:build")
+        assert "half.py:build: weights are random: 3.weight, 3.bias, others" in caplog.text
+        caplog.clear()
+        load_network(f"{path}:build", own)
+        load_network(f"{path}:build", None)  # asked for
+        kept = f"    net.load_state_dict(torch.load({str(tmp_path / 'c.pth')!r}))\n    return net{inputs}"
+        loads = write("def build():\n    net = nn.Conv2d(3, 4, 3)\n" + kept, "loads.py")
+        torch.save(nn.Conv2d(3, 4, 3).state_dict(), tmp_path / "c.pth")
+        load_network(f"{loads}:build")
+    assert caplog.text == ""
+
+
 def test_a_scope(write: Write) -> None:
     path = write("def build():\n    return convscope.Scope(nn.Conv2d(3, 4, 3), convscope.Inputs(size=40), precision='float32')\n")
     scope = convscope.open(f"{path}:build")

@@ -79,6 +79,7 @@ def predictions(survey: Survey, *, classes: Mapping[str, int | str] | None = Non
         names=survey.names,
         paths=tuple(survey.images["path"].to_pylist()),
         labels=tuple(survey.labels[index] if index >= 0 else "" for index in survey.truth),
+        splits=tuple(split or "" for split in survey.images["split"].to_pylist()),
         meant=meant,
         classes=names,
         network=str(survey.manifest["network"]["name"]),

@@ -195,7 +195,8 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
         _check_choice(signature, values)
     save = SAVERS.get(name, _save)
     layer, resumes = values.get("layer", ""), save is not _save
-    folder = out or free_folder(name, subject_word, layer if isinstance(layer, str) else "+".join(layer or ()), resumes=resumes)
+    about = [layer if isinstance(layer, str) else "+".join(layer or ()), *([] if resumes else _asked_about(values))]
+    folder = out or free_folder(name, subject_word, about, resumes=resumes)
     with progress(), _place(folder, name, resumes=resumes):
         opened = opener(**opening)
         subjects = opened if isinstance(opened, tuple) else (opened,)
@@ -344,13 +345,25 @@ def gallery_options(*, film: bool = False, patience: int | None = None) -> None:
 OPTIONS: dict[str, Callable[..., None]] = {"feature_visualization": gallery_options}
 """Functions whose parameters are further options of a technique's command."""
 
+_LONGEST = 120
+"""Characters of the name of a folder that is named after a question."""
+
 SAVERS: dict[str, Callable[..., Written]] = {"feature_visualization": _save_gallery, "scan": _save_scan}
 """Techniques whose command writes, and resumes, a folder of its own kind."""
 
 
-def free_folder(name: str, subject: str, layer: str, *, resumes: bool) -> str:
+def _asked_about(values: Mapping[str, Any]) -> list[str]:
+    """The first image, folder or file that a question is about, and the class."""
+    paths, target = _several(values.get("images")), values.get("target")
+    asked = [Path(str(path)).stem for path in paths[:1]]
+    if target is not None:
+        asked.append(f"target-{target}" if str(target).isdigit() else str(target))
+    return asked
+
+
+def free_folder(name: str, subject: str, about: Sequence[str], *, resumes: bool) -> str:
     """A folder under out/ named after the question; numbered if it is taken, unless the command goes on where it stopped."""
-    question = re.sub(r"[^\w.-]+", "-", f"{Path(subject).name}-{layer}".strip("-"))
+    question = re.sub(r"[^\w.-]+", "-", "-".join(word for word in (Path(subject).name, *about) if word))[:_LONGEST].strip("-")
     folder = Path("out") / name.replace("_", "-") / question
     count = 2
     while folder.exists() and not resumes:

@@ -17,7 +17,7 @@ from convscope.errors import BadInput, StoreConflict, asking
 from convscope.files import jsonable, local_path
 from convscope.galleries.atlas_images import UnitImages
 from convscope.galleries.atlas_occlusion import write_occlusions
-from convscope.galleries.atlas_tables import write_live_network, write_maps, write_tables
+from convscope.galleries.atlas_tables import write_attributions, write_live_network, write_maps, write_tables
 from convscope.galleries.atlas_work import DATA, Work
 from convscope.names import OUTPUT, Units
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
@@ -143,7 +143,7 @@ def atlas(
                 site.write(advance)
             _note(work, site, plan, seed)
             writing = time.monotonic() - began  # once more at the end
-            site.content.maps = write_maps(work)
+            site.content.maps, site.content.attributions = write_maps(work), write_attributions(work, site)
             if live:
                 write_live_network(work, site)
             end = begun + budget - writing if budget is not None else None

@@ -95,7 +95,7 @@ def _studied(work: Work, site: Site, row: int) -> dict[str, Any] | None:
 
 def patch_of(shape: Sequence[int]) -> int:
     """Side of the patch of occlusion maps on images of a shape (n c h w)."""
-    return max(min(shape[-2:]) // 7, 1)
+    return max(min(shape[-2:]) // 5, 1)
 
 
 def _step(side: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from convscope.site.arrangement import arrange
 from convscope.site.build import Site
 from convscope.site.content import directions
 from convscope.site.live import MODEL, RECORD, Live, embedded, packed
-from convscope.site.tables import ARRANGEMENT, CONNECTIONS, MAPS, Maps
+from convscope.site.tables import ARRANGEMENT, ATTRIBUTION, CONNECTIONS, MAPS, Attributions, Maps
+from convscope.techniques.unit_attribution import log_odds
 from convscope.techniques.weight_grid import weight_grid
 
 _log = logging.getLogger("convscope")
@@ -42,6 +44,12 @@ def write_maps(work: Work) -> Maps:
     """Writes the table of maps, which takes a second pass over the images, and reads it."""
     work.write_table(MAPS, lambda: _maps(work))
     return Maps.read(work.root)
+
+
+def write_attributions(work: Work, site: Site) -> Attributions:
+    """Writes the table of the units behind each class's verdicts, another pass over the images, and reads it."""
+    work.write_table(ATTRIBUTION, lambda: _attributions(work, site))
+    return Attributions.read(work.root)
 
 
 def write_live_network(work: Work, site: Site) -> None:
@@ -128,6 +136,55 @@ def _maps(work: Work) -> dict[str, Any]:
                         for key, value in zip(keys, found, strict=True):
                             columns[key].append(value)
     return columns
+
+
+def _attributions(work: Work, site: Site) -> dict[str, Any]:
+    """For each class, the units of the last layers with maps that raise its log-odds most on images taken for it.
+
+    Activation times derivative, as :func:`~convscope.unit_attribution` estimates before it measures.
+    """
+    columns: dict[str, list[Any]] = {key: [] for key in ("class", "group", "images", "layer", "unit", "value")}
+    content, layers = site.content, work.scope.layers.last_with_maps(work.layers)
+    if not layers or content.predictions is None or len(work.survey) > LARGEST_FOLDER:
+        return columns
+    sums: dict[tuple[int, str], np.ndarray] = {}
+    counts: Counter[tuple[int, str]] = Counter()
+    several = work.scope.fitting(work.scope.inputs.height * work.scope.inputs.width)
+    with task("units behind verdicts", len(work.survey)) as advance:
+        for first in range(0, len(work.survey), several):
+            wanted = range(first, min(first + several, len(work.survey)))
+            batch = {row: pixels for row in wanted if (pixels := work.photograph(row)) is not None}
+            if batch:
+                targets = torch.from_numpy(content.ranked[list(batch), 0].astype(np.int64))
+                images = torch.from_numpy(np.stack(list(batch.values()))[:, : work.scope.inputs.channel_count])
+                try:
+                    values = np.concatenate([_attributed(work, name, images, targets) for name in layers], 1)
+                except BadInput as error:
+                    _log.warning("no units behind verdicts: %s", error.message)
+                    return {key: [] for key in columns}
+                for row, target, own in zip(batch, targets.tolist(), values, strict=True):
+                    group = "unknown" if content.truth[row] < 0 else "right" if content.right[row] else "wrong"
+                    sums[target, group] = sums.get((target, group), 0) + own
+                    counts[target, group] += 1
+            advance(len(wanted))
+    names = [(name, unit) for name in layers for unit in range(work.scope.layers[name].channels)]
+    for (target, group), total in sorted(sums.items()):
+        mean = total / counts[target, group]
+        for place in np.argsort(-mean, kind="stable")[:_STRONGEST].tolist():
+            if mean[place] > 0:
+                for key, value in zip(columns, (target, group, counts[target, group], *names[place], float(mean[place])), strict=True):
+                    columns[key].append(value)
+    return columns
+
+
+def _attributed(work: Work, name: str, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+    """Activation times derivative of the log-odds of the target, summed over positions, (n unit) float64."""
+
+    def score(logits: torch.Tensor) -> torch.Tensor:
+        return log_odds(logits.double(), targets.to(logits.device), None)
+
+    values, slopes, _ = work.scope.layer_gradient(images, name, score)
+    return work.scope.layers[name].units_first(values * slopes).flatten(2).sum(2).double().cpu().numpy()
 
 
 def _first_weights(work: Work) -> None:

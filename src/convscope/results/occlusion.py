@@ -84,6 +84,8 @@ class Occlusion(ImageResult):
             hint = "; the probability is near 1 all over: score log-odds shows more" if sure else ""
             if self.score == "probability" and not sure and drop < _LITTLE * self.base[index]:
                 hint = "; hiding so little changes little: try a larger patch, or score log-odds"
+            if not hint and (self.label[index] == self.targets[index]).all():
+                hint = "; the prediction changes nowhere: a larger patch hides more"
             lines.append(f"{name}: {self.score} of {_target(self, index)} {self.base[index]:.3g}; {worst}{turned}{hint}")
         check = f", {self.checked} positions checked in full: largest difference {self.largest_difference:.2g}" if self.checked else ""
         return self.with_skipped("\n".join([*lines, f"{self.map[0].size} positions each, {self.method}{check}"]), "\n")

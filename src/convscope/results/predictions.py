@@ -36,6 +36,7 @@ class Predictions(Result):
         names: Name of each image.
         paths: Path of each image.
         labels: The labels of the images, "" for none.
+        splits: The split of each image, such as "train", "" for none.
         meant: The class that each label means, {label: number}.
         classes: Names of the network's outputs.
         network: Name of the network.
@@ -54,6 +55,7 @@ class Predictions(Result):
     names: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     meant: dict[str, int] | None = None
     classes: tuple[str, ...] = ()
     network: str = ""
@@ -77,6 +79,13 @@ class Predictions(Result):
         """{label: (images that are right, images)} for every label that means a class, by name."""
         labels, right = np.array(self.labels), self.right
         return {label: (int(right[labels == label].sum()), int((labels == label).sum())) for label in sorted(self.meant or {})}
+
+    def by_split(self) -> dict[str, tuple[int, int]]:
+        """{split: (images that are right, images whose class is known)}, by name; empty where there are not several."""
+        splits, right, known = np.array(self.splits), self.right, self.known
+        names = sorted(set(self.splits))
+        counts = {split: (int(right[splits == split].sum()), int(known[splits == split].sum())) for split in names}
+        return {split: count for split, count in counts.items() if count[1]} if len(names) > 1 else {}
 
     def confusion(self) -> tuple[np.ndarray, tuple[str, ...], tuple[int, ...]]:
         """Images of each label by predicted class: counts (label class), the labels, and the numbers of the classes.
@@ -117,6 +126,9 @@ class Predictions(Result):
             more = f"; among the five most probable {100 * self.accuracy(5):.1f} %" if self.predicted.shape[1] >= 5 else ""
             share = f"{100 * right / count:.1f} %, 95 % interval {100 * low:.1f} to {100 * high:.1f}"
             lines.append(f"{right} of {words.plural(count, 'image')} right ({share}){more}")
+            lines += [
+                f"  {name or 'no split'}: {own} of {all_} right ({100 * own / all_:.1f} %)" for name, (own, all_) in self.by_split().items()
+            ]
         else:
             lines.append(f"{words.plural(len(self.names), 'image')}; which are right is not known: {self._why_unknown()}")
             lines += [f"  {self.names[row]}: {', '.join(self._most_probable(row))}" for row in range(min(len(self.names), _LISTED))]
@@ -131,6 +143,9 @@ class Predictions(Result):
             lines.append(f"most frequent: {words.listed(named, 3)}")
             lines.append("worst mistakes:")
             lines += [f"  {self._mistake(int(row))}" for row in self.mistakes]
+            wrong = int((self.known & ~self.right).sum())
+            if wrong > len(self.mistakes):
+                lines.append(f"  {len(self.mistakes)} of {wrong}; --worst {wrong} shows all, --json lists every image")
             lines += self._next(int(self.mistakes[0]), confused)
         return "\n".join(lines)
 
@@ -162,9 +177,10 @@ class Predictions(Result):
         """The commands that show where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
         weights = f" --weights {shlex.quote(self.weights)}" if self.weights not in ("", "pretrained") else ""
         network, target = shlex.quote(self.network), int(self.predicted[row, 0])
+        patch = max(min(self.images.shape[2:]) // 5, 1)
         lines = [
             "where in the image the wrong class is seen:",
-            f"  convscope occlusion {network} {shlex.quote(self.paths[row])} --target {target} --score log-odds{weights}",
+            f"  convscope occlusion {network} {shlex.quote(self.paths[row])} --target {target} --score log-odds --patch {patch}{weights}",
         ]
         ask = "convscope unit-attribution"
         # a folder of one label: its right images are the comparison; tars and URLs have none that a command takes

@@ -18,6 +18,8 @@ SHOWN = 6
 """Images that a result keeps for its figure."""
 
 _SIDE, _TILES, _TARGETS = 150, 6, 3
+_LEAST = 0.25
+"""Differences between two groups of images are told from this share of the largest effect on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ class UnitAttribution(ImageResult):
         if not self.raising:
             lines.append("  no unit of the layer raises it")
         else:
-            lines.append(self._without())
+            lines += [*self._differences(), self._without()]
         return self.with_skipped("\n".join([*lines, *self.notices, *self._next()]), "\n")
 
     def _next(self) -> list[str]:
@@ -105,9 +107,10 @@ class UnitAttribution(ImageResult):
         about = f"{shlex.quote(name)} {shlex.quote(self.layer)}"
         units = ",".join(map(str, self.units[: self.raising]))
         return [
-            "what they look for, and what a labelled folder loses without them:",
-            f"  convscope feature-visualization {about} --units {units}{given}",
+            "which images of a scan they fire on, and what a labelled folder loses without them:",
+            f"  convscope exemplars SURVEY {shlex.quote(self.layer)} --units {units}",
             f"  convscope knockout {about} PHOTOS --units {units}{given}",
+            f"what they look for: convscope feature-visualization {about} --units {units}{given}",
         ]
 
     def _target(self) -> str:
@@ -131,6 +134,19 @@ class UnitAttribution(ImageResult):
         if not self.own.any():
             return f"{rest:.2f}"
         return f"{base:.2f}" + ("" if self.own.all() else f" | {rest:.2f}")
+
+    def _differences(self) -> list[str]:
+        """Which units that raise the class do so more on the images predicted as it, and which more on the others; a line each."""
+        if not self.own.any() or self.own.all():
+            return []
+        more = self.mean()[: self.raising] - self.mean(own=False)[: self.raising]
+        order = np.argsort(-np.abs(more), kind="stable")
+        least, lines = _LEAST * float(np.abs(self.mean()[: self.raising]).max()), list[str]()
+        for where, sign in (("the images predicted as it (the others lack what they see)", 1), ("the other images", -1)):
+            units = [self.units[place] for place in order if sign * more[place] > least]
+            if units:
+                lines.append(f"  more on {where}: {words.listed(units[:_TILES], _TILES)}")
+        return lines
 
     def _without(self) -> str:
         rows = self.own if self.own.any() else np.ones(len(self.names), bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ def scan(
             columns path, label, split, domain, WebDataset shards (.tar, or a pattern of them), or a sequence of files. Local paths, or
             URLs that fsspec knows. Images that cannot be read are skipped, counted, and listed with the reason.
         out: Folder of the survey, or a URL that fsspec knows.
-        layers: A layer name or several; by default every convolution, after its ReLU if it has one. "output" is always added.
+        layers: A layer name or several; by default every convolution, after its ReLU if it has one, and the last layer with maps that
+            holds all of its kind (of SqueezeNet, `features.12` beside its two halves). "output" is always added.
         top: Number of images listed for each channel, and for each channel and label; ties by image number.
         votes_per_image: In each layer, an image votes for this many channels of largest mean; ties by channel number.
         summary_only: Leave out the per-image rows (`values/`), which are most of a survey's size.
@@ -177,7 +179,11 @@ def _write(
 
 def _layers(scope: Scope, layers: str | Sequence[str] | None) -> tuple[str, ...]:
     """Layer names in call order, each once, the output last."""
-    asked = [layers] if isinstance(layers, str) else list(scope.layers.after_relu() if layers is None else layers)
+    if layers is None:
+        layers = [*scope.layers.after_relu()]
+        with suppress(BadInput):  # no layer has maps
+            layers.append(scope.layers.last_maps())  # the one that other techniques take by default
+    asked = [layers] if isinstance(layers, str) else list(layers)
     asked = layer_names(asked, scope.layers)
     known = {name: scope.layers[name] for name in asked if name != OUTPUT}
     return (*sorted(known, key=lambda name: known[name].position), OUTPUT)

@@ -252,6 +252,19 @@ class Layers(Mapping[str, Layer]):
                 return self._whole(found).name
         raise BadInput("the network has no convolution with maps of more than one position; name a layer")
 
+    def last_with_maps(self, among: Sequence[str]) -> list[str]:
+        """Those of some layers that make up :meth:`last_maps`: itself, or its parts; else the last with maps that are not the classes'."""
+        try:
+            last = self.last_maps()
+        except BadInput:
+            return []
+        found = [last] if last in among else [name for name in among if self._whole(self[name]).name == last]
+        if found:
+            return found
+        classes = self[OUTPUT].channels
+        spatial = [name for name in among if len(self[name].spatial) == 2 and max(self[name].spatial) > 1]
+        return [name for name in spatial if self[name].channels != classes][-1:]
+
     def _whole(self, layer: Layer) -> Layer:
         """The layer whose value is the concatenation that alone reads a layer's value; else the layer itself."""
         nodes = [] if self._graph is None else self._graph.nodes

@@ -60,6 +60,10 @@ class Site:
         self._live()
         for address, page in (("about.html", pages.about()), ("compare.html", pages.compare()), ("index.html", pages.network())):
             write(address, page)
+        if self.content.wrong:
+            write("mistakes.html", pages.mistakes())
+        else:
+            (self.content.site / "mistakes.html").unlink(missing_ok=True)
         self._clean()
 
     def steps(self) -> int:

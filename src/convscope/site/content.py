@@ -31,7 +31,7 @@ from convscope.results.filter_health import FilterHealth
 from convscope.results.predictions import Predictions
 from convscope.seeding import derive_seed
 from convscope.site import addresses
-from convscope.site.tables import Connections, Maps, Studies, read_arrangement
+from convscope.site.tables import Attributions, Connections, Maps, Studies, read_arrangement
 from convscope.statistics import SIGNIFICANCE, group_areas, holm
 from convscope.survey.survey import Survey, SurveyLayer
 
@@ -292,6 +292,7 @@ class Content:
         self.connections = Connections.read(site)
         self.maps = Maps.read(site)
         self.studies = Studies.read(site)
+        self.attributions = Attributions.read(site)
 
     def _layer(self, name: str) -> LayerContent:
         return LayerContent(self.survey, name)
@@ -352,6 +353,12 @@ class Content:
         """Rows of the images with the most probable wrong classes, the worst first."""
         return [] if self.predictions is None else self.predictions.mistakes.tolist()
 
+    @cached_property
+    def deepest(self) -> str:
+        """The last layer whose units are not the classes themselves; "" without layers."""
+        last = [name for name in self.layers if self.survey.layer(name).channels != self.outputs.shape[1]]
+        return [*self.layers, *last][-1] if self.layers else ""
+
     def foremost_images(self) -> list[int]:
         """Rows of all images, in the order in which occlusion maps are computed: the worst mistakes, then the others at random."""
         wrong: list[int] = []
@@ -361,7 +368,12 @@ class Content:
         generator = np.random.default_rng(derive_seed(0, "atlas", "images"))
         return list(dict.fromkeys([*wrong, *generator.permutation(len(self.survey)).tolist()]))
 
-    def confusions(self, most: int) -> list[tuple[int, int, list[int]]]:
+    @property
+    def wrong(self) -> int:
+        """How many images of known class are not recognized."""
+        return int((~self.right[self.known]).sum()) if len(self.known) else 0
+
+    def confusions(self, most: int | None) -> list[tuple[int, int, list[int]]]:
         """The commonest pairs of (class, taken for, rows of the images), commonest first."""
         rows = self.known[~self.right[self.known]]
         pairs: dict[tuple[int, int], list[int]] = {}

@@ -27,7 +27,7 @@ from convscope.site.write import script
 from convscope.statistics import SIGNIFICANCE
 
 _WEIGHTS, _INSTEAD, _STRIP, _FEW, _OWN_MAPS = 4, 3, 8, 3, 4
-_CONFUSIONS, _SHOWN = 12, 24
+_CONFUSIONS, _SHOWN, _MOST_MISTAKES = 12, 24, 2000
 _MOST_CHARTS, _MOST_LISTED = 3, 12
 """Layers whose spectrum is drawn on the page of an image, and layers that it shows at all."""
 _TIGHT = 10
@@ -121,6 +121,18 @@ class Pages:
         if not folder.is_dir():
             return 0
         return sum(1 for unit in self.content.options.units.get(name, ()) if self.content.unit_images(name, unit))
+
+    def mistakes(self) -> str:
+        """Every image that is not recognized, by class and what it is taken for."""
+        content, left = self.content, _MOST_MISTAKES
+        pairs: list[dict[str, Any]] = []
+        for truth, taken, _ in content.confusions(None):
+            rows = content.taken_for(truth, taken)[:left]
+            left -= len(rows)
+            if rows:
+                named = {"id": _cell(truth, taken), "truth": self._class(truth), "taken": self._class(taken), "of": truth, "for": taken}
+                pairs.append(named | {"count": len(content.taken_for(truth, taken)), "photos": self._photos(rows)})
+        return self._page("mistakes.html", "mistakes.html", pairs=pairs, wrong=content.wrong, known=len(content.known), most=_MOST_MISTAKES)
 
     def about(self) -> str:
         """What every number means."""
@@ -341,12 +353,27 @@ class Pages:
             others=len(mistaken),
             mine=[self._photo(int(row)) | {"taken": self._taken(int(row)) if row in wrong else None} for row in own[:_SHOWN]],
             highest=[self._photo(row) | {"value": float(content.outputs[row, unit])} for row in highest],
+            deepest=content.deepest,
+            listed=content.wrong > 0,
+            behind=self._behind(unit),
             carriers=(carriers := self._carriers(label, unit)),
             by_auc=any(one["how"] == "AUC" for one in carriers),
             with_maps=any(one["maps"] for one in carriers),
             histogram=charts.histogram(content.outputs[:, unit], content.outputs[own, unit], "output") if unit >= 0 else "",
             **self._sums(label, own),
         )
+
+    def _behind(self, unit: int) -> list[dict[str, Any]]:
+        """The units behind the verdict for a class: on its images, on those wrongly taken for it, or on images of unknown labels."""
+        groups = self.content.attributions.of.get(unit, {})
+        found: list[dict[str, Any]] = []
+        for group in ("right", "wrong", "unknown"):
+            if group in groups:
+                count, units = groups[group]
+                refs, several = [UnitRef(*one) for one in units], len({layer for layer, _, _ in units}) > 1
+                tiles = self._tiles(refs, "+{:.2f}".format, with_layer=several)
+                found.append({"group": group, "count": count, "tiles": tiles, "of": "" if several else refs[0].layer})
+        return found
 
     def _carriers(self, label: int, unit: int) -> list[dict[str, Any]]:
         """For each layer, the units that carry a class, and its class map."""
@@ -403,9 +430,9 @@ class Pages:
 
     def _fires(self, row: int) -> list[dict[str, Any]]:
         """The units of the last layer that fire most above their average on an image."""
-        if not self.content.layers:
+        if not self.content.deepest:
             return []
-        return self._tiles(self.content.unusual(self.content.layers[-1], row)[:_INSTEAD], "{:.2g}".format)
+        return self._tiles(self.content.unusual(self.content.deepest, row)[:_INSTEAD], "{:.2g}".format)
 
     def image(self, image: int) -> str:
         """The page of an image."""

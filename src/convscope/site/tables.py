@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ARRANGEMENT, CONNECTIONS, MAPS, STUDIES = "units.parquet", "connections.parquet", "maps.parquet", "occlusion.parquet"
+ATTRIBUTION = "attribution.parquet"
 _PLACE = pa.field("place", pa.list_(pa.float32()))  # where the map lies on the image: y0, x0, y1, x1 in pixels
 _STRIP = [
     pa.field("layer", pa.string()),
@@ -52,6 +53,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             pa.field("width", pa.int32()),
             pa.field("values", pa.binary()),  # (height width) uint8, 255 is the maximum
             _PLACE,
+        ]
+    ),
+    ATTRIBUTION: pa.schema(
+        [
+            pa.field("class", pa.int32()),  # that the images are taken for
+            pa.field("group", pa.string()),  # "right", "wrong", or "unknown" where labels are no classes
+            pa.field("images", pa.int32()),
+            pa.field("layer", pa.string()),
+            pa.field("unit", pa.int32()),
+            pa.field("value", pa.float32()),  # activation times derivative of the log-odds, summed over positions, mean over the images
         ]
     ),
     STUDIES: pa.schema(
@@ -178,6 +189,22 @@ class Maps:
         found, table = cls(), read_table(site, MAPS)
         for row in [] if table is None else table.to_pylist():
             found.of.setdefault(row["image"], []).append(_stored(row))
+        return found
+
+
+class Attributions:
+    """The units behind each class's verdicts, {class: {group: (images, [(layer, unit, log-odds)])}}."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, dict[str, tuple[int, list[tuple[str, int, float]]]]] = {}
+
+    @classmethod
+    def read(cls, site: Path) -> Attributions:
+        """Those of a site; none if they are not there."""
+        found, table = cls(), read_table(site, ATTRIBUTION)
+        for row in [] if table is None else table.to_pylist():
+            groups = found.of.setdefault(row["class"], {})
+            groups.setdefault(row["group"], (row["images"], []))[1].append((row["layer"], row["unit"], row["value"]))
         return found
 
 

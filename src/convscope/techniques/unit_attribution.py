@@ -81,7 +81,7 @@ def unit_attribution(
 
     def score(logits: Tensor) -> Tensor:
         chosen = logits.argmax(1) if asked is None else torch.full_like(logits[:, 0], asked, dtype=torch.int64)
-        return _score(logits.double(), chosen, rival)
+        return log_odds(logits.double(), chosen, rival)
 
     def attributed(part: Tensor) -> tuple[Tensor, ...]:
         values, slopes, logits = scope.layer_gradient(part, name, score)
@@ -121,7 +121,7 @@ def unit_attribution(
     return UnitAttribution(
         attribution=attribution.float(),
         activation=activation.float(),
-        score=_score(logits.double(), targets, rival),
+        score=log_odds(logits.double(), targets, rival),
         probability=logits.double().softmax(1).gather(1, targets[:, None])[:, 0],
         effect=effect[:, ranked],
         together=lost[:, -1],
@@ -147,7 +147,7 @@ def unit_attribution(
     )
 
 
-def _score(logits: Tensor, targets: Tensor, rival: int | None) -> Tensor:
+def log_odds(logits: Tensor, targets: Tensor, rival: int | None) -> Tensor:
     """The log-odds of each image's class, or its logit less that of another class: (n class) -> (n)."""
     own = logits.gather(1, targets[:, None])[:, 0]
     if rival is not None:
@@ -167,13 +167,13 @@ def _silenced(
         def work(part: slice) -> tuple[Tensor, Tensor]:
             cached = above.begin(images[part])
             chosen = targets[part].to(cached.output.device)
-            before = _score(cached.output.double(), chosen, rival)
+            before = log_odds(cached.output.double(), chosen, rival)
             drops, outputs = list[Tensor](), cached.output
             for group in groups:
                 value = cached.value.clone()
                 above.layer.units_first(value)[:, group] = 0
                 outputs = above.finish(cached, value).double()
-                drops.append(before - _score(outputs, chosen, rival))
+                drops.append(before - log_odds(outputs, chosen, rival))
                 advance(len(chosen))
             return torch.stack(drops, 1).cpu(), outputs.argmax(1).cpu()
 

@@ -10,12 +10,13 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from convscope.errors import BadInput, ConvscopeError
@@ -38,7 +39,8 @@ def is_file_name(name: str) -> bool:
 def load_file(name: str, weights: str | Path | None) -> Loaded:
     """Loads the network that a function in a user's file returns, as it is or with the weights of a file.
 
-    The function is called without arguments and returns a module, ``(module, Inputs)`` or a Scope. Files next to it can be imported.
+    The function is called without arguments and returns a module, ``(module, Inputs)`` or a Scope. Files next to it can be imported. Where
+    it draws random numbers and no weights are given, it is called once more, with another seed: tensors that differ are random, and said.
 
     Raises:
         BadInput: No such file or function, an error inside it, or a return value that is no network.
@@ -46,11 +48,33 @@ def load_file(name: str, weights: str | Path | None) -> Loaded:
     """
     path, function = _split(name)
     with _errors_of(path), _importable(path.parent):
-        made = _made(_imported(path), path, function)
-    loaded = _checked(made, f"{path}:{function}")
+        module, before = _imported(path), torch.get_rng_state()
+        made = _made(module, path, function)
+        loaded = _checked(made, f"{path}:{function}")
+        if weights == PRETRAINED and not torch.equal(before, torch.get_rng_state()):
+            _say_random(name, loaded.model, lambda: _made(module, path, function))
     if weights is not None and weights != PRETRAINED:
         load_weights(loaded.model, weights, name)
     return loaded
+
+
+def _say_random(name: str, model: nn.Module, make: Callable[[], Any]) -> None:
+    """Says which weights of a network are random, if another seed gives others."""
+    torch.default_generator.manual_seed(1)
+    try:
+        again = make()
+    except Exception:  # a function that can be called only once
+        return
+    other = again[0] if isinstance(again, tuple) else again.model if isinstance(again, Scope) else again
+    weights, others = (
+        {key: one.detach() for key, one in each.named_parameters() if not isinstance(one, nn.UninitializedParameter)}
+        for each in (model, other)
+    )
+    found = [key for key, one in weights.items() if key in others and not torch.equal(one, others[key])]
+    if found:
+        share = sum(weights[key].numel() for key in found) / sum(one.numel() for one in weights.values())
+        which = "its weights are random" if share > 0.5 else f"weights are random: {', '.join(found[:3])}{' and others' * (len(found) > 3)}"
+        _log.warning("%s: %s, others at each seed; give those of your training by --weights (in Python, weights=)", name, which)
 
 
 def named_in(name: str) -> Any:
