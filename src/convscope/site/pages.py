@@ -370,9 +370,10 @@ class Pages:
         for group in ("right", "wrong", "unknown"):
             if group in groups:
                 count, units = groups[group]
-                refs, several = [UnitRef(*one) for one in units], len({layer for layer, _, _ in units}) > 1
-                tiles = self._tiles(refs, "+{:.2f}".format, with_layer=several)
-                found.append({"group": group, "count": count, "tiles": tiles, "of": "" if several else refs[0].layer})
+                layers = dict.fromkeys(layer for layer, _, _ in units)
+                parts = {name: [UnitRef(*one) for one in units if one[0] == name] for name in layers}
+                shown = [{"link": self._layer_link(name), "tiles": self._tiles(refs, "+{:.2f}".format)} for name, refs in parts.items()]
+                found.append({"group": group, "count": count, "layers": shown})
         return found
 
     def _carriers(self, label: int, unit: int) -> list[dict[str, Any]]:
