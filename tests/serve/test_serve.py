@@ -462,7 +462,7 @@ def test_the_command_says_at_once_what_it_opens_and_then_where_it_listens(
         return scope, LAYERS
 
     monkeypatch.setattr("convscope.cli.serve._opened", opened)
-    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _, sockets: sockets[0].close())
     assert main(["serve", "--network", "textures", "--port", "0"]) == 0
     assert before == [("", "opening textures ...\n")]
     assert capsys.readouterr().out.startswith("listening on http://127.0.0.1:")
