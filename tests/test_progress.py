@@ -1,7 +1,9 @@
-"""The line that progress is shown as: on when asked, in notebooks by itself, else silent."""
+"""The line that progress is shown as: on when asked, on terminals and in notebooks by itself, else silent."""
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -46,6 +48,37 @@ def test_notebooks_show_it_until_told_not_to(capsys: pytest.CaptureFixture[str],
     progress.show(False)
     work()
     assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminals_show_it_until_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    work()
+    assert "75 %" in shown.getvalue() and shown.getvalue().endswith("\r")
+    progress.show(False)
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    work()
+    assert shown.getvalue() == ""
+    progress._shown.clear()
+    monkeypatch.setenv("TERM", "dumb")
+    work()
+    assert shown.getvalue() == "", "it cannot write over a line"
+    monkeypatch.setattr(sys, "stderr", None)
+    work()
+
+
+def test_no_line_is_longer_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setattr(shown, "fileno", lambda: 2)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((20, 24)))
+    work()
+    assert max(map(len, shown.getvalue().split("\r"))) == 19
 
 
 def test_a_reporter_goes_before(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ NOT_RUN = ('ray="auto"',)
 SIDE = 128
 CLASSES = torchvision.models.SqueezeNet1_0_Weights.DEFAULT.meta["categories"]
 PHOTOGRAPHS = "dog bridge dome gate goldfish photo munch1 munch2 gogh1 scream nude".split()
-FOLDERS = {"photos/chains": 6, "photos/others": 6, "dogs": 2, "bees": 2, "chains": 3, "others": 3, "paintings": 2}
+FOLDERS = {"photos/chains": 6, "photos/dogs": 6, "photos/others": 6, "dogs": 2, "bees": 2, "chains": 3, "others": 3, "paintings": 2}
 """Folders of photographs, and how many they hold; those of a kind have a colour of their own."""
 
 

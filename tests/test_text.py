@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from convscope.errors import BadImage, BadInput
-from convscope.text import json_text, one_line, printable, visible, visible_lines
+from convscope.text import json_text, one_line, percent, printable, visible, visible_lines
 
 HOSTILE = {
     "title": "\x1b]0;owned\x07.jpg",
@@ -45,3 +46,21 @@ def test_json_means_the_same() -> None:
     value = {"a\x9b\u202e": ["\x7f", "\x1b", "line\n", "\u2028"]}
     shown = json_text(json.dumps(value, ensure_ascii=False, indent=1))
     assert json.loads(shown) == value and all(sign.isprintable() or sign == "\n" for sign in shown)
+
+
+@pytest.mark.parametrize(
+    ("share", "short", "exact"),
+    [
+        (0.0, "0 %", "0 %"),
+        (7.4e-10, "under 0.01 %", "0.000000074 %"),
+        (1e-4, "0.01 %", "0.01 %"),
+        (0.00221, "0.22 %", "0.22 %"),
+        (0.0999, "10 %", "10 %"),
+        (0.624, "62 %", "62 %"),
+        (1.0, "100 %", "100 %"),
+        (12.3, "1230 %", "1230 %"),
+        (math.nan, "–", "–"),
+    ],
+)
+def test_percentages_are_read_at_a_glance(share: float, short: str, exact: str) -> None:
+    assert (percent(share), percent(share, least=0)) == (short, exact)

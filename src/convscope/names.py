@@ -24,11 +24,27 @@ def is_whole(value: object) -> TypeGuard[int]:
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)
 
 
-def no_layer(name: object, known: Iterable[str], where: str, more: str = "") -> LayerNotFound:
-    """The error of a layer name that a network or survey does not have: near names, or else its first three and the output."""
+def no_layer(name: object, known: Iterable[str], where: str, more: str = "", worth: Sequence[str] = ()) -> LayerNotFound:
+    """The error of a layer name that a network or survey does not have.
+
+    Args:
+        name: What was asked for.
+        known: The names there are.
+        where: What it was looked for in, "network" or "survey".
+        more: What else is said.
+        worth: Layers that are worth a look, in call order. Where no name is near, an early, a middle and the last of them are named;
+            by default of all.
+    """
     names = list(known)
-    hint = ", ".join(near_names(str(name), names)) or ", ".join([*names[:3], "...", OUTPUT])
-    return LayerNotFound(f"no layer {name!r} in this {where}; near names: {hint}{more}")
+    near = near_names(str(name), names)
+    chosen = list(worth or [each for each in names if each != OUTPUT]) or names
+    hint = f"near names: {', '.join(near)}" if near else f"it has, among others: {', '.join(early_middle_last(chosen))}"
+    return LayerNotFound(f"no layer {name!r} in this {where}; {hint}{more}")
+
+
+def early_middle_last(names: Sequence[str]) -> list[str]:
+    """The first, the middle and the last of some names; all of up to three."""
+    return [names[place] for place in sorted({0, len(names) // 2, len(names) - 1} & set(range(len(names))))]
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 4) -> list[str]:

@@ -1,10 +1,11 @@
 """Ambient progress: work announces itself here; whoever wants to show it installs a reporter.
 
-Silent by default, but in notebooks, where a line is shown; :func:`show` turns that line on or off.
+On a terminal and in notebooks a line on standard error is shown, anywhere else nothing; :func:`show` turns that line on or off.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -36,7 +37,9 @@ _shown: list[bool] = []
 
 
 def show(on: bool = True) -> None:
-    """Shows progress as a line on standard error from here on, in scripts too; ``on=False``: never, not even in notebooks.
+    """Shows progress as a line on standard error from here on, in pipes and files too; ``on=False``: never, not even on a terminal.
+
+    Without it, progress is shown on a terminal and in notebooks.
 
     Example:
         >>> import convscope as cs
@@ -62,7 +65,7 @@ def task(description: str, total: int) -> Generator[Callable[..., None]]:
 
     Inside a task, further tasks report nothing: the outermost one is what the user waits for.
     """
-    reporter = _reporter.get(_Line() if (_shown[-1] if _shown else _in_notebook()) else None)
+    reporter = _reporter.get(_Line() if (_shown[-1] if _shown else _in_notebook() or _on_terminal()) else None)
     if reporter is None:
         yield _silent
         return
@@ -86,6 +89,11 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _on_terminal() -> bool:
+    """Whether standard error is a terminal that can write over a line."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # pyright: ignore[reportUnnecessaryComparison] (None without a console)
 
 
 class _Line:
@@ -115,10 +123,18 @@ class _Line:
             sys.stderr.flush()
 
     def _write(self, line: str) -> None:
-        line = "".join(sign if sign.isprintable() else " " for sign in line)[:120]
+        line = "".join(sign if sign.isprintable() else " " for sign in line)[: _room()]
         sys.stderr.write(f"\r{line.ljust(self.width)}")
         sys.stderr.flush()
         self.width = len(line)
+
+
+def _room() -> int:
+    """Longest line: a wrapped one could not be written over."""
+    try:
+        return min(120, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
+    except (OSError, ValueError):
+        return 120
 
 
 _watcher: ContextVar[Callable[[str, Callable[[], Any]], None] | None] = ContextVar("convscope_watcher", default=None)

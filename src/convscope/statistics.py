@@ -50,6 +50,24 @@ def permutation_test(values: np.ndarray, n: int, permutations: int, seed: int) -
     return auc, (1 + single) / (1 + permutations), (1 + largest) / (1 + permutations)
 
 
+def smallest_p(values: np.ndarray, n: int, permutations: int, seed: int) -> float:
+    """Corrected p-value that a further column would have which tells the groups apart, whatever it is: AUC 1.
+
+    No column can have a smaller one in :func:`permutation_test` with the same arguments.
+    """
+    perfect = (np.arange(len(values)) < n)[:, None].astype(values.dtype)
+    return float(permutation_test(np.concatenate([values, perfect], 1), n, permutations, seed)[2][-1])
+
+
+def rows_enough(columns: int) -> int:
+    """Rows on each side with which a column that tells them apart has a corrected p-value below :data:`SIGNIFICANCE`, whatever the others.
+
+    A column of n + m rows has AUC 1 for at most one of the (n + m choose n) labellings. So the corrected p-value is at most
+    columns / ways, give or take the draw of permutations; half the significance is asked for, so that the draw does not decide.
+    """
+    return next(side for side in range(2, 1000) if columns / math.comb(2 * side, side) <= SIGNIFICANCE / 2)
+
+
 def group_areas(values: np.ndarray, groups: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """AUC and p-value of every group against the rest, for every column (Mann-Whitney U test).
 

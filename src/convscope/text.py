@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from decimal import Decimal
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (escape sequences begin with one), line separators, signs that reverse what follows, halves of characters."""
@@ -41,3 +43,17 @@ def one_line(message: object, limit: int = _LONGEST) -> str:
 def json_text(text: str) -> str:
     """JSON that means the same and holds no character that a terminal obeys, line ends aside."""
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else f"\\u{ord(found[0]):04x}", text)
+
+
+def percent(share: float, *, least: float = 1e-4) -> str:
+    """A share as a percentage, read at a glance: "62 %", "1.3 %", and below `least` "under 0.01 %"; "–" where there is none.
+
+    Args:
+        share: The share, 1 is all.
+        least: Smallest share that is written out; 0: each is.
+    """
+    if not math.isfinite(share):
+        return "–"
+    if 0 < share < least:
+        return f"under {100 * least:g} %"
+    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{Decimal(f'{100 * share:.2g}'):f} %"

@@ -72,7 +72,7 @@ def test_the_rule_of_three(survey: cs.Survey) -> None:
     assert health.alive_below == 3 / COUNT
     unseen = 1 - health.alive_below  # chance that an image at the bound leaves the channel silent
     assert unseen**COUNT < 0.05 < (1 - 2 / COUNT) ** COUNT
-    assert health.summary().splitlines()[-1] == "1 of 18 units dead on 40 images: with 95 % confidence, active on fewer than 7.50% of such"
+    assert health.summary().splitlines()[-1] == "1 of 18 units dead on 40 images: with 95 % confidence, active on fewer than 7.5 % of such"
 
 
 def test_duplicates_are_pearsons() -> None:

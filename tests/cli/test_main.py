@@ -62,6 +62,11 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     return code, captured.out, captured.err
 
 
+def table_of(out: str) -> list[str]:
+    """The lines of `convscope layers` without the sentences below."""
+    return [line for line in out.splitlines() if not line.startswith("* ") and "are left out" not in line]
+
+
 def everything(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
@@ -103,9 +108,10 @@ def test_names_of_layers_are_never_wrapped(capsys: pytest.CaptureFixture[str], m
     # also tried: convnext_atto of timm
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(capsys, "layers", "squeezenet1_0")
-    words = [line.split()[0] for line in out.splitlines()[2:]]
+    rows = table_of(out)
+    words = [line.split()[0] for line in rows[2:]]
     assert "features.12.expand3x3_activation" in words and len(words) == len(set(words))
-    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    assert max(len(line.rstrip()) for line in rows) <= 80
 
 
 @pytest.mark.parametrize("command", [*techniques(), *OTHERS])
@@ -155,7 +161,7 @@ def test_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and err == ""
     rows = [line.split() for line in out.splitlines()]
     assert rows[0] == ["net.py:build", "at", "16x16"] and rows[1][:4] == ["name", "kind", "channels", "size"]
-    assert [row[0] for row in rows[2:]] == ["0", "1", "2", "3", "4", "output"]
+    assert [row[0] for row in rows[2:-1]] == ["0", "1", "2", "3", "4", "output"] and rows[-1][0] == "*"
     assert rows[2][:4] == ["0", "Conv2d", "6", "14x14"]
     code, out, _ = run(capsys, "layers", "net.py:build", "--kind", "Conv2d")
     assert code == 0 and [line.split()[0] for line in out.splitlines()[2:]] == ["0", "2"]
@@ -163,11 +169,20 @@ def test_layers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 2 and out == ""
 
 
+def test_layers_that_return_their_input_are_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    _, short, _ = run(capsys, "layers", "squeezenet1_0")
+    _, long, _ = run(capsys, "layers", "squeezenet1_0", "--all")
+    assert "classifier.0 " not in short and "classifier.0 " in long
+    assert short.splitlines()[-1] == "1 of 68 layers return their input (Dropout) and are left out: --all shows them"
+    assert len(long.splitlines()) == len(short.splitlines()) and "left out" not in long
+    assert run(capsys, "layers", "squeezenet1_0", "--json") == run(capsys, "layers", "squeezenet1_0", "--json", "--all")
+
+
 def test_layers_at_80_columns(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def header(columns: int) -> list[str]:
         monkeypatch.setenv("COLUMNS", str(columns))
         code, out, _ = run(capsys, "layers", "textures")
-        assert code == 0 and max(map(len, out.splitlines())) <= columns
+        assert code == 0 and max(map(len, table_of(out))) <= columns
         return out.splitlines()[1].split()
 
     assert header(120) == ["name", "kind", "channels", "size", "stride", "field", "parameters", "MACs"]

@@ -159,7 +159,7 @@ def test_arguments_in_another_order(tmp_path: Path) -> None:
                 call()
             shown = str(error.value)
             assert "layer must be the name of a layer" in shown and words in shown and "\n" not in shown and len(shown) < 400, shown
-    with pytest.raises(LayerNotFound, match="near names"):
+    with pytest.raises(LayerNotFound, match="no layer 'nonsense' in this network; it has, among others: 2, 5"):
         cs.activation_grid(scope, images, "nonsense")
 
 

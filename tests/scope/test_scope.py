@@ -605,12 +605,46 @@ def test_errors_carry_the_question(scope: Scope) -> None:
     assert "\n" not in str(failed.value)
 
 
+def test_layers_that_return_their_input_are_left_out_of_the_table() -> None:
+    inner = nn.Sequential(nn.Identity(), nn.Dropout2d())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Identity(), inner, nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1))
+    layers = Scope(model, Inputs(size=16), precision="float32").layers
+    assert layers.passing() == ["1", "2", "3.0", "3.1", "3"] and "3.1" in layers
+    *rows, look, hidden = repr(layers).splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["0", "4", "5", "output"]
+    assert rows[1].split()[1:3] == ["ReLU", "*"] and look == "* activations of convolutions, e.g. 4"
+    assert hidden == "5 of 9 layers return their input (Dropout, Identity, Dropout2d) and are left out: to_frame() has all"
+    assert [row[0] for row in layers.rows()] == list(layers) and "left out" not in layers.legend("", every=True)
+    assert len(repr(layers.of_kind("Identity")).splitlines()) == 3, "asked for, they are shown"
+
+
+def test_where_identities_show_what_nothing_else_shows() -> None:
+    class Probed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.probe, self.bare = nn.Conv2d(3, 4, 3), nn.Identity(), nn.Conv2d(4, 4, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.bare(self.probe(self.conv(images).relu())).mean((2, 3))
+
+    layers = Scope(Probed(), Inputs(size=16), precision="float32").layers
+    assert layers.activated() == ["probe"] and layers.after_relu() == ["probe", "bare"] and layers.passing() == []
+
+
+def test_an_unknown_layer_without_near_names_is_answered_with_useful_ones(scope: Scope) -> None:
+    with pytest.raises(LayerNotFound) as caught:
+        _ = scope.layers["nothing"]
+    assert caught.value.message == (
+        "no layer 'nothing' in this network; it has, among others: 2, 5; all: scope.layers, or convscope layers NETWORK"
+    )
+
+
 def test_the_table(scope: Scope) -> None:
     header, first, *rest = repr(scope.layers).splitlines()
     columns = ["name", "kind", "channels", "size", "parameters", "MACs"]
     assert [word for word in header.split() if word in columns] == columns
     assert first.split()[:4] == ["0", "Conv2d", "6", "24x24"] and first.split()[-3:] == ["168", "0.1", "M"]
-    assert len(rest) == 9
+    assert len(rest) == 10 and rest[-1] == "* activations of convolutions, e.g. 2, 5"
     assert scope.layers["0"].macs == 6 * 24 * 24 * 27 and scope.layers["8"].macs == 40
     assert scope.layers["output"].macs == sum(scope.layers[name].macs for name in ("0", "4", "8"))
     assert "small" in repr(scope) and "24x24" in repr(scope)

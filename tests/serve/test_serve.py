@@ -234,6 +234,9 @@ def test_results_are_kept_with_a_receipt(scope: Scope, site: Path, tmp_path: Pat
         done = server.json("POST", f"/api/photographs/{photo}/knockout?layer={LAYERS[1]}&units=1")
         for number in range(2):
             assert server.json("POST", f"/api/results/{done['result']}/keep") == {"kept": f"knockout-{number:04d}"}
+        with ThreadPoolExecutor(4) as pool:  # at once
+            names = pool.map(lambda _: server.json("POST", f"/api/results/{done['result']}/keep")["kept"], range(4))
+            assert sorted(names) == [f"knockout-{number:04d}" for number in range(2, 6)]
         kept = cs.load(tmp_path / "knockout-0001")
         assert kept.groups and kept.manifest["technique"] == "knockout"
         assert server.ask("POST", "/api/results/99/keep")[0] == 404
@@ -447,3 +450,19 @@ def test_a_client_that_leaves_ends_its_work(server: Server) -> None:
 def test_the_command_refuses(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *words]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_the_command_says_at_once_what_it_opens_and_then_where_it_listens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scope: Scope
+) -> None:
+    before: list[tuple[str, str]] = []
+
+    def opened(*_: Any) -> tuple[Scope, list[str]]:
+        before.append(capsys.readouterr())
+        return scope, LAYERS
+
+    monkeypatch.setattr("convscope.cli.serve._opened", opened)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _, sockets: sockets[0].close())
+    assert main(["serve", "--network", "textures", "--port", "0"]) == 0
+    assert before == [("", "opening textures ...\n")]
+    assert capsys.readouterr().out.startswith("listening on http://127.0.0.1:")

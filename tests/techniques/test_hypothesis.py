@@ -17,7 +17,7 @@ import promises
 from convscope.errors import BadInput, LayerNotFound, UnitNotFound
 from convscope.results.hypothesis import standing
 from convscope.scope import Inputs, Scope
-from convscope.statistics import permutation_test
+from convscope.statistics import SIGNIFICANCE, permutation_test, rows_enough, smallest_p
 from hand_built import draws
 
 PROMISE = promises.Promise(
@@ -100,6 +100,31 @@ def test_blocks_of_permutations_do_not_matter() -> None:
     assert (permutation_test(values, 4, 300, 6)[1] != first[1]).any()
 
 
+def test_the_smallest_p_is_that_of_a_column_that_tells_the_groups_apart() -> None:
+    n, m, values = 4, 4, values_of(8, 40, seed=2)
+    values[:n, 7] += 100
+    assert smallest_p(values, n, 999, 3) == permutation_test(values, n, 999, 3)[2][7]
+    assert smallest_p(np.delete(values, 7, 1), n, 999, 3) == smallest_p(values, n, 999, 3), "whether or not there is such a column"
+    for seed in range(5):
+        others = values_of(n + m, 40, seed=seed)
+        assert permutation_test(others, n, 999, 3)[2].min() >= smallest_p(others, n, 999, 3)
+    ways = list(itertools.combinations(range(n + m), n))
+    firsts = {tuple(sorted(np.argsort(-values[:, c])[:n])) for c in range(40)}
+    assert smallest_p(values, n, 20_000, 3) == pytest.approx(len(firsts) / len(ways), abs=0.015), (
+        "labellings that some column has AUC 1 for"
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 10, 256])
+def test_enough_rows_are_enough_and_half_of_them_are_not(columns: int) -> None:
+    enough = rows_enough(columns)
+    assert {1: 4, 10: 6, 256: 8}[columns] == enough
+    for seed in range(3):
+        assert smallest_p(values_of(2 * enough, columns, seed=seed), enough, 2000, seed) < SIGNIFICANCE
+    fewer = enough - 2
+    assert smallest_p(values_of(2 * fewer, columns), fewer, 2000, 0) >= SIGNIFICANCE
+
+
 # --- on a network
 
 
@@ -131,6 +156,21 @@ def test_a_unit_that_answers_to_something_else() -> None:
     made = convscope.hypothesis(scope, "1", 1, red, green, permutations=999)
     assert made.auc[1] == 0 and made.rank == 3 and made.better == (0, 2) and "not supported" in made.verdict
     assert made.p[1] == 1 and "units that answer better: 0 (AUC 1.000), 2 (AUC 0.500)" in made.summary()
+
+
+def test_too_few_images_decide_nothing() -> None:
+    """Seen to say "not supported" before."""
+    scope, red, green = bright_and_dark()
+    made = convscope.hypothesis(scope, "1", 0, red[:3], green[:3])
+    assert made.auc[0] == 1 and made.p_corrected[0] > SIGNIFICANCE
+    enough = rows_enough(3)
+    said = "unit 0 of 1: undecided: 3 against 3 images cannot reach p < 0.05 among 3 units, whatever they show"
+    assert f"{said}; {enough} against {enough} can" in made.verdict
+    assert "undecided" in made.summary()
+    assert "best of the layer" in convscope.hypothesis(scope, "1", 0, red[:enough], green[:enough]).verdict
+    assert "not supported" in convscope.hypothesis(scope, "1", 1, red[:3], green[:3]).verdict, "below chance nothing is open"
+    few = convscope.hypothesis(scope, "1", 0, red, green, permutations=9)
+    assert "undecided: with 9 permutations no unit can reach p < 0.05; take 2000" in few.verdict
 
 
 def test_the_images_against_a_guess_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from convscope.cli.derive import command
 from convscope.cli.running import open_network
 from convscope.cli.show import progress, say, write_told
 from convscope.errors import BadInput, NotInstalled
+from convscope.text import printable
 
 
 @command
@@ -54,6 +56,7 @@ def serve(
         raise BadInput("serve: expected the folder of an atlas, or --network NAME")
     if site is not None and not (site / "index.html").is_file():
         raise BadInput(f"{site}: there is no atlas in this folder (no index.html)")
+    say(f"opening {network or f'the network of {printable(site or Path())}'} ...", error=True)  # seconds pass until it listens
     from convscope.serve.app import application
     from convscope.serve.guard import is_loopback
 
@@ -69,9 +72,10 @@ def serve(
     hosts = frozenset(f"{each}:{port}" for each in known) if own else None
     app = application(scope, site, names, out, hosts, token)
     shown = f"[{host}]" if ":" in host else host
-    say(f"http://{shown}:{port}/{'index.html' if site else 'live.html'}{f'?token={token}' if token else ''}")
+    say(f"listening on http://{shown}:{port}/{'index.html' if site else 'live.html'}{f'?token={token}' if token else ''}")
     say("Ctrl-C ends")
     write_told()
+    sys.stdout.flush()
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=0, server_header=False, limit_concurrency=200)
     )

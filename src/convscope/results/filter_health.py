@@ -12,6 +12,7 @@ from convscope.render.panels import Bars, Panel, Table, View, number
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
 from convscope.results.table import Rows
+from convscope.text import percent
 
 _MOST_LAYERS, _MOST_PLOTS, _LISTED = 60, 4, 10
 _FINDINGS = ("dead", "structural", "constant", "saturated", "duplicate")
@@ -79,7 +80,7 @@ class FilterHealth(Result):
         clean = len(self.layers) - len(lines)
         if clean:
             lines.append(f"{clean} of {len(self.layers)} layers have nothing to report")
-        rare = f"with 95 % confidence, active on fewer than {self.alive_below:.2%} of such"
+        rare = f"with 95 % confidence, active on fewer than {percent(self.alive_below, least=0)} of such"
         lines.append(f"{dead} of {len(self.dead)} units dead on {self.images} images: {rare}")
         if not self.paired:
             lines.append("duplicates were not looked for: that takes the activations on each of at least 3 images, which this survey lacks")
@@ -94,10 +95,10 @@ class FilterHealth(Result):
         if len(self.layers) <= _MOST_PLOTS:
             panels += [_zeros(self, index) for index in range(len(self.layers))]
         note = words.note(
-            f"Dead: never above zero on these {self.images} images, so active on fewer than {100 * self.alive_below:.2g} % of such images",
-            "(95 %, rule of three). Structural: cannot be above zero on any image. Constant: the same on every image. Saturated: at least",
-            "5 % of all activations within 2 % of the largest. Duplicate: means and maxima over images correlate with those of an earlier",
-            "unit. Zeros: average percentage of zeros.",
+            f"Dead: never above zero on these {self.images} images, so active on fewer than {percent(self.alive_below, least=0)} of such",
+            "images (95 %, rule of three). Structural: cannot be above zero on any image. Constant: the same on every image. Saturated: at",
+            "least 5 % of all activations within 2 % of the largest. Duplicate: means and maxima over images correlate with those of an",
+            "earlier unit. Zeros: average percentage of zeros.",
             "" if self.paired else "Duplicates were not looked for: this survey lacks the activations on each image.",
         )
         count = f"{len(self.units)} units of {words.plural(len(self.layers), 'layer')}"

@@ -16,6 +16,7 @@ from convscope.results import words
 from convscope.results.base import Array, Result, axes
 from convscope.results.table import Rows
 from convscope.statistics import wilson
+from convscope.text import percent
 
 _MATRIX, _ROWS, _SIDE = 16, 30, 150
 _LISTED, _TOP, _COMMANDS = 12, 3, 2
@@ -159,9 +160,7 @@ class Predictions(Result):
 
     def _most_probable(self, row: int) -> list[str]:
         pairs = zip(self.predicted[row].tolist(), self.probability[row].tolist(), strict=True)
-        return [f"{words.named(number, self.classes[number] if self.classes else '')} {100 * share:.2g} %" for number, share in pairs][
-            :_TOP
-        ]
+        return [f"{words.named(number, self.classes[number] if self.classes else '')} {percent(share)}" for number, share in pairs][:_TOP]
 
     def _why_unknown(self) -> str:
         if not any(self.labels):
@@ -171,7 +170,7 @@ class Predictions(Result):
     def _mistake(self, row: int) -> str:
         said, share = self.class_name(int(self.predicted[row, 0])), 100 * self.probability[row, 0]
         own = self.class_name(int(self.truth[row]))
-        return f"{self.names[row]}: {said} {share:.0f} %, is {own} ({100 * self.truth_probability[row]:.2g} %)"
+        return f"{self.names[row]}: {said} {share:.0f} %, is {own} ({percent(self.truth_probability[row])})"
 
     def _next(self, row: int, confused: Sequence[tuple[str, int, int]]) -> list[str]:
         """The commands that show where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
@@ -219,7 +218,7 @@ class Predictions(Result):
     def _tile(self, index: int) -> Image:
         row = int(self.mistakes[index])
         said, own = self.class_name(int(self.predicted[row, 0])), self.class_name(int(self.truth[row]))
-        caption = f"{said} {100 * self.probability[row, 0]:.0f} %\nis {own} {100 * self.truth_probability[row]:.2g} %"
+        caption = f"{said} {100 * self.probability[row, 0]:.0f} %\nis {own} {percent(self.truth_probability[row])}"
         return Image(self.images[index], PurePath(self.names[row]).name, caption)
 
     def _by_class(self) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 from convscope.render.panels import Group, Image, Panel, Table, View, number
 from convscope.results import channels, words
 from convscope.results.base import Array, ImageResult, axes
+from convscope.text import percent
 
 STATISTICS = ("sums", "gram", "mean-std")
 """Style statistics of a layer's maps: their sums, their Gram matrix, their means and standard deviations."""
@@ -67,7 +68,7 @@ class StyleTransfer(ImageResult):
         """The content error and the remaining style loss of each image, and which have hardly any of the style."""
         lines = [
             f"{content} as {style} by {by}: content error {self.content_errors[at]:.3g}; style loss left: "
-            + ", ".join(f"{name} {100 * share:.3g} %" for name, share in zip(self.statistics, self.remaining()[at], strict=True))
+            + ", ".join(f"{name} {percent(share)}" for name, share in zip(self.statistics, self.remaining()[at], strict=True))
             + (f"; {_HARDLY}" if self.kept()[at] > _MUCH else "")
             for at, content, style, by in _each(self)
         ]
@@ -114,7 +115,7 @@ def _grid(result: StyleTransfer) -> Group:
             title = " by ".join([str(result.content_names[content])] * (contents > 1) + [result.by[place]] * (count > 1))
             marked = "hardly any of the style" if share > _MUCH else None
             pixels = channels.shown(result, result.images[content, style, place])
-            tiles.append(Image(pixels, title, f"{number(100 * share)} % of the style loss left", marked))
+            tiles.append(Image(pixels, title, f"{percent(share)} of the style loss left", marked))
     return Group(tuple(tiles), contents * count + 1, "Styles, and the contents in them", _SIDE)
 
 
@@ -122,7 +123,7 @@ def _table(result: StyleTransfer) -> Table:
     header = ("content", "style", "by", "content error", *(f"{name} left" for name in result.statistics))
     remaining = result.remaining()
     rows = [
-        (content, style, by, number(result.content_errors[at]), *(f"{number(100 * float(share))} %" for share in remaining[at]))
+        (content, style, by, number(result.content_errors[at]), *(percent(float(share)) for share in remaining[at]))
         for at, content, style, by in _each(result)
     ]
     return Table(header, tuple(rows))

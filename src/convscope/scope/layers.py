@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convscope.errors import AmbiguousLayer, BadInput, LayerNotFound, NotReached
 from convscope.graph.after_convolution import path_to_activation
 from convscope.graph.graph import Field, Graph, everything
-from convscope.names import OUTPUT, no_layer
+from convscope.names import OUTPUT, early_middle_last, no_layer
 from convscope.results.table import frame
 from convscope.text import one_line
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 INPUT = "@input"
 """Suffix for the input of a shape-preserving module: ``features.2@input`` is the value before that ReLU."""
+
+
+MARK = " *"
+"""Sign of a layer to look at, in the table."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Layer:
         grid: Height and width of the grid that a sequence of tokens stands for; None: no tokens, or none of a grid.
         prefix: Tokens before those of the grid, such as a class token; techniques leave them out.
         unclear: Whether it cannot be told which axis counts units, as in the heads of attention.
+        passes: Whether the module returns its input as it is, as Identity does, and Dropout in evaluation mode.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Layer:
     grid: tuple[int, int] | None = None
     prefix: int = 0
     unclear: bool = False
+    passes: bool = False
 
     def is_a(self, *kinds: str) -> bool:
         """Whether its module is of one of these classes, or of a class derived from one."""
@@ -149,7 +155,8 @@ class Layers(Mapping[str, Layer]):
             raise AmbiguousLayer(f"layer {name!r} is called {len(calls)} times in one forward; say which: {', '.join(calls)}")
         if name.endswith(INPUT) and self[name.removesuffix(INPUT)].pointwise:
             return replace(self[name.removesuffix(INPUT)], name=name, of_input=True, overwritten=False)
-        raise no_layer(name, self._by_name, "network")
+        more = "; all: scope.layers, or convscope layers NETWORK"
+        raise no_layer(name, self._by_name, "network", more, self.activated() or self.after_relu())
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
@@ -230,12 +237,24 @@ class Layers(Mapping[str, Layer]):
         For each Conv2d, the layer of the first activation function (ReLU and its relatives, module or functional) after it, through norm,
         dropout and at most one residual sum: a ReLU module, or the block that ends with a functional ReLU. Where no layer has that value,
         or no activation function follows (as in a linear bottleneck), the last layer before: the norm, or the convolution itself, with
-        values below zero.
+        values below zero. Of layers with the same value, the first that does not merely return its input.
         """
-        shown = {layer.node: layer for layer in reversed(list(self.values())) if layer.batch_axis is not None}
+        readable = [layer for layer in self.values() if layer.batch_axis is not None]
+        shown = {layer.node: layer for passes in (True, False) for layer in reversed(readable) if layer.passes == passes}
         ways = (path_to_activation(self._graph, layer.node) for layer in self.of_kind("Conv2d").values())
         found = dict.fromkeys(next((shown[node] for node in reversed(way) if node in shown), None) for way in ways)
         return [layer.name for layer in sorted(filter(None, found), key=lambda layer: layer.position)]
+
+    def activated(self) -> list[str]:
+        """Those of :meth:`after_relu` whose values an activation function made: the layers to look at first."""
+        nodes = [] if self._graph is None else self._graph.nodes
+        return [name for name in self.after_relu() if (node := self[name].node) is not None and nodes[node].role == "activation"]
+
+    def passing(self) -> list[str]:
+        """The layers that return their input as it is (Identity, Dropout), but for those of :meth:`after_relu`, and where all do."""
+        kept = {OUTPUT, *self.after_relu()}
+        found = [layer.name for layer in self.values() if layer.passes and layer.name not in kept]
+        return found if len(found) < len(self) else []
 
     def last_maps(self) -> str:
         """The last of :meth:`after_relu` with maps of more than one position, unless it has a map for each class.
@@ -273,12 +292,13 @@ class Layers(Mapping[str, Layer]):
             return layer
         return next((self._whole(other) for other in self.values() if other.node == readers[0] and len(other.spatial) == 2), layer)
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """The cells of the table as text, a row per layer; see `HEADER`."""
+    def rows(self, *, every: bool = True) -> list[tuple[str, ...]]:
+        """The cells of the table as text, a row per layer; see `HEADER`. Without `every`, those of :meth:`passing` are left out."""
+        marked, left_out = set(self.activated()), () if every else set(self.passing())
         return [
             (
                 layer.name,
-                f"{layer.kind} [{layer.part}]" if layer.part else layer.kind,
+                f"{layer.kind}{f' [{layer.part}]' if layer.part else ''}{MARK if layer.name in marked else ''}",
                 "?" if layer.unclear else str(layer.channels),
                 "x".join(map(str, layer.shape if layer.unclear else layer.spatial)) or "-",
                 *self._field(layer),
@@ -286,6 +306,7 @@ class Layers(Mapping[str, Layer]):
                 f"{layer.macs / 1e6:,.1f} M" if layer.macs else "-",
             )
             for layer in self.values()
+            if layer.name not in left_out
         ]
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -323,8 +344,21 @@ class Layers(Mapping[str, Layer]):
         stride, size = ([f"{value:g}" for value in values] for values in ([f.jump for f in fields], [f.size for f in fields]))
         return (stride[0] if stride[0] == stride[1] else "x".join(stride)), (size[0] if size[0] == size[1] else "x".join(size))
 
+    def legend(self, where: str, *, every: bool = False) -> str:
+        """What is said below the table, a line for the star and one for rows that are left out; "" if nothing is.
+
+        Args:
+            where: What shows the rows that are left out.
+            every: Whether none is left out.
+        """
+        marked, left_out = self.activated(), [] if every else self.passing()
+        look = f"* activations of convolutions, e.g. {', '.join(early_middle_last(marked))}" if marked else ""
+        kinds = ", ".join(list(dict.fromkeys(self[name].kind for name in left_out))[:3])
+        hidden = f"{len(left_out)} of {len(self)} layers return their input ({kinds}) and are left out: {where}" if left_out else ""
+        return "\n".join(filter(None, [look, hidden]))
+
     def __repr__(self) -> str:
-        rows = [self.HEADER, *self.rows()]
+        rows = [self.HEADER, *self.rows(every=False)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(self.HEADER))]
         lines = [
             "  ".join(
@@ -332,4 +366,4 @@ class Layers(Mapping[str, Layer]):
             )
             for row in rows
         ]
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(filter(None, [*(line.rstrip() for line in lines), self.legend("to_frame() has all")]))

@@ -134,13 +134,14 @@ def _record_one(
 ) -> tuple[list[_Call], dict[int, int], Any, Graph]:
     """One forward on one image: the calls whose values can be layers, the number of calls of each module, what was returned, the graph."""
     calls: dict[int, int] = defaultdict(int)
-    begun: dict[int, list[int]] = defaultdict(list)
+    begun: dict[int, list[tuple[int, int | None]]] = defaultdict(list)
     inside: list[nn.Module] = []
     found: list[_Call] = []
     recorder = Recorder(image)
 
     def begin(module: nn.Module, arguments: Any) -> None:
-        begun[id(module)].append(len(recorder.nodes))
+        source = tensor_in(arguments)
+        begun[id(module)].append((len(recorder.nodes), None if source is None else recorder.node_of(source)))
         inside.append(module)
         if isinstance(module, _OTHER_DIMENSIONS) and arguments and getattr(arguments[0], "ndim", 0) == 4:
             raise BadInput("a volume is expected there, not a batch of images")
@@ -148,7 +149,7 @@ def _record_one(
     def keep(module: nn.Module, arguments: Any, returned: Any) -> None:
         call = calls[id(module)]
         calls[id(module)] += 1
-        first = begun[id(module)].pop()
+        first, entered = begun[id(module)].pop()
         inside.pop()
         part, value = None, tensor_in(returned)
         if module is model:
@@ -164,11 +165,12 @@ def _record_one(
             parameters=sum(parameter.numel() for parameter in module.parameters()),
             macs=sum(one.macs for one in recorder.nodes[first:]),
             position=len(found),
-            node=recorder.node_of(value),
+            node=(node := recorder.node_of(value)),
             call=call,
             overwritten=False,
             pointwise=source is not None and source.shape == value.shape,
             of_input=False,
+            passes=node is not None and node == entered,
             module=module,
             part=part or None,
         )

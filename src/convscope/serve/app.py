@@ -100,6 +100,7 @@ class _Bench:
         self.desk, self.decode = Desk(), Decoder(scope.inputs.preprocessing)
         self.photos, self.results = _Kept(_PHOTOS), _Kept(_RESULTS)
         self.reading = 0
+        self.keeping = asyncio.Lock()
 
     def photo(self, number: int) -> torch.Tensor:
         """An uploaded image, (1 c h w) in [0,1]."""
@@ -488,9 +489,10 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
             raise HTTPException(404, "no such result any more")
         found: Result = bench.results[result]
         numbers = (f"{found.technique}-{number:04d}" for number in itertools.count())
-        place = next(bench.out / name for name in numbers if not (bench.out / name).exists())
-        try:
-            await asyncio.to_thread(found.save, place)
-        except (OSError, BadInput) as error:
-            raise HTTPException(400, f"it cannot be written ({type(error).__name__})") from None
+        async with bench.keeping:  # one after another, so that no two take the same free name
+            place = next(bench.out / name for name in numbers if not (bench.out / name).exists())
+            try:
+                await asyncio.to_thread(found.save, place)
+            except (OSError, BadInput) as error:
+                raise HTTPException(400, f"it cannot be written ({type(error).__name__})") from None
         return {"kept": place.name}

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from convscope.errors import ConvscopeError
-from convscope.progress import watching
+from convscope.progress import reporting, watching
 
 MOST = 8
 """Jobs that wait or run at a time; further ones are refused."""
@@ -53,7 +53,7 @@ class Job:
         try:
             if self._cancelled.is_set():
                 raise Cancelled
-            with watching(watch):
+            with watching(watch), reporting(None):
                 result = self._work()
         except BaseException as error:  # whatever the network's own code raises; the worker goes on
             self.done.set_exception(error)

@@ -25,6 +25,7 @@ from convscope.site.live import Live, network_data
 from convscope.site.tables import StoredMap
 from convscope.site.write import script
 from convscope.statistics import SIGNIFICANCE
+from convscope.text import percent
 
 _WEIGHTS, _INSTEAD, _STRIP, _FEW, _OWN_MAPS = 4, 3, 8, 3, 4
 _CONFUSIONS, _SHOWN, _MOST_MISTAKES = 12, 24, 2000
@@ -611,7 +612,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalized,
     )
-    made.filters |= {"num": _number, "signed": _signed, "pct": _percent, "thousands": "{:,}".format, "breaks": breaks}
+    made.filters |= {"num": _number, "signed": _signed, "pct": percent, "thousands": "{:,}".format, "breaks": breaks}
     return made
 
 
@@ -644,13 +645,6 @@ def _cell(truth: int, taken: int) -> str:
 
 def _signed(value: float) -> str:
     return f"{'+' if value > 0 else '−' if value < 0 else ''}{number(abs(value))}" if math.isfinite(value) else "–"
-
-
-def _percent(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    share = 100 * value
-    return f"{share:.0f} %" if share >= 10 or share == 0 else f"{share:.2g} %"
 
 
 def _round(value: float) -> float | None:

@@ -5,6 +5,7 @@ The test and its correction for many units are in :mod:`convscope.statistics`.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from convscope.results.hypothesis import Hypothesis, standing
 from convscope.results.provenance import technique
 from convscope.scope import Images, Scope
 from convscope.seeding import derive_seed
-from convscope.statistics import SIGNIFICANCE, permutation_test
+from convscope.statistics import SIGNIFICANCE, permutation_test, rows_enough, smallest_p
 from convscope.techniques.spectrum import spectrum
 
 
@@ -36,7 +37,7 @@ def hypothesis(
         scope: The network.
         layer: Layer name.
         unit: The unit (a class name is understood on "output").
-        images: Images of the concept; at least 2, and 5 for a useful p-value.
+        images: Images of the concept; at least 2. A useful p-value takes 6 on each side among 10 units, 8 among 256, 9 among 1000.
         against: Images without it; at least 2.
         reduce: "mean" or "max" over positions, see :func:`~convscope.spectrum`.
         permutations: Number of random permutations of the labels; the smallest possible p is 1 / (permutations + 1).
@@ -69,7 +70,11 @@ def hypothesis(
     n, values = len(concept), np.concatenate([concept, background])
     if min(n, len(background)) < 2:
         raise BadInput(f"a test needs at least 2 readable images on each side, got {n} and {len(background)}")
-    auc, p, corrected = permutation_test(values, n, permutations, derive_seed(seed, "hypothesis"))
+    draw = derive_seed(seed, "hypothesis")
+    auc, p, corrected = permutation_test(values, n, permutations, draw)
+    undecided = ""
+    if corrected[number] >= SIGNIFICANCE and auc[number] > 0.5 and smallest_p(values, n, permutations, draw) >= SIGNIFICANCE:
+        undecided = _undecided(n, len(background), len(auc), permutations)
     deviation = background.std(0, ddof=1)
     gap = concept.mean(0) - background.mean(0)
     effect = np.divide(gap, deviation, out=np.where(gap == 0, 0.0, np.copysign(np.inf, gap)), where=deviation > 0)
@@ -94,7 +99,7 @@ def hypothesis(
         p=p,
         p_corrected=corrected,
         ranks=shown.rank(number),
-        verdict=_verdict(answer, auc, float(effect[number]), float(corrected[number])),
+        verdict=_verdict(answer, auc, float(effect[number]), float(corrected[number]), undecided),
         skipped=(*shown.skipped, *other.skipped),
         cut=(*shown.cut, *other.cut),
         manifest={"precision": scope.resolve("measure")},
@@ -114,14 +119,23 @@ def _against(values: np.ndarray, n: int, names: tuple[str, ...]) -> tuple[str, .
     return tuple(names[index] for index in np.argsort(-wrong, kind="stable") if wrong[index] > 0)
 
 
-def _verdict(answer: dict[str, Any], auc: np.ndarray, effect: float, p: float) -> str:
+def _undecided(n: int, m: int, units: int, permutations: int) -> str:
+    """That no unit could have been supported, and what would be enough."""
+    least, enough = math.ceil(1 / SIGNIFICANCE), rows_enough(units)
+    if permutations < least or min(n, m) >= enough:
+        return f"undecided: with {permutations} permutations no unit can reach p < {SIGNIFICANCE:g}; take 2000"
+    can = f"{enough} against {enough} can"
+    return f"undecided: {n} against {m} images cannot reach p < {SIGNIFICANCE:g} among {units} units, whatever they show; {can}"
+
+
+def _verdict(answer: dict[str, Any], auc: np.ndarray, effect: float, p: float, undecided: str) -> str:
     n, m = len(answer["concept_names"]), len(answer["background_names"])
     if p < SIGNIFICANCE:
         place, units = standing(auc, answer["unit"]), len(auc)
         best = "best of the layer" if place == "1" else f"supported; number {place}, of {units} units"
         stands = best if answer["rank"] == 1 else f"supported, though {answer['rank'] - 1} of {units} units answer better"
     else:
-        stands = "not supported: re-labelled images do as well"
+        stands = undecided or "not supported: re-labelled images do as well"
     name = f"unit {answer['unit']}" + (f" ({answer['unit_names'][answer['unit']]})" if answer["unit_names"] else "")
     figures = f"AUC {auc[answer['unit']]:.3f}, effect {effect:+.2f} sd, corrected p {p:.2g}"
     return f"{name} of {answer['layer']}: {stands}; {figures} ({n} images against {m})"

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const live = /** @type {any} */ (window).atlasLive;
-  const { element, find, short, percent } = live;
+  const { element, find, short, percent, reveal } = live;
 
   /** @param {string} text @returns {ArrayBuffer} */
   const buffer = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer;
@@ -73,7 +73,13 @@
   const panel = (id, title, note, ...parts) =>
     element("section", { "aria-labelledby": id }, element("h2", { id }, title), ...parts, element("p", { class: "note" }, note), element("div", { id: `${id}-found`, role: "status" }));
 
-  /** @param {string} text @param {() => Promise<void>} work @param {string} id */
+  /** Puts a result into its panel, and into view. @param {string} id @param {...(Node | string)} parts */
+  function put(id, ...parts) {
+    find(`#${id}-found`).replaceChildren(...parts);
+    reveal(find(`#${id}-found`));
+  }
+
+  /** A button that is disabled while it works; what goes wrong is said in the panel. @param {string} text @param {() => Promise<void>} work @param {string} id */
   function button(text, work, id) {
     const made = /** @type {HTMLButtonElement} */ (element("button", { type: "button" }, text));
     made.addEventListener("click", async () => {
@@ -82,7 +88,7 @@
         await work();
       } catch (error) {
         if (/** @type {Error} */ (error).name !== "AbortError")
-          find(`#${id}-found`).replaceChildren(element("p", { class: "bad" }, /** @type {Error} */ (error).message));
+          put(id, element("p", { class: "bad" }, /** @type {Error} */ (error).message));
       } finally {
         made.disabled = false;
       }
@@ -93,13 +99,17 @@
   /** A button that keeps a result below --out. @param {number} result */
   const keep = (result) => {
     const made = /** @type {HTMLButtonElement} */ (element("button", { type: "button" }, "Keep"));
+    const wrong = element("span", { class: "bad" });
     made.addEventListener("click", async () => {
+      made.disabled = true;
+      wrong.remove();
       try {
         const { kept } = await (await ask(`results/${result}/keep`, { method: "POST" })).json();
         made.textContent = `Kept as ${kept}`;
-        made.disabled = true;
       } catch (error) {
-        made.after(element("span", { class: "bad" }, ` ${/** @type {Error} */ (error).message}`));
+        wrong.textContent = ` ${/** @type {Error} */ (error).message}`;
+        made.after(wrong);
+        made.disabled = false;
       }
     });
     return made;
@@ -116,10 +126,9 @@
     const canvas = /** @type {HTMLCanvasElement} */ (element("canvas", { class: "map", role: "img", "aria-label": "Occlusion: bright where hiding lowers the score" }));
     [canvas.width, canvas.height] = [width, height];
     const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    const area = find("#hidden-found");
     const words = element("p", { class: "note" }, "Hiding one part after another …");
     const under = /** @type {HTMLCanvasElement} */ (element("canvas", {}));
-    area.replaceChildren(element("figure", { class: "made small" }, element("span", { class: "laid-on" }, copyOf(under), canvas)), words);
+    put("hidden", element("figure", { class: "made small" }, element("span", { class: "laid-on" }, copyOf(under), canvas)), words);
     /** @type {[number[], number][]} */
     const patches = [];
     const began = performance.now();
@@ -154,7 +163,7 @@
         draw(value.base);
         const lowest = Math.min(...patches.map(([, score]) => score));
         const odds = Math.exp(Math.min(value.base - lowest, 50));
-        const fall = odds >= 1.5 ? ` (its odds fall to 1/${short(odds)})` : "";
+        const fall = odds >= 1.5 ? ` (its odds fall to ${odds > 1e4 ? "less than 1/10,000" : `1/${short(odds)}`})` : "";
         const text = `${live.network.classes[value.target]}: ${percent(share(value.base))} on the whole photograph, ${percent(share(lowest))} with the most important part hidden${fall}. `;
         words.replaceChildren(text, `Bright: hiding it lowers the class's log-odds. First part after ${(first / 1000).toFixed(2)} s, all ${patches.length} after ${((performance.now() - began) / 1000).toFixed(1)} s. `, keep(value.result));
       }
@@ -176,17 +185,20 @@
     const called = live.network.classes[found.target];
     const one = (/** @type {{unit: number, lost: number}} */ row) => {
       const choose = element("button", { type: "button", "aria-label": `Choose unit ${row.unit}` }, "choose");
-      choose.addEventListener("click", () => live.choose(row.unit));
+      choose.addEventListener("click", () => {
+        live.choose(row.unit);
+        reveal(find("#unit"));
+      });
       return element("div", { class: "with-button" }, live.tile(layer, row.unit, `${row.lost < 0 ? "−" : "+"}${short(Math.abs(row.lost))}`), choose);
     };
     const [raise, lower] = [found.units.slice(0, found.raising), found.units.slice(found.raising)];
-    const all = element("button", { type: "button" }, "Silence all that raise it");
-    all.addEventListener("click", () => silence(raise.map((/** @type {{unit: number}} */ row) => row.unit)));
+    const all = button("Silence all that raise it", () => silence(raise.map((/** @type {{unit: number}} */ row) => row.unit)), "silenced");
     const tiles = (/** @type {string} */ title, /** @type {any[]} */ rows) =>
       rows.length ? [element("h3", {}, title), element("div", { class: "tiles" }, ...rows.map(one))] : [];
     const after = live.network.classes[found.without];
     const verdict = raise.length ? `Without ${raise.length === 1 ? "the unit" : `all ${raise.length}`} that raise it: ${after === called ? `still ${called}` : after}.` : `No unit of ${name} raises it.`;
-    find("#behind-found").replaceChildren(
+    put(
+      "behind",
       element("p", { class: "lead" }, `${called}, in ${name}. ${verdict}`),
       ...tiles(`Raise ${called}`, raise),
       ...tiles(`Lower ${called}`, lower),
@@ -219,7 +231,8 @@
       silenced = [];
       find("#silenced-found").replaceChildren();
     });
-    find("#silenced-found").replaceChildren(
+    put(
+      "silenced",
       element("p", { class: "lead" }, `${silenced.length === 1 ? "Unit" : "Units"} ${silenced.join(", ")} of ${name} silenced. ${verdict}`),
       element("table", { class: "plain" }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows)),
       element("p", {}, again, " ", keep(found.result)),
@@ -233,13 +246,13 @@
     const under = copyOf(/** @type {HTMLCanvasElement} */ (element("canvas", {})));
     live.lay(map, new Float32Array(buffer(found.map)), found.size, found.place);
     const words = `Unit ${now().unit} of ${now().name}, ${found.size.join(" x ")} cells. Bright is active. `;
-    find("#finer-found").replaceChildren(element("figure", { class: "made small" }, element("span", { class: "laid-on" }, under, map), element("figcaption", {}, words, keep(found.result))));
+    put("finer", element("figure", { class: "made small" }, element("span", { class: "laid-on" }, under, map), element("figcaption", {}, words, keep(found.result))));
   }
 
   async function project() {
     const found = await (await ask(`photographs/${photo()}/deconvnet?${chosen()}`, { method: "POST" })).json();
     const picture = element("img", { src: found.image, alt: `Projection of unit ${now().unit}` });
-    find("#projected-found").replaceChildren(element("figure", { class: "made small" }, picture, element("figcaption", {}, `Unit ${now().unit} of ${now().name}, strongest position, value ${short(found.value)}. Grey is zero. `, keep(found.result))));
+    put("projected", element("figure", { class: "made small" }, picture, element("figcaption", {}, `Unit ${now().unit} of ${now().name}, strongest position, value ${short(found.value)}. Grey is zero. `, keep(found.result))));
   }
 
   /** @param {string} what @param {string} address */
@@ -248,7 +261,7 @@
     running = new AbortController();
     const picture = /** @type {HTMLImageElement} */ (element("img", { alt: `Image optimized from noise to excite ${what}`, width: "224", height: "224" }));
     const words = element("figcaption", {}, "Starting from noise …");
-    find("#made-found").replaceChildren(element("figure", { class: "made small" }, picture, words));
+    put("made", element("figure", { class: "made small" }, picture, words));
     await follow(`${address}&steps=128`, running.signal, (name, value) => {
       if (name === "failed") throw new Error(value.detail);
       if (value.image) picture.src = value.image;
@@ -268,7 +281,7 @@
     const query = [...shows.map((/** @type {number} */ one) => `shows=${one}`), ...lacks.map((/** @type {number} */ one) => `lacks=${one}`)].join("&");
     const test = button("Test it with random permutations", async () => {
       const found = await (await ask(`hypothesis?${chosen()}&${query}`, { method: "POST" })).json();
-      area.replaceChildren(`${found.verdict} `, keep(found.result));
+      put("p-value", `${found.verdict} `, keep(found.result));
     }, "p-value");
     find("#tested").append(element("p", {}, test), area);
   });

@@ -196,7 +196,15 @@
   }
 
   /** @param {number} share */
-  const percent = (share) => `${share >= 0.1 ? (100 * share).toFixed(0) : Number((100 * share).toPrecision(2))} %`;
+  const percent = (share) =>
+    share > 0 && share < 1e-4 ? "under 0.01 %" : `${share >= 0.1 ? (100 * share).toFixed(0) : Number((100 * share).toPrecision(2))} %`;
+
+  /** Scrolls as little as shows a result that stands elsewhere than its button; of one taller than the window, its begin. @param {Element} result */
+  const reveal = (result) =>
+    result.scrollIntoView({
+      block: result.clientHeight > window.innerHeight ? "start" : "nearest",
+      behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth",
+    });
 
   // ------------------------------------------------------------------------------------------------------------ taking photographs
 
@@ -224,8 +232,13 @@
     guess();
     const [prepare, run] = photos.length ? photos[photos.length - 1].times : [0, 0];
     const all = first && photos.length ? ` ${((performance.now() - began) / 1000).toFixed(1)} s with starting the network.` : "";
-    if (failed) say(failed, true);
-    else if (photos.length) say(`${prepare ? `Prepared in ${prepare.toFixed(0)} ms, measured` : "Measured"} in ${run.toFixed(0)} ms.${all}`);
+    if (failed) {
+      say(failed, true);
+      reveal(find("#status"));
+      return;
+    }
+    if (photos.length) reveal(find(group && find("#tested").hasChildNodes() ? "#tested" : "#photo"));
+    if (photos.length) say(`${prepare ? `Prepared in ${prepare.toFixed(0)} ms, measured` : "Measured"} in ${run.toFixed(0)} ms.${all}`);
   }
 
   /** Draws a photograph as the network was fed it. @param {HTMLCanvasElement} canvas @param {Photo} photo */
@@ -267,7 +280,10 @@
           .map((photo) => {
             const picture = element("img", { src: photo.thumb, alt: photo.name, width: "64", height: "64" });
             const chosen = element("button", { type: "button", "aria-pressed": String(photo === current), title: photo.name }, picture);
-            chosen.addEventListener("click", () => show(photo));
+            chosen.addEventListener("click", () => {
+              show(photo);
+              reveal(find("#photo"));
+            });
             const away = element("button", { type: "button", class: "away", "aria-label": `Remove ${photo.name}` }, "×");
             away.addEventListener("click", () => forget(photo));
             return element("span", {}, chosen, away);
@@ -367,7 +383,11 @@
       event.stopPropagation();
       choose(to);
     });
-    const labels = spikes.slice(0, 3).map((one) => element("span", { style: `left:${(100 * (one + 0.5)) / count}%` }, titleOf(layer, one)));
+    const label = (/** @type {number} */ one) => {
+      const half = `${(titleOf(layer, one).length + 1) / 2}ch`; // the chart's ends clip no label
+      return element("span", { style: `left:clamp(${half}, ${(100 * (one + 0.5)) / count}%, 100% - ${half})` }, titleOf(layer, one));
+    };
+    const labels = spikes.slice(0, 3).map(label);
     area.append(drawn);
     find("#chart").replaceChildren(
       element("div", { class: "spikes-of", "aria-hidden": "true" }, ...apart(labels, spikes, count)),
@@ -592,7 +612,7 @@
     const caution =
       chance >= 0.5
         ? "so a high AUC alone says little: add photographs."
-        : `so the rank counts. For a corrected p-value: convscope hypothesis.`;
+        : `so the rank counts.${document.body.dataset.serve ? "" : " For a corrected p-value: convscope hypothesis."}`;
     area.replaceChildren(
       element("p", { class: "lead" }, `${title}: AUC ${all[unit].toFixed(3)}, ${placeOf(all, unit)} units.`),
       dots(shown.map((values) => values[unit]), rest.map((values) => values[unit])),
@@ -718,6 +738,7 @@
     element,
     short,
     percent,
+    reveal,
     falling,
     now: () => ({ photo: current, layer, unit, name: network.layers[layer].name }),
     /** Measures elsewhere than in this browser. @param {any} other */
