@@ -316,7 +316,9 @@ class Scope:
                 layer.check_readable()
             precision, lean = session.running_in, self._lean_pass(session, wanted, units)
             normalized = self.inputs.normalize(images.to(self.device, self.dtype))
-            if precision == "bfloat16":
+            if self._recorded.batching.in_order:
+                normalized = _in_order(normalized)
+            elif precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             try:
                 # edits are entered last, so that they see the network's own calls
@@ -442,7 +444,7 @@ class Scope:
                 for layer in wanted
                 if layer.name in nodes.keys() & units.keys() and not layer.channel_axis
             }
-            passes[key] = lean_pass(self.graph, set(nodes.values()), some)
+            passes[key] = lean_pass(self.graph, set(nodes.values()), some, in_order=self._recorded.batching.in_order)
         return passes[key]
 
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
@@ -684,6 +686,12 @@ class Scope:
 def _memory_of(tensor: Tensor) -> int:
     """Where a tensor's values lie; those of its views lie there, too."""
     return tensor.untyped_storage().data_ptr()
+
+
+def _in_order(images: Tensor) -> Tensor:
+    """Images that lie in memory in the order of their axes, also where an axis of length 1 leaves several orders open."""
+    strides = tuple(math.prod(images.shape[axis + 1 :]) for axis in range(images.ndim))
+    return images if images.stride() == strides else images.clone(memory_format=torch.contiguous_format)
 
 
 def _where_and_what(model: nn.Module) -> tuple[torch.device, torch.dtype]:
