@@ -10,6 +10,7 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -333,8 +334,8 @@ def test_wrong_questions(survey: cs.Survey, ask: Callable[[cs.Survey], object], 
         ask(survey)
 
 
-def number(name: str, value: int) -> Callable[[pa.Table], pa.Table]:
-    """A table whose column holds another number in the first row."""
+def number(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
+    """A table whose column holds another value in the first row."""
 
     def changed(table: pa.Table) -> pa.Table:
         values = table[name].to_pylist()
@@ -358,8 +359,10 @@ def no_text(table: pa.Table) -> pa.Table:
         ("top", number("rank", 2**31 - 1), lambda s: s.top("first"), "has ranks beyond the"),
         ("top", number("rank", -1), lambda s: s.top("first"), "has ranks beyond the"),
         ("images", no_text, lambda s: s.truth, "images.parquet is damaged"),
+        ("classes", number("label", None), lambda s: cs.class_maps(s, "first"), "column label has missing values"),
+        ("channels", number("mean", None), lambda s: s.channels("first"), "column mean has missing values"),
     ],
-    ids=["channels", "rank", "rank below zero", "text"],
+    ids=["channels", "rank", "rank below zero", "text", "no label", "no mean"],
 )
 def test_numbers_and_text_that_cannot_be(
     survey: cs.Survey, tmp_path: Path, table: str, how: Callable[[pa.Table], pa.Table], ask: Callable[[cs.Survey], object], words: str

@@ -88,7 +88,7 @@ class Files:
             with self._opened(f"{name}.parquet") as file:
                 found = pq.read_table(file).select(SCHEMAS[name].names).cast(SCHEMAS[name])
             found.validate(full=True)  # text that is no UTF-8, for one
-            empty = [column for column in found.column_names if column not in NULLABLE and found[column].null_count]
+            empty = [column for column in found.column_names if column not in NULLABLE.get(name, ()) and found[column].null_count]
             if empty:
                 raise ValueError(f"column {empty[0]} has missing values")
             return found
