@@ -98,7 +98,7 @@ def test_a_layer_without_an_axis_of_images_is_refused_by_name() -> None:
     assert scope.layers.after_relu() == ["pooled"] or "merged" not in scope.layers.after_relu()
 
 
-# --- images that influence each other
+# --- images that influence each other (also tried: softmax and cdist over the batch, attention between images, minibatch deviation)
 
 MIXING: dict[str, Callable[[Any, Tensor], Any]] = {
     "mean": lambda net, x: net.head((v := net.conv(x).relu()).mean((2, 3)) - v.mean((0, 2, 3))),
@@ -108,6 +108,10 @@ MIXING: dict[str, Callable[[Any, Tensor], Any]] = {
     "joined": lambda net, x: net.head(net.conv(x).mean((2, 3)).mean(0, keepdim=True)),
     "fixed": lambda net, x: net.head(net.conv(x).view(1, 16, -1).mean(2)),
     "other way": lambda net, x: net.head(v if len(v := net.conv(x).mean((2, 3))) > 1 else net.scale(v)),
+    "largest": lambda net, x: net.head((v := net.conv(x).relu()).mean((2, 3)) / v.amax()),
+    "range of pixels": lambda net, x: net.head(net.conv((x - x.min()) / (x.max() - x.min())).mean((2, 3))),
+    "steps of one scale": lambda net, x: net.head(((v := net.conv(x).mean((2, 3))) / (s := v.abs().max() / 127)).round() * s),
+    "least": lambda net, x: net.head(((v := net.conv(x)) - v.min()).sigmoid().mean((2, 3))),
     "loop": lambda net, x: torch.cat([net.head(net.conv(one[None]).mean((2, 3))) for one in x]),
 }
 
