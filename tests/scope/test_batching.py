@@ -290,6 +290,27 @@ def test_a_swapped_layer_is_noticed() -> None:
     assert scope.activations(images, "4")["4"].shape == (2, 8, 12, 12) and scope.forwards == before + 3
 
 
+@pytest.mark.parametrize(
+    ("layer", "setting", "value"), [("1", "eps", 0.5), ("3", "stride", 1), ("4", "dilation", (2, 2)), ("4", "padding", (0, 0))]
+)
+def test_a_changed_setting_is_noticed(layer: str, setting: str, value: Any) -> None:
+    """As stride and dilation are changed for larger maps; also tried: a slope, ceil_mode, momentum (nothing changes), an upsampling."""
+    model, images = hand_built.small(), draws(2, 3, SIDE, SIDE)
+    scope = opened(model)
+    known = scope.bounds(["5"]), repr(scope.layers)
+    setattr(model.get_submodule(layer), setting, value)
+    fresh = opened(model)
+    assert (scope.bounds(["5"]).keys(), repr(scope.layers)) == (fresh.bounds(["5"]).keys(), repr(fresh.layers))
+    assert str(scope.bounds(["5"])) == str(fresh.bounds(["5"])) and (str(scope.bounds(["5"])), repr(scope.layers)) != (
+        str(known[0]),
+        known[1],
+    )
+    leaf = images.clone().requires_grad_()
+    with scope.session(lean=True):
+        found = scope.run(leaf, "5")["5"]
+    torch.testing.assert_close(found, copy.deepcopy(model).eval()[:6](images), rtol=1e-4, atol=1e-5)
+
+
 def test_the_second_forward_happens_once() -> None:
     runs: list[int] = []
     model = hand_built.small()

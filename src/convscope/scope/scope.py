@@ -167,7 +167,7 @@ class Scope:
         if self._recording is None or self._recording[0] != parts:
             if self._recording is not None:
                 self.device, self.dtype = _where_and_what(self.model)
-                self._steps, self._seen_at = {}, {}
+                self._steps, self._seen_at, self._bounded = {}, {}, None
             self._recording = parts, self._record(parts)
         return self._recording[1]
 
