@@ -31,6 +31,7 @@ from convscope.scope.recording import Recording, record
 from convscope.scope.sizes import FAILURES, NotTaken, Size, is_about_size, nearest, refusal, tried
 from convscope.scope.truncated_forward import forward_until
 from convscope.seeding import derive_seed
+from convscope.text import one_line
 
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")
@@ -325,6 +326,8 @@ class Scope:
                 # edits are entered last, so that they see the network's own calls
                 with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():
                     values = self._pass(session, normalized, wanted, take)
+            except SystemExit as error:
+                raise BadInput(f"the network leaves the program in its forward (SystemExit: {one_line(error)})") from error
             except FAILURES as error:
                 size = images.shape[-2], images.shape[-1]
                 if isinstance(error, RuntimeError) and lacks_derivative(error):
