@@ -83,10 +83,12 @@ UNUSUAL: dict[str, Callable[[], nn.Module]] = {
     "mixing": lambda: Unusual(lambda net, images: net.head(net.maps(images)), _1=nn.BatchNorm2d(6, track_running_stats=False)),
     "drawing": lambda: Unusual(lambda net, images: net.head(net.maps(F.dropout(images, 0.3, training=True)))),
     "checkpointed": lambda: Unusual(lambda net, images: net.head(checkpoint(net.maps, images, use_reentrant=False))),
+    "viewed": lambda: Unusual(lambda net, images: net.head((maps := net.maps(images)).view(len(maps), -1).view(maps.shape))),
     "dict_output": lambda: Unusual(lambda net, images: {"features": (maps := net.maps(images)), "logits": net.head(maps)}),
 }
 """Networks that do what most do not: tokens before images, images that influence each other, draws in evaluation mode, a middle that is
-computed again in the backward pass, a dict whose first entry is not the prediction. The last two compute what `hand_built.small` does."""
+computed again in the backward pass, a view that only values in the order of their axes allow, a dict whose first entry is not the
+prediction. The last three compute what `hand_built.small` does."""
 
 
 def fixed_size(side: int = 24) -> nn.Module:

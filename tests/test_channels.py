@@ -1,4 +1,7 @@
-"""Images of other than three channels: grey ones, and stacks of 4, 6 or 13 channels as satellites and microscopes make them."""
+"""Images of other than three channels: grey ones, and stacks of 4, 6 or 13 channels as satellites and microscopes make them.
+
+Also tried: every technique with 1, 2, 4, 6 and 13 channels, saved, loaded and shown; on the command line RGBA, CMYK, 16 bit and .npy files.
+"""
 
 from __future__ import annotations
 

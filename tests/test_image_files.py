@@ -66,6 +66,7 @@ def test_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_links_that_lead_back_are_left_out(tmp_path: Path, links: dict[str, str], reasons: dict[str, str]) -> None:
+    """Also tried: forty links to the parent, a split that links to another, 200 folders deep, hard links (files of their own)."""
     touch(tmp_path, "cats/1.jpg", "dogs/2.jpg")
     for link, target in links.items():
         (tmp_path / link).symlink_to(target, target_is_directory=True)

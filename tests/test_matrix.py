@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.linear_model  # noqa: F401  (its first import draws from Python's generator)
 import torch
 
 import convscope as cs

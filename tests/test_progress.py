@@ -10,7 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import hand_built
+import promises
 from convscope import progress
+
+PROMISES = promises.promises_in("techniques")
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +90,31 @@ def test_a_reporter_goes_before(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.reporting(None):
         work()
     assert capsys.readouterr().err == ""
+
+
+class Counted:
+    """A reporter that adds up what each task was said to take, and what it took."""
+
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+        self.done: list[int] = []
+        self.names: list[str] = []
+
+    def begin(self, description: str, total: int) -> int:
+        self.totals.append(total)
+        self.done.append(0)
+        self.names.append(description)
+        return len(self.totals) - 1
+
+    def advance(self, task: int, steps: int, note: str) -> None:
+        self.done[task] += steps
+
+    def end(self, task: int) -> None: ...
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_what_a_technique_reports_adds_up(name: str) -> None:
+    counted = Counted()
+    with progress.reporting(counted):
+        PROMISES[name].call(promises.scope_on(hand_built.small()))
+    assert counted.done == counted.totals, counted.names

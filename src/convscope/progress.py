@@ -72,8 +72,13 @@ def task(description: str, total: int) -> Generator[Callable[..., None]]:
     handle = reporter.begin(description, total)
     token = _reporter.set(None)
 
+    left = total
+
     def advance(steps: int = 1, note: str = "") -> None:
-        reporter.advance(handle, steps, note)
+        nonlocal left
+        taken = max(0, min(steps, left))  # what is tried again takes longer than was said
+        left -= taken
+        reporter.advance(handle, taken, note)
 
     try:
         yield advance

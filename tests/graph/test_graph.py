@@ -76,12 +76,19 @@ UPSAMPLINGS: dict[str, tuple[nn.Module, int]] = {
     "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), 11),
     "shuffle": (nn.PixelShuffle(2), 5),
     "unshuffle": (nn.PixelUnshuffle(2), 13),
+    "transposed": (nn.ConvTranspose2d(4, 4, 3, 2, 1, output_padding=1), 7),
+    "transposed with holes": (nn.ConvTranspose2d(4, 4, 1, 2), 5),
+    "dilated": (nn.Conv2d(4, 4, 3, padding=4, dilation=4), 23),
 }
 
 
 @pytest.mark.parametrize("name", UPSAMPLINGS)
 def test_upsampling_has_true_receptive_fields(name: str) -> None:
-    """A convolution of stride 2, upsampling, a convolution: the field, and the hull of the gradient's support."""
+    """A convolution of stride 2, upsampling, a convolution: the field, and the hull of the gradient's support.
+
+    Also tried: shuffles by 3 and 4 and one after the other, sizes that are doubles, areas, slices of every second pixel side by side, 25
+    kinds of padding, folding, flipping and sampling: none is taken for less than it reads, those that follow no step for the whole image.
+    """
     resize, size = UPSAMPLINGS[name]
     channels = {"shuffle": 1, "unshuffle": 16}.get(name, 4)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), resize, nn.Conv2d(channels, 2, 3, padding=1)).double()

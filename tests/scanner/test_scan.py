@@ -499,7 +499,7 @@ with OutputFolder(sys.argv[1]).locked():
 
 
 def test_two_scans_on_one_folder(images: Path, whole: Path, tmp_path: Path) -> None:
-    """Further ones: a thread of the same process, a lock file left by a kill, a folder that a finished scan holds."""
+    """Further ones: a thread of the same process, a lock file left by a kill, a folder that a finished scan holds, two commands at once."""
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "survey")], stdout=subprocess.PIPE)
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
     with pytest.raises(StoreConflict, match="survey: another scan is writing to it; wait until it is done"):

@@ -98,7 +98,7 @@ def test_a_layer_without_an_axis_of_images_is_refused_by_name() -> None:
     assert scope.layers.after_relu() == ["pooled"] or "merged" not in scope.layers.after_relu()
 
 
-# --- images that influence each other
+# --- images that influence each other (also tried: softmax and cdist over the batch, attention between images, minibatch deviation)
 
 MIXING: dict[str, Callable[[Any, Tensor], Any]] = {
     "mean": lambda net, x: net.head((v := net.conv(x).relu()).mean((2, 3)) - v.mean((0, 2, 3))),
@@ -108,6 +108,10 @@ MIXING: dict[str, Callable[[Any, Tensor], Any]] = {
     "joined": lambda net, x: net.head(net.conv(x).mean((2, 3)).mean(0, keepdim=True)),
     "fixed": lambda net, x: net.head(net.conv(x).view(1, 16, -1).mean(2)),
     "other way": lambda net, x: net.head(v if len(v := net.conv(x).mean((2, 3))) > 1 else net.scale(v)),
+    "largest": lambda net, x: net.head((v := net.conv(x).relu()).mean((2, 3)) / v.amax()),
+    "range of pixels": lambda net, x: net.head(net.conv((x - x.min()) / (x.max() - x.min())).mean((2, 3))),
+    "steps of one scale": lambda net, x: net.head(((v := net.conv(x).mean((2, 3))) / (s := v.abs().max() / 127)).round() * s),
+    "least": lambda net, x: net.head(((v := net.conv(x)) - v.min()).sigmoid().mean((2, 3))),
     "loop": lambda net, x: torch.cat([net.head(net.conv(one[None]).mean((2, 3))) for one in x]),
 }
 
@@ -284,6 +288,27 @@ def test_a_swapped_layer_is_noticed() -> None:
     with torch.no_grad():
         model[4].weight *= 2  # training goes on: the same tensor with other values
     assert scope.activations(images, "4")["4"].shape == (2, 8, 12, 12) and scope.forwards == before + 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "setting", "value"), [("1", "eps", 0.5), ("3", "stride", 1), ("4", "dilation", (2, 2)), ("4", "padding", (0, 0))]
+)
+def test_a_changed_setting_is_noticed(layer: str, setting: str, value: Any) -> None:
+    """As stride and dilation are changed for larger maps; also tried: a slope, ceil_mode, momentum (nothing changes), an upsampling."""
+    model, images = hand_built.small(), draws(2, 3, SIDE, SIDE)
+    scope = opened(model)
+    known = scope.bounds(["5"]), repr(scope.layers)
+    setattr(model.get_submodule(layer), setting, value)
+    fresh = opened(model)
+    assert (scope.bounds(["5"]).keys(), repr(scope.layers)) == (fresh.bounds(["5"]).keys(), repr(fresh.layers))
+    assert str(scope.bounds(["5"])) == str(fresh.bounds(["5"])) and (str(scope.bounds(["5"])), repr(scope.layers)) != (
+        str(known[0]),
+        known[1],
+    )
+    leaf = images.clone().requires_grad_()
+    with scope.session(lean=True):
+        found = scope.run(leaf, "5")["5"]
+    torch.testing.assert_close(found, copy.deepcopy(model).eval()[:6](images), rtol=1e-4, atol=1e-5)
 
 
 def test_the_second_forward_happens_once() -> None:

@@ -407,6 +407,12 @@ def test_float_arrays_are_taken_uncropped_as_they_are() -> None:
         Inputs(size=24).uncropped(255 * array, 16)
 
 
+@pytest.mark.parametrize("longer", [7, 0, -8, 24.0, "24", None, True])
+def test_uncropped_sizes_that_are_none(longer: Any) -> None:
+    with pytest.raises(BadInput, match="size must be a whole number of at least 8 pixels"):
+        Inputs(size=24).uncropped(photo(), longer)
+
+
 def test_whole_images_are_read_uncropped() -> None:
     inputs = Inputs(size=24)
     (made,) = inputs.reader(photo(), 40)

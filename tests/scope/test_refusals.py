@@ -195,6 +195,40 @@ def sparse() -> nn.Module:
     return model
 
 
+def test_a_network_that_leaves_the_program_later() -> None:
+    """On three images, where recording saw one and two: the command ended with code 0 and no output."""
+
+    def forward(net: Any, images: Tensor) -> Tensor:
+        if len(images) == 3:
+            raise SystemExit(0)
+        return net.conv(images)
+
+    model = built(forward, conv=lambda: nn.Conv2d(3, 4, 3))
+    scope = opened(model)
+    before = hand_built.state_of(model)
+    assert scope.activations(IMAGES, "conv")["conv"].shape == (2, 4, 22, 22)
+    for ask in (
+        lambda: scope.activations(draws(3, 3, SIDE, SIDE), "output"),
+        lambda: scope.observe(draws(3, 3, SIDE, SIDE), ["output"], print),
+    ):
+        with pytest.raises(BadInput, match=r"the network leaves the program in its forward \(SystemExit: 0\)"):
+            ask()
+    assert hand_built.state_of(model) == before
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (Tensor.to_sparse, "sparse"),
+        (lambda images: images.to("meta"), "on the meta device"),
+        (lambda images: images[0].to_sparse(), "sparse"),
+    ],
+)
+def test_images_without_values(form: Callable[[Tensor], Tensor], words: str) -> None:
+    with pytest.raises(BadInput, match=f"in \\[0,1\\], got one that is {words}"):
+        opened(hand_built.small()).activations(form(IMAGES), "4")
+
+
 # --- scripted parts
 
 
@@ -313,7 +347,8 @@ def test_open_passes_the_part_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_has_no_effect_inside(reentrant: bool) -> None:
-    """Also tried: a decorator, torchvision's memory_efficient, timm's set_grad_checkpointing."""
+    """Also tried: a decorator, torchvision's memory_efficient, timm's set_grad_checkpointing of seven kinds, nested ones,
+    checkpoint_sequential, keywords, selective contexts, CheckpointFunction itself, a function kept before, checkpoint_wrapper."""
 
     def forward(net: Any, images: Tensor) -> Tensor:
         return net.head(checkpoint(lambda values: net.relu(net.norm(net.conv(values))), images, use_reentrant=reentrant).mean((2, 3)))

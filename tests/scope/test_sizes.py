@@ -1,12 +1,14 @@
 """Networks that take images of one size alone, or sizes that are multiples of a number.
 
-Tried further: ViT, MaxViT, MLP-Mixer, CoAtNet and LeViT at 200 px (all take 224 alone), Swin (any size), a network whose flattened maps
-hide a remainder (24 and 25 px give the same maps).
+Tried further, beside :data:`ONE_SIZE`: a network of squares alone, one of sides of 20 at least, a width alone that is fixed, ViT, MaxViT,
+MLP-Mixer, CoAtNet and LeViT at 200 px (all take 224 alone), Swin (any size), a network whose flattened maps hide a remainder (24 and 25 px
+give the same maps).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from convscope.errors import BadInput
 from convscope.ops.resize import resized
 from convscope.optimize.recipes import RECIPES
 from convscope.scope import Inputs, Scope
+from hand_built import built
 
 SIDE = 24
 
@@ -92,6 +95,76 @@ def test_an_image_is_optimized_through_the_resizing() -> None:
     own, large = (cs.feature_visualization(scope, "output", [2], recipe="fourier", size=side, steps=40) for side in (SIDE, 64))
     start = cs.feature_visualization(scope, "output", [2], recipe="fourier", size=64, steps=1).scores[0]
     assert large.scores[0] - start > 0.5 * (own.scores[0] - start) > 0
+
+
+def _patches(net: Any, images: Tensor) -> Tensor:
+    assert images.shape[-2:] == (SIDE, SIDE), f"Input image size {images.shape} doesn't match model"
+    return net.head(net.encoder(net.patches(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+def _checked(net: Any, images: Tensor) -> Tensor:
+    if (maps := net.conv(images)).shape[-1] != 12:
+        raise ValueError("bad map")
+    return net.head(net.pool(maps).flatten(1))
+
+
+ONE_SIZE: dict[str, Callable[[], nn.Module]] = {
+    "strict patches": lambda: built(
+        _patches,
+        patches=lambda: nn.Conv2d(3, 16, 8, 8),
+        encoder=lambda: nn.TransformerEncoderLayer(16, 2, 32, batch_first=True),
+        head=lambda: nn.Linear(16, 5),
+    ),
+    "places added to maps": lambda: built(
+        lambda net, images: net.head((net.conv(images) + net.conv.places).relu().mean((2, 3))),
+        conv=lambda: _with_places(nn.Conv2d(3, 8, 3, padding=1)),
+        head=lambda: nn.Linear(8, 5),
+    ),
+    "a pool after a check": lambda: built(
+        _checked, conv=lambda: nn.Conv2d(3, 8, 3, 2, 1), pool=lambda: nn.AdaptiveAvgPool2d(3), head=lambda: nn.Linear(72, 5)
+    ),
+    "rows that are reshaped": lambda: built(
+        lambda net, images: net.head(net.conv(images).relu().view(-1, 8 * 12 * 12)),
+        conv=lambda: nn.Conv2d(3, 8, 3, 2, 1),
+        head=lambda: nn.Linear(8 * 12 * 12, 5),
+    ),
+    "norms of maps": lambda: built(
+        lambda net, images: net.head(net.norm(net.conv(images)).relu().mean((2, 3))),
+        conv=lambda: nn.Conv2d(3, 8, 3, padding=1),
+        norm=lambda: nn.LayerNorm([8, SIDE, SIDE]),
+        head=lambda: nn.Linear(8, 5),
+    ),
+}
+"""Networks of one size, each in a way of its own. ``view(-1, 1152)`` as in many tutorials does not fail at 48 px, but makes four rows of
+an image."""
+
+
+def _with_places(conv: nn.Conv2d) -> nn.Conv2d:
+    conv.places = nn.Parameter(torch.randn(1, 8, SIDE, SIDE))  # type: ignore[assignment]
+    return conv
+
+
+@pytest.mark.parametrize("kind", ONE_SIZE)
+def test_one_size_in_many_ways(kind: str) -> None:
+    scope = scope_on(ONE_SIZE[kind]())
+    for side in (33, 48, 12):
+        made = cs.feature_visualization(scope, "output", [0, 3], recipe="fourier", size=side, steps=2)
+        assert made.manifest["seen_at"] == [SIDE, SIDE] and made.images.shape == (2, 3, side, side)
+        with torch.no_grad():
+            expected = scope.model.eval()(resized(torch.from_numpy(made.images.copy()), (SIDE, SIDE)))[[0, 1], [0, 3]]
+        np.testing.assert_allclose(made.scores, expected.numpy(), rtol=1e-3, atol=1e-4)
+        with pytest.raises(BadInput, match=f"takes images of 24x24 alone, got {side}x{side}"):
+            scope.activations(torch.rand(4, 3, side, side), "output")
+
+
+def test_rows_that_are_no_images_are_refused_at_the_own_size_too() -> None:
+    """Three images at once were not tried when the network was recorded: here they come back as one row."""
+    scope = scope_on(
+        built(lambda net, images: (v := net.conv(images).mean((2, 3)))[: 1 if len(v) == 3 else None], conv=lambda: nn.Conv2d(3, 8, 3))
+    )
+    assert scope.activations(IMAGES[..., :SIDE, :SIDE], "output")["output"].shape == (2, 8)
+    with pytest.raises(BadInput, match="layer output: its value is of 1 images where 3 were given"):
+        scope.activations(torch.rand(3, 3, SIDE, SIDE), "output")
 
 
 IMAGES = hand_built.draws(2, 3, 40, 52)

@@ -68,6 +68,7 @@ def test_errors_are_those_of_the_pictures(small: nn.Module, scope: Scope) -> Non
 
 def test_input_gives_the_image_itself(scope: Scope) -> None:
     made = cs.inversion(scope, "input", PHOTO)
+    assert (made.history == 0).all()
     assert (made.images[:, 0] == PHOTO.numpy()).all() and made.error.item() == 0 and made.evaluations.item() == 1
 
 

@@ -67,13 +67,17 @@ class lean_pass(TorchFunctionMode):
         graph: The network's operations.
         wanted: Nodes whose own value is wanted; the forward ends at the last of them.
         units: For some of them, the units that are enough, in the order in which they are wanted.
+        in_order: Whether values must lie in memory in the order of their axes.
 
     Attributes:
         narrow: Those of them that come with these units alone (and some that fill up a block). The others come whole.
     """
 
-    def __init__(self, graph: Graph, wanted: Collection[int], units: Mapping[int, Sequence[int]] | None = None) -> None:
+    def __init__(
+        self, graph: Graph, wanted: Collection[int], units: Mapping[int, Sequence[int]] | None = None, *, in_order: bool = False
+    ) -> None:
         super().__init__()
+        self._in_order = in_order
         self.narrow: set[int] = set()
         self._convolutions: dict[int, _Convolution] = {}  # by the id of their weights
         self._skipped_norms: dict[int, int] = {}  # ids of their running means, and of the weights they are folded into
@@ -162,6 +166,8 @@ class lean_pass(TorchFunctionMode):
             faster = plan.faster
         if faster is not None:
             value = faster(values)
+            if self._in_order:
+                value = value.contiguous()
         elif values.requires_grad and (plan.clip or small(kernels, options[3])) and can_fuse(values, kernels, *options[:3]):
             value = conv_clip(values, kernels, bias, *options, clip=plan.clip)
             if plan.clip:

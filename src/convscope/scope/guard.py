@@ -95,10 +95,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def parts_of_network(model: nn.Module) -> Parts:
-    """What a network consists of: its modules and tensors, and the tensors' types and devices. Other values of a tensor do not count."""
+    """What a network consists of: its modules, their settings (stride, eps, ...) and tensors, and the tensors' types and devices.
+
+    Other values of a tensor do not count.
+    """
     found: list[Any] = []
     for module in model.modules():
         found.append(id(module))
+        own = vars(module)
+        settings = [own.get(name) for name in getattr(type(module), "__constants__", ()) if name != "inplace"]
+        found += [each if isinstance(each, (int, float, str, tuple)) else id(each) for each in settings]
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
                 found += id(tensor), tensor.dtype, tensor.device, tensor.shape

@@ -22,7 +22,7 @@ from convscope.errors import BadImage, BadInput
 from convscope.image_files import MEMBER, SUFFIXES, find_images, is_image, read_bytes
 from convscope.names import is_whole
 from convscope.preprocessing import RESAMPLING, SMALLEST, Preprocessing, decode, to_rgb, to_values, whole_size
-from convscope.text import printable
+from convscope.text import one_line, printable
 
 Image: TypeAlias = str | os.PathLike[str] | PILImage.Image | np.ndarray | Tensor
 """A path or URL, a PIL image, a uint8 array (h w 3), or a float tensor or array (3 h w) in [0,1]; for networks of other channels, with
@@ -423,6 +423,9 @@ def read_image(source: Image) -> PILImage.Image:
 def check_range(images: Tensor, ndim: int, channels: int = 3) -> Tensor:
     """`images` itself, if it is a float tensor (c h w) or (n c h w) with finite values in [0,1]; otherwise BadInput."""
     expected = f"(n {channels} h w)" if ndim == 4 else f"({channels} h w)"
+    if images.layout != torch.strided or images.is_meta:
+        kind = "on the meta device, without values" if images.is_meta else f"sparse ({one_line(images.layout)})"
+        raise BadInput(f"expected a float tensor {expected} in [0,1], got one that is {kind}")
     if not images.is_floating_point() or images.ndim != ndim or images.shape[-3] != channels or images.numel() == 0:
         hint = "; for 8-bit values pass an HWC uint8 numpy array" if images.dtype == torch.uint8 else ""
         raise BadInput(f"expected a float tensor {expected} in [0,1], got {images.dtype} {tuple(images.shape)}{hint}")

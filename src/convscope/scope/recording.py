@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from convscope.errors import BadInput, ConvscopeError
 from convscope.graph.graph import Graph, Recorder
@@ -48,11 +49,13 @@ class Batching:
         axes: For each call of each module, (id, call): the axis of its value that counts the images; None: no single one does.
         alone: Why images are run one at a time; "" if they need not be.
         random: Whether the network draws at random in evaluation mode.
+        in_order: Whether it rests on values that lie in memory in the order of their axes, as ``view(-1, 400)`` does.
     """
 
     axes: Mapping[Key, int | None] = field(default_factory=dict[Key, int | None])
     alone: str = ""
     random: bool = False
+    in_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,12 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
     scripted = {name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)}
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     before, weights = generators.states(), {id(parameter) for parameter in model.parameters()}
-    found, calls, returned, graph = _record_one(model, modules, names, images[:1].clone(), output)  # a network may overwrite its input
-    batching = known or _batching(model, modules, images, found, generators, before)
+    with _memory_order() as order:
+        found, calls, returned, graph = _record_one(model, modules, names, images[:1].clone(), output)  # a network may overwrite its input
+    if known is None:
+        known = _batching(model, modules, images, found, generators, before)
+        known = replace(known, in_order=order.relied_on(model, images[:1] if known.alone else images))
+    batching = known
     if made := [name for name, parameter in model.named_parameters() if id(parameter) not in weights]:
         raise BadInput(f"the network makes weights in its first forward ({', '.join(made[:3])}): run it on an image once, and then open it")
     axes = axes_of(graph)
@@ -185,6 +192,33 @@ def _record_one(
         for handle in handles:
             handle.remove()
     return found, calls, returned, recorder.graph()
+
+
+class _memory_order(TorchFunctionMode):
+    """Notes calls whose result may rest on how a value lies in memory: passes are faster on images whose channels lie side by side."""
+
+    _ASK = frozenset([Tensor.view, Tensor.view_as, Tensor.stride, Tensor.is_contiguous])
+    _READ = frozenset([Tensor.as_strided, torch.as_strided, torch.as_strided_copy])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = self.read = False
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        self.asked |= func in self._ASK
+        self.read |= func in self._READ
+        return func(*args, **(kwargs or {}))
+
+    def relied_on(self, model: nn.Module, images: Tensor) -> bool:
+        """Whether the network that made these calls needs its values in order: tried, where one of them may fail."""
+        if self.read or not self.asked:
+            return self.read
+        try:
+            with torch.no_grad():
+                model(images.clone(memory_format=torch.channels_last))
+        except (Exception, SystemExit):
+            return True
+        return False
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from convscope.scope.recording import Recording, record
 from convscope.scope.sizes import FAILURES, NotTaken, Size, is_about_size, nearest, refusal, tried
 from convscope.scope.truncated_forward import forward_until
 from convscope.seeding import derive_seed
+from convscope.text import one_line
 
 _T = TypeVar("_T")
 _log = logging.getLogger("convscope")
@@ -167,14 +168,15 @@ class Scope:
         if self._recording is None or self._recording[0] != parts:
             if self._recording is not None:
                 self.device, self.dtype = _where_and_what(self.model)
-                self._steps, self._seen_at = {}, {}
+                self._steps, self._seen_at, self._bounded = {}, {}, None
             self._recording = parts, self._record(parts)
         return self._recording[1]
 
     def _record(self, parts: Parts) -> Recording:
         shape = self.inputs.channel_count, self.inputs.height, self.inputs.width
         rough = (torch.arange(math.prod(shape), dtype=torch.float64, device="cpu") * _GOLDEN % 1).view(shape)
-        images = torch.stack([rough, torch.full_like(rough, 0.5)]).to(self.device, self.dtype)
+        # of the two, the second has more contrast and is brighter: what is taken over both, as a largest value, is then not the first's own
+        images = torch.stack([0.25 + rough / 2, 1 - rough.flip(0, 1, 2).square()]).to(self.device, self.dtype)
         guard = guard_of(self.model)
         known = guard.batching[2] if guard.batching is not None and guard.batching[:2] == (parts, self.output) else None
         with self.session("float32") as session, asking(network=self.name):
@@ -316,12 +318,16 @@ class Scope:
                 layer.check_readable()
             precision, lean = session.running_in, self._lean_pass(session, wanted, units)
             normalized = self.inputs.normalize(images.to(self.device, self.dtype))
-            if precision == "bfloat16":
+            if self._recorded.batching.in_order:
+                normalized = _in_order(normalized)
+            elif precision == "bfloat16":
                 normalized = normalized.contiguous(memory_format=torch.channels_last)
             try:
                 # edits are entered last, so that they see the network's own calls
                 with computing_in(precision, self.device), lean or nullcontext(), edit or nullcontext():
                     values = self._pass(session, normalized, wanted, take)
+            except SystemExit as error:
+                raise BadInput(f"the network leaves the program in its forward (SystemExit: {one_line(error)})") from error
             except FAILURES as error:
                 size = images.shape[-2], images.shape[-1]
                 if isinstance(error, RuntimeError) and lacks_derivative(error):
@@ -442,7 +448,7 @@ class Scope:
                 for layer in wanted
                 if layer.name in nodes.keys() & units.keys() and not layer.channel_axis
             }
-            passes[key] = lean_pass(self.graph, set(nodes.values()), some)
+            passes[key] = lean_pass(self.graph, set(nodes.values()), some, in_order=self._recorded.batching.in_order)
         return passes[key]
 
     def activations(self, images: Images, layers: str | Sequence[str], *, batch_size: int | None = None) -> dict[str, Tensor]:
@@ -684,6 +690,12 @@ class Scope:
 def _memory_of(tensor: Tensor) -> int:
     """Where a tensor's values lie; those of its views lie there, too."""
     return tensor.untyped_storage().data_ptr()
+
+
+def _in_order(images: Tensor) -> Tensor:
+    """Images that lie in memory in the order of their axes, also where an axis of length 1 leaves several orders open."""
+    strides = tuple(math.prod(images.shape[axis + 1 :]) for axis in range(images.ndim))
+    return images if images.stride() == strides else images.clone(memory_format=torch.contiguous_format)
 
 
 def _where_and_what(model: nn.Module) -> tuple[torch.device, torch.dtype]:

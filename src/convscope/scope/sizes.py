@@ -9,8 +9,13 @@ from convscope.text import one_line
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-FAILURES = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
-"""What networks raise at images of a size that they do not take."""
+
+class OtherCount(BadInput):
+    """A layer's value holds more or fewer rows than there are images: a network's ``view(-1, 400)`` makes several rows of a large one."""
+
+
+FAILURES = (RuntimeError, ValueError, AssertionError, IndexError, TypeError, OtherCount)
+"""What is raised at images of a size that a network does not take."""
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
 """Numbers whose multiples a network may take for sides; 1: it takes any size."""
@@ -22,7 +27,7 @@ class NotTaken(BadInput):
 
 def is_about_size(error: Exception) -> bool:
     """Whether an exception of a network may be about the size of the images: it is not if it is ours, or memory ran out."""
-    return not isinstance(error, ConvscopeError) and not out_of_memory(error)
+    return isinstance(error, OtherCount) or (not isinstance(error, ConvscopeError) and not out_of_memory(error))
 
 
 def refusal(size: Size, own: Size, step: int, error: Exception) -> BadInput:
@@ -38,7 +43,8 @@ def refusal(size: Size, own: Size, step: int, error: Exception) -> BadInput:
     if step == 1 and any(words in str(error) for words in ("too small", "greater than actual input size")):
         return BadInput(f"images of {given} are too small for this network")
     if step == 1:
-        return NotTaken(f"this network takes no images of {given} ({one_line(f'{type(error).__name__}: {error}')[:120]}); it takes {known}")
+        reason = error.message if isinstance(error, ConvscopeError) else f"{type(error).__name__}: {error}"
+        return NotTaken(f"this network takes no images of {given} ({one_line(reason)[:120]}); it takes {known}")
     sides = f"whose sides are multiples of {step}" if step else f"of {known} alone"
     return NotTaken(f"this network takes images {sides}, got {given}; files are resized to {known} where no `size` is asked for")
 

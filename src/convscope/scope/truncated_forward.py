@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from convscope.errors import BadInput, NotReached
 from convscope.scope.layers import Layer
 from convscope.scope.outputs import floating, tensor_in, version_of
+from convscope.scope.sizes import OtherCount
 
 
 class _Reached(BaseException):
@@ -41,7 +42,8 @@ def forward_until(
 
     Raises:
         NotReached: The forward ended without running a layer.
-        BadInput: A layer's value was overwritten in place, by code that behaves differently from the recorded forward.
+        BadInput: A layer's value was overwritten in place, or does not count the images, by code that behaves differently from the recorded
+            forward.
     """
     wanted: dict[tuple[int, int], list[Layer]] = {}
     for layer in layers:
@@ -59,6 +61,8 @@ def forward_until(
             if found is None:
                 raise NotReached(f"layer {layer.name} returned no such tensor this time but {type(output).__name__}")
             value = floating(found.movedim(layer.batch_axis, 0) if layer.batch_axis else found)
+            if not whole and len(value) != len(images):
+                raise OtherCount(f"layer {layer.name}: its value is of {len(value)} images where {len(images)} were given")
             if take is not None:
                 captured[layer.name] = take(layer, value), 0
                 continue

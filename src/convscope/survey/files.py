@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class Files:
             with self._opened(f"{name}.parquet") as file:
                 found = pq.read_table(file).select(SCHEMAS[name].names).cast(SCHEMAS[name])
             found.validate(full=True)  # text that is no UTF-8, for one
-            empty = [column for column in found.column_names if column not in NULLABLE and found[column].null_count]
+            empty = [column for column in found.column_names if column not in NULLABLE.get(name, ()) and found[column].null_count]
             if empty:
                 raise ValueError(f"column {empty[0]} has missing values")
             return found
@@ -197,14 +197,31 @@ def _quoted(text: str) -> str:
 
 def _interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], pa.Table]) -> pa.Table:
     """What a function makes on a connection. Ctrl-C ends it, which DuckDB notices by itself on some threads alone."""
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run)
+    found: list[pa.Table] = []
+    failed: list[BaseException] = []
+    stopped, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
         try:
-            return running.result()
-        except BaseException:
-            if not running.done():
-                connection.interrupt()
-            raise
+            if not stopped.is_set():
+                found.append(run())
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            ended.set()
+
+    begun = threading.Thread(target=work, daemon=True)
+    try:
+        begun.start()
+        ended.wait()
+    except BaseException:
+        stopped.set()
+        while begun.ident is not None and not ended.wait(0.05):  # an interrupt that comes before the query has begun is lost
+            connection.interrupt()
+        raise
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def _numbered(names: Sequence[str]) -> list[str]:

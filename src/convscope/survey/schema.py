@@ -33,8 +33,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 VERSION = 3
-NULLABLE = frozenset(["label", "split", "domain", "bound"])
-"""Columns whose values may be missing."""
+NULLABLE = {"images": ("label", "split", "domain"), "channels": ("bound",), "top": ("label",)}
+"""Columns of the tables whose values may be missing."""
 MANIFEST = "manifest.json"
 VALUES = "values"
 SCHEMAS: dict[str, pa.Schema] = {
