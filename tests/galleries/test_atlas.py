@@ -352,7 +352,7 @@ def test_what_is_refused(photos: Path, tmp_path: Path) -> None:
         atlas(scanned.small_scope(), photos, tmp_path / "taken/letter.txt")
     with pytest.raises(BadInput, match="copies"):
         atlas(scanned.small_scope(), photos, tmp_path / "site", copies=0)
-    with pytest.raises(cs.ConvscopeError, match="near names"):
+    with pytest.raises(cs.ConvscopeError, match="it has, among others"):
         atlas(scanned.small_scope(), photos, tmp_path / "site", layers="nothing")
     assert not (tmp_path / "site").exists()
 
