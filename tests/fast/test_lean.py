@@ -101,7 +101,7 @@ def test_a_lean_pass_leaves_the_network_alone() -> None:
 def test_passes_for_other_units_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds kernels of its own: half a gigabyte for VGG-16."""
     made: weakref.WeakSet[lean_pass] = weakref.WeakSet()
-    monkeypatch.setattr("convscope.scope.scope.lean_pass", lambda *given: (one := lean_pass(*given), made.add(one))[0])
+    monkeypatch.setattr("convscope.scope.scope.lean_pass", lambda *given, **options: (one := lean_pass(*given, **options), made.add(one))[0])
     scope = Scope(seeded(torchvision.models.squeezenet1_1), Inputs(64))
     alive: list[int] = []
     with scope.session(lean=True):

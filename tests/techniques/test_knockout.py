@@ -312,5 +312,5 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "units 0, 1, 2, 3 silenced" in capsys.readouterr().out and (tmp_path / "k" / "figure.png").exists()
     for words in ("--maps chains=3,5 --maps dots=7", "--maps chains=3,5 --maps dots=7 --class dots"):
         assert main(f"knockout textures features.27 a.png --controls 0 {words}".split()) == 0
-    first, second = (cs.load(tmp_path / "out" / "knockout" / f"textures-features.27{number}") for number in ("", "-2"))
+    first, second = (cs.load(tmp_path / "out" / "knockout" / f"textures-features.27-a{number}") for number in ("", "-2"))
     assert (first.groups, second.groups) == (("chains", "dots"), ("dots",)) and first.units == ((3, 5), (7,))
