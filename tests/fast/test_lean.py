@@ -101,7 +101,13 @@ def test_a_lean_pass_leaves_the_network_alone() -> None:
 def test_passes_for_other_units_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds kernels of its own: half a gigabyte for VGG-16."""
     made: weakref.WeakSet[lean_pass] = weakref.WeakSet()
-    monkeypatch.setattr("convscope.scope.scope.lean_pass", lambda *given, **options: (one := lean_pass(*given, **options), made.add(one))[0])
+
+    def noted(*given: Any, **options: Any) -> lean_pass:
+        one = lean_pass(*given, **options)
+        made.add(one)
+        return one
+
+    monkeypatch.setattr("convscope.scope.scope.lean_pass", noted)
     scope = Scope(seeded(torchvision.models.squeezenet1_1), Inputs(64))
     alive: list[int] = []
     with scope.session(lean=True):
