@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,22 @@ def test_every_spelling_is_redirected(spelling: str) -> None:
     assert torch.equal(out, numbers.detach().clamp(min=0))
     # the first sample is blocked altogether, so it is pushed upward; the second is not, so its zero stays
     assert torch.equal(numbers.grad, torch.tensor([[-1.0, -1.0, -1.0], [-1.0, 0.0, -1.0]]))
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6), lambda values: F.hardtanh(values, 0.0, 6.0), nn.Hardtanh(-2, 2)],
+)
+def test_relus_with_an_upper_bound_are_redirected(clip: Callable[[Tensor], Tensor]) -> None:
+    # also tried: torch's clamp, which is left as it is, since images are clamped too; EfficientNet-Lite0, where 13 of 16 units were stuck
+    numbers = torch.tensor([[-3.0, -4.0, -5.0], [7.0, 8.0, 9.0], [1.0, -4.0, 9.0]], requires_grad=True)
+    weights = torch.tensor([[1.0, -1.0, 1.0], [1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    with redirected_relu():
+        out = clip(numbers * 1.0)
+        (-(weights * out).sum()).backward()
+    assert torch.equal(out, clip(numbers.detach().clone()))
+    # all too low: what raises them passes; all too high: what lowers them; where one value is between, only its gradient passes
+    assert torch.equal(numbers.grad, torch.tensor([[-1.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]))
 
 
 def test_only_what_pushes_upward_passes() -> None:

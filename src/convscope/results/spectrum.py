@@ -131,7 +131,8 @@ def _lacking(result: Spectrum) -> str:
     if not result.lacking:
         return ""
     what = "none of the named units" if not result.pictured else "no picture of some named units"
-    return f"The folder of pictures has {what}: {words.listed(result.lacking, 12)} (make_pictures optimizes them here)."
+    made = "make_pictures, on the command line --make-pictures, optimizes them here"
+    return f"The folder of pictures has {what}: {words.listed(result.lacking, 12)} ({made})."
 
 
 def _outstanding(values: np.ndarray) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -47,29 +48,47 @@ class replaced_functions(TorchFunctionMode):
 
 
 def redirected_relu() -> replaced_functions:
-    """ReLUs with a gradient for images in which all units are inactive (redirected ReLU).
+    """ReLUs with a gradient for images in which all units are inactive (redirected ReLU); ReLU6 and hardtanh as well.
 
-    Where the whole gradient of a sample is blocked at a ReLU, the part of it that would raise negative inputs passes. The convention is
-    that of descent: a negative gradient raises its input.
+    Where the whole gradient of a sample is blocked at a ReLU, the part of it passes that would raise inputs below the lower bound, or
+    lower those above the upper one. The convention is that of descent: a negative gradient raises its input.
 
     Source:
         Lucid, misc/redirected_relu_grad.py, used for the first 16 steps.
     """
-    return replaced_functions(dict.fromkeys(RELUS, lambda *args, **named: _RedirectedReLU.apply(args[0] if args else named["input"])))
+    return replaced_functions(
+        {
+            **dict.fromkeys(RELUS, _redirected(("input",), 0.0, math.inf)),
+            **dict.fromkeys(spellings("relu6"), _redirected(("input",), 0.0, 6.0)),
+            **dict.fromkeys(spellings("hardtanh"), _redirected(("input", "min_val", "max_val"), -1.0, 1.0)),
+        }
+    )
+
+
+def _redirected(names: tuple[str, ...], low: float, high: float) -> Callable[..., Tensor]:
+    """A function that clips its input to bounds, its own or those that are given, with redirected gradient."""
+
+    def call(*args: Any, **named: Any) -> Tensor:
+        given = {**dict(zip(names, args, strict=False)), **named}
+        return _RedirectedReLU.apply(given["input"], given.get("min_val", low), given.get("max_val", high))
+
+    return call
 
 
 class _RedirectedReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward(values)
-        return values.clamp(min=0)
+        ctx.bounds = low, high
+        return values.clamp(low, high)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (values,), gradient = ctx.saved_tensors, grads[0]
-        plain = torch.where(values > 0, gradient, 0)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (values,), gradient, (low, high) = ctx.saved_tensors, grads[0], ctx.bounds
+        plain = torch.where((values > low) & (values < high), gradient, 0)
         blocked = plain.flatten(1).abs().sum(1).eq(0).view(-1, *[1] * (values.ndim - 1))
-        return torch.where(blocked & (gradient < 0), gradient, plain)
+        back = torch.where(values <= low, gradient < 0, gradient > 0)
+        return torch.where(blocked & back, gradient, plain), None, None
 
 
 def average_pooling() -> replaced_functions:

@@ -325,7 +325,10 @@ def _visualize(
             if not math.isfinite(score):
                 status[row] = "stuck", f"the unit's value at the final image is {score}: the network overflows"
             elif score <= start.scores[index] and not rose(done.followed[position]):
-                status[row] = "stuck", f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: nothing here excites the unit"
+                status[row] = (
+                    "stuck",
+                    f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: no image was found that excites the unit",
+                )
                 stuck.add(row // group)
         return failed + [asked[index] for index in going if asked[index] // group in stuck]
 
