@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 
 import convscope as cs
@@ -124,6 +126,20 @@ def test_units_of_known_effect() -> None:
     assert "1 ant: score lost without a unit of 1 (log-odds; mean over the 1 of 3 images predicted as it | over the other 2)" in said
     assert "raised by unit 0: 4.00 | 0.00" in said and "lowered by unit 1: -2.00 | -1.50" in said
     assert "without units 0 together 4.00 is lost: the prediction changes" in said
+    assert "  more on the images predicted as it (the others lack what they see): 0\n" in said and "more on the other images" not in said
+
+
+def test_the_next_commands_name_the_folder_of_the_labels(tmp_path: Path) -> None:
+    for label in ("ants", "bees"):
+        (tmp_path / "val set" / label).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (255 * number, 99, 0)).save(tmp_path / "val set" / label / f"{number}.png")
+    scope = Scope(planted(), Inputs(size=8, classes=["bee", "ant"]), name="planted", weights="own.pth")
+    said = cs.unit_attribution(scope, str(tmp_path / "val set" / "ants"), "ant", layer="1").summary()
+    assert f"convscope knockout planted 1 '{tmp_path / 'val set'}' --units 0 --weights own.pth" in said
+    assert "convscope exemplars SURVEY 1 --units 0" in said
+    one = cs.unit_attribution(scope, str(tmp_path / "val set" / "ants" / "1.png"), "ant", layer="1").summary()
+    assert "convscope knockout planted 1 PHOTOS --units 0" in one
 
 
 def test_one_image_and_the_class_that_it_is_predicted_as() -> None:

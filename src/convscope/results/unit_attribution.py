@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -109,9 +110,17 @@ class UnitAttribution(ImageResult):
         return [
             "which images of a scan they fire on, and what a labelled folder loses without them:",
             f"  convscope exemplars SURVEY {shlex.quote(self.layer)} --units {units}",
-            f"  convscope knockout {about} PHOTOS --units {units}{given}",
+            f"  convscope knockout {about} {shlex.quote(self._labelled())} --units {units}{given}",
             f"what they look for: convscope feature-visualization {about} --units {units}{given}",
         ]
+
+    def _labelled(self) -> str:
+        """The folder that the folder of a label lies in; a placeholder where the images were given otherwise."""
+        parameters: Mapping[str, Any] = self.manifest.get("parameters", {})
+        given = parameters.get("images")
+        if not isinstance(given, str) or len(self.names) < 2 or "://" in given or PurePath(given).suffix:
+            return "PHOTOS"
+        return str(PurePath(given).parent)
 
     def _target(self) -> str:
         found = list(dict.fromkeys(words.named(*each) for each in zip(self.targets, self.target_names, strict=True)))
