@@ -39,6 +39,8 @@ SHEET = 64
 """Thumbnails on a sheet."""
 TOP, ROW = 9, 5
 """Images shown of a unit: the strongest, and of each further row."""
+OF_LAYER = 8
+"""Units shown of each layer on the first page."""
 SIMILAR, NEAR = 8, 3
 """Similar units of the same layer, and of each neighbouring one."""
 CARRIERS, GUESSES, MISTAKES, INSTEAD, COMPANIONS = 3, 5, 12, 4, 5

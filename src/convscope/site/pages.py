@@ -19,7 +19,7 @@ from convscope.render.panels import Counts, number
 from convscope.results.detector import METHODS, NAMES, interval
 from convscope.results.feature_visualization import FLAT
 from convscope.site import addresses, charts
-from convscope.site.content import COMPANIONS, FINDINGS, NEAR, SIMILAR, Content, Crop, UnitRef, by_chance, significant, stem
+from convscope.site.content import COMPANIONS, FINDINGS, NEAR, OF_LAYER, SIMILAR, Content, Crop, UnitRef, by_chance, significant, stem
 from convscope.site.images import thumbnail_class
 from convscope.site.live import Live, network_data
 from convscope.site.tables import StoredMap
@@ -61,6 +61,7 @@ class Pages:
             "index.html",
             known=known,
             right=right,
+            of_layer=OF_LAYER,
             five=content.accuracy(5),
             most_classes=content.outputs.shape[1],
             ordered=content.ordered,
@@ -112,7 +113,7 @@ class Pages:
             "field": f"{height} x {width}" if name != OUTPUT else "",
             "whole": known.wide,
             "health": [(finding, len(found)) for finding, found in health.items() if found],
-            "tiles": [self._tile(UnitRef(name, unit, 0.0), "") for unit in units[:8]],
+            "tiles": [self._tile(UnitRef(name, unit, 0.0), "") for unit in units[:OF_LAYER]],
             "made": self._made(name),
             "output": name == OUTPUT,
         }
