@@ -115,7 +115,7 @@ def class_number(target: int | str, count: int, names: Sequence[str]) -> int:
     """The unit of "output" that a class index or name means; a name wins over a number written as text.
 
     Args:
-        target: Index, or name (upper and lower case are the same).
+        target: Index, or name (upper and lower case are the same, as are spaces and underscores where no name is spelled so).
         count: Number of outputs.
         names: Class names, empty where none are known.
 
@@ -125,6 +125,7 @@ def class_number(target: int | str, count: int, names: Sequence[str]) -> int:
     """
     if isinstance(target, str):
         found = [index for index, name in enumerate(names) if name.lower() == target.lower()]
+        found = found or [index for index, name in enumerate(names) if name.lower().replace("_", " ") == target.lower().replace("_", " ")]
         if len(found) == 1:
             return found[0]
         if found:

@@ -510,6 +510,7 @@ def test_class_names() -> None:
     scope = Scope(hand_built.small(), Inputs(size=24, classes=["cat", "dog", "red fox", "arctic fox", "cat"]))
     assert scope.units("output", "dog") == [1] and scope.units("output", ["Dog", 3, "2"]) == [1, 3, 2]
     assert scope.unit_names("output", [2, 1]) == ("red fox", "dog") and scope.unit_names("4", [2, 1]) == ("", "")
+    assert scope.units("output", ["Red_fox", "arctic fox"]) == [2, 3]
     with pytest.raises(BadInput, match="'fox' is unknown; near names: red fox, arctic fox"):
         scope.units("output", ["fox"])
     with pytest.raises(BadInput, match="'cat' is not unique"):

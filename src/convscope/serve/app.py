@@ -59,6 +59,7 @@ _NO_IMAGE: dict[int | str, dict[str, Any]] = {
     413: {"description": "The file is too large."},
     415: {"description": "Not an image."},
 }
+_SAME: dict[int | str, dict[str, Any]] = {409: {"description": "A class is compared with itself."}}
 _NO_PLACE: dict[int | str, dict[str, Any]] = {409: {"description": "The server was started without --out."}}
 _FILE = {"requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
 Name = Annotated[str, Query(max_length=300)]
@@ -430,7 +431,7 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         rows = [{"class": one, "before": float(before[one]), "after": float(after[one])} for one in listed]
         return {"result": bench.results.add(result), "classes": rows}
 
-    @app.post("/api/photographs/{photo}/attribution", responses=_REFUSED)
+    @app.post("/api/photographs/{photo}/attribution", responses=_REFUSED | _SAME)
     async def attribute(
         request: Request, photo: Number, layer: Name, target: Unit | None = None, against: Unit | None = None
     ) -> dict[str, Any]:
@@ -439,6 +440,8 @@ def _add_endpoints(app: FastAPI, bench: _Bench) -> None:
         for one in (target, against):
             if one is not None:
                 bench.units(OUTPUT, [one])
+        if target is not None and target == against:
+            raise HTTPException(409, "against: it is the target itself")
         result = await _finished(bench.submit(lambda: unit_attribution(scope, image, target, against=against, layer=name)), request)
         return {
             "result": bench.results.add(result),
