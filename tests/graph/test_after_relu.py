@@ -63,6 +63,17 @@ def test_the_last_maps_are_those_of_a_whole_layer(name: str, last: str) -> None:
     assert Scope(hand_built.torchvision_network(name), Inputs(size=64)).layers.last_maps() == last
 
 
+def test_of_some_layers_those_that_make_up_the_last_maps() -> None:
+    layers = Scope(hand_built.torchvision_network("squeezenet1_1"), Inputs(size=64)).layers
+    halves = ["features.12.expand1x1_activation", "features.12.expand3x3_activation"]
+    assert layers.last_with_maps(["features.1", *halves, "features.12", "classifier.2"]) == ["features.12"]
+    assert layers.last_with_maps(["features.1", *halves, "classifier.2"]) == halves
+    assert layers.last_with_maps(["features.1", "features.9.squeeze_activation", "classifier.2"]) == ["features.9.squeeze_activation"]
+    assert layers.last_with_maps([]) == []
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert Scope(flat, Inputs(size=8)).layers.last_with_maps(["2"]) == []
+
+
 def test_kernels() -> None:
     model = hand_built.small()
     scope = Scope(model, Inputs(size=24))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convscope.errors import BadInput
-from convscope.scope.edits import RELUS, average_pooling, redirected_relu
+from convscope.graph.operations import RELUS
+from convscope.scope.edits import average_pooling, redirected_relu
 from hand_built import draws
 
 SPELLINGS = {

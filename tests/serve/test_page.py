@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,23 @@ def files(tmp_path: Path, numbers: range) -> list[str]:
     return found
 
 
+@contextmanager
+def opened(scope: Scope, tmp_path: Path, *, out: Path | None = None, expected: str = "", **window: Any) -> Iterator[Any]:
+    """The live page of a server with a photograph on it. What the browser complains of in between, but for `expected`, fails the test."""
+    wrong: list[str] = []
+    with serving(scope, None, out) as server, playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page: Any = browser.new_page(**window)
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(f"http://127.0.0.1:{server.port}/live.html")
+        page.set_input_files("#files", files(tmp_path, range(3, 4)))
+        page.locator("#spikes b").first.wait_for()
+        yield page
+        browser.close()
+    assert [each for each in wrong if not (expected and expected in each)] == []
+
+
 def in_view(page: Any, selector: str) -> None:
     """Waits until an element is in the window, at least with its first line."""
     page.wait_for_function(
@@ -45,12 +64,7 @@ def in_view(page: Any, selector: str) -> None:
 def test_results_come_into_view_and_are_kept_once(tmp_path: Path) -> None:
     """Seen to fail: without `reveal`, with a button for keeping that takes two clicks, with labels that the chart cuts off."""
     scope: Scope = cs.open("textures", precision="float32")
-    with serving(scope, None, tmp_path / "kept") as server, playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page: Any = browser.new_page(viewport={"width": 700, "height": 420})
-        page.goto(f"http://127.0.0.1:{server.port}/live.html")
-        page.set_input_files("#files", files(tmp_path, range(3, 4)))
-        page.locator("#spikes b").first.wait_for()
+    with opened(scope, tmp_path, out=tmp_path / "kept", expected="status of 415", viewport={"width": 700, "height": 420}) as page:
         in_view(page, "#photo")
 
         page.get_by_role("button", name="Find the units").click()
@@ -86,17 +100,11 @@ def test_results_come_into_view_and_are_kept_once(tmp_path: Path) -> None:
         shares = [7.4e-10, 1e-4, 0.0221, 0.624, 1, 0]
         said = page.evaluate("shares => shares.map(atlasLive.percent)", shares)
         assert said == [percent(share) for share in shares] == ["under 0.01 %", "0.01 %", "2.2 %", "62 %", "100 %", "0 %"]
-        browser.close()
 
 
 def test_labels_at_the_ends_of_the_chart_are_whole(tmp_path: Path) -> None:
     scope: Scope = cs.open("textures", precision="float32")
-    with serving(scope, None) as server, playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page: Any = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.port}/live.html")
-        page.set_input_files("#files", files(tmp_path, range(3, 4)))
-        page.locator("#spikes b").first.wait_for()
+    with opened(scope, tmp_path) as page:
         # units 0 and the last are the highest
         page.evaluate("""() => {
             const { layer } = atlasLive.now();
@@ -111,7 +119,6 @@ def test_labels_at_the_ends_of_the_chart_are_whole(tmp_path: Path) -> None:
         for place in range(spans.count()):
             box, outer = spans.nth(place).bounding_box(), page.locator(".spikes-of").bounding_box()
             assert outer["x"] <= box["x"] and box["x"] + box["width"] <= outer["x"] + outer["width"]
-        browser.close()
 
 
 def answer(body: str) -> Any:
@@ -120,12 +127,7 @@ def answer(body: str) -> Any:
 
 def test_odds_that_fall_to_next_to_nothing_are_said_in_words(tmp_path: Path) -> None:
     scope: Scope = cs.open("textures", precision="float32")
-    with serving(scope, None) as server, playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page: Any = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.port}/live.html")
-        page.set_input_files("#files", files(tmp_path, range(3, 4)))
-        page.locator("#spikes b").first.wait_for()
+    with opened(scope, tmp_path) as page:
         for lowest, words in ((-14.0, "fall to less than 1/10,000)"), (3.0, "fall to 1/7.39)")):
             told = [
                 ("occlusion", {"boxes": [[0, 0, 32, 32]], "scores": [lowest]}),
@@ -136,20 +138,11 @@ def test_odds_that_fall_to_next_to_nothing_are_said_in_words(tmp_path: Path) -> 
             page.get_by_role("button", name="Hide parts").click()
             page.locator("#hidden-found", has_text=words).wait_for(timeout=5000)
             page.unroute("**/occlusion?*")
-        browser.close()
 
 
 def test_a_walk(tmp_path: Path) -> None:
     scope: Scope = cs.open("textures", precision="float32")
-    wrong: list[str] = []
-    with serving(scope, None) as server, playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page: Any = browser.new_page()
-        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(f"http://127.0.0.1:{server.port}/live.html")
-        page.set_input_files("#files", files(tmp_path, range(3, 4)))
-        page.locator("#spikes b").first.wait_for()
+    with opened(scope, tmp_path) as page:
         assert page.locator("#layer option:checked").inner_text() == LAYERS[-1]
 
         expected = cs.unit_attribution(scope, image_of(scope, encoded(3)), layer=LAYERS[-1])
@@ -177,5 +170,3 @@ def test_a_walk(tmp_path: Path) -> None:
             page.locator(f"#{group} img").nth(2).wait_for()
         page.get_by_role("button", name="Test it with random permutations").click()
         page.locator("#p-value-found", has_text="AUC").wait_for()
-        browser.close()
-    assert wrong == []

@@ -313,7 +313,7 @@ def _save_gallery(_function: Callable[..., Any], subjects: Sequence[Scope], fold
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
     there = len(made) - len(made.made)
     summary = f"{len(made)} images: {states}" + (f" ({there} were there already)" if there else "")
-    summary += "".join(f"\n{state}: {meant}" for state, meant in _STATES.items() if any(image.status == state for image in made))
+    summary += "".join(f"\n{state}: {meant}" for state, meant in _STATES.items() if state in counts)
     summary += f"\nended early: {made.saved}" if made.saved else ""
     if flat := [image.unit for image in made if image.flat]:
         summary += f"\n{FLAT}: {listed(flat, 12)}"
@@ -347,7 +347,7 @@ OPTIONS: dict[str, Callable[..., None]] = {"feature_visualization": gallery_opti
 """Functions whose parameters are further options of a technique's command."""
 
 _STATES = {
-    "rescued": "it took redirected ReLUs or another start; the image is as good as others",
+    "rescued": "it took redirected ReLUs or another start",
     "stuck": "no image was found that excites the unit; this one means nothing (photographs may excite it: see exemplars of a scan)",
 }
 """States of images by feature visualization that want a word."""

@@ -19,9 +19,8 @@ from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
 from convscope.graph.folding import folded_convolutions
 from convscope.graph.graph import Graph, Node, Reference
-from convscope.graph.operations import RELUS, spellings
+from convscope.graph.operations import RELUS, clip_of, spellings
 
-_HARDTANHS, _RELU6S = spellings("hardtanh"), spellings("relu6")
 _MAX_POOLS = spellings("max_pool2d")
 _QUESTIONS = frozenset(
     [Tensor.dim, Tensor.size, Tensor.numel, Tensor.stride, Tensor.is_contiguous, Tensor.is_floating_point]
@@ -111,7 +110,7 @@ class lean_pass(TorchFunctionMode):
         first, *others = args or (None,)
         if func is F.batch_norm and others and self._skipped_norms.get(id(others[0])) in self._ran:
             return first
-        if self._fused and id(first) in self._fused and _clip_of(func, args, kwargs) == self._fused[id(first)][1]:
+        if self._fused and id(first) in self._fused and clip_of(func, args, kwargs) == self._fused[id(first)][1]:
             return self._fused.pop(id(first))[0]
         if func in RELUS and id(first) in self._before_relu:
             self._without_relu[id(first)] = self._before_relu.pop(id(first))
@@ -253,15 +252,3 @@ def _recorded_clip(node: Node) -> Clip | None:
         return None
     low, high = (*node.arguments[1:3], *(-1, 1)[len(node.arguments) - 1 :])
     return low, high
-
-
-def _clip_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Clip | None:
-    """The bounds to which a function clips its first argument, if it is a ReLU or ReLU6."""
-    if func in RELUS:
-        return 0, math.inf
-    if func in _RELU6S:
-        return 0, 6
-    if func not in _HARDTANHS:
-        return None
-    given: dict[str, Any] = {**dict(zip(("min_val", "max_val"), args[1:3], strict=False)), **kwargs}
-    return given.get("min_val", -1), given.get("max_val", 1)

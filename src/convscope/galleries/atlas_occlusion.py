@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from convscope.errors import BadInput
 from convscope.galleries.atlas_work import DATA, Work
 from convscope.progress import task
+from convscope.results.occlusion import patch_for
 from convscope.site.build import Site
 from convscope.site.tables import STUDIES, Studies, is_current, write_table
 from convscope.techniques.activation_grid import activation_grid
@@ -56,7 +56,7 @@ def _studied(work: Work, site: Site, row: int) -> dict[str, Any] | None:
         return None
     image = torch.from_numpy(pixels[None, : work.scope.inputs.channel_count].copy())
     target, truth = int(site.content.ranked[row, 0]), int(site.content.truth[row])
-    patch = patch_of(image.shape)
+    patch = patch_for(image.shape[2], image.shape[3])
     score = "logit" if site.content.predictions is None else "log-odds"
     found = occlusion(work.scope, image, target, score=score, patch=patch, stride=max(patch // 2, 1))
     lowest = np.unravel_index(int(found.map[0].argmin()), found.map[0].shape)
@@ -91,11 +91,6 @@ def _studied(work: Work, site: Site, row: int) -> dict[str, Any] | None:
         "values": np.rint(drop / (largest or 1.0) * 127).astype(np.int8).tobytes(),
         "strip": strip,
     }
-
-
-def patch_of(shape: Sequence[int]) -> int:
-    """Side of the patch of occlusion maps on images of a shape (n c h w)."""
-    return max(min(shape[-2:]) // 5, 1)
 
 
 def _step(side: int) -> int:

@@ -14,11 +14,11 @@ import numpy as np
 
 from convscope.errors import BadInput
 from convscope.galleries.atlas import chosen_layers, shown_units
-from convscope.galleries.atlas_occlusion import patch_of
 from convscope.galleries.atlas_tables import LARGEST_FOLDER
 from convscope.names import OUTPUT, Units
 from convscope.optimize.ascent import Job, ascend
 from convscope.optimize.recipes import DEFAULT, Recipe, RecipeName, find_recipe
+from convscope.results.occlusion import patch_for
 from convscope.scope import Scope
 from convscope.techniques.feature_visualization import goal_of
 from convscope.techniques.occlusion import occlusion
@@ -81,7 +81,7 @@ def forecast(
 def _occlusion_seconds(scope: Scope) -> float:
     """Seconds of the occlusion map of an image, from a coarser one."""
     image = np.full((1, scope.inputs.channel_count, scope.inputs.height, scope.inputs.width), 0.5, np.float32)
-    patch = patch_of(image.shape)
+    patch = patch_for(image.shape[2], image.shape[3])
 
     def timed(steps: int) -> tuple[float, int]:
         began = time.monotonic()

@@ -7,7 +7,8 @@ axes count is in ``layout.py``; whether it can be run on crops, in ``incremental
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -240,3 +241,18 @@ def spellings(name: str) -> set[Callable[..., Any]]:
 
 RELUS = spellings("relu")
 """Every spelling of ReLU."""
+_RELU6S, _HARDTANHS = spellings("relu6"), spellings("hardtanh")
+CLIPS = RELUS | _RELU6S | _HARDTANHS
+"""Every spelling of ReLU, ReLU6 and hardtanh."""
+
+
+def clip_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The bounds to which a call of one of :data:`CLIPS` clips its first argument; None for another function."""
+    if func in RELUS:
+        return 0, math.inf
+    if func in _RELU6S:
+        return 0, 6
+    if func not in _HARDTANHS:
+        return None
+    given: dict[str, Any] = {**dict(zip(("min_val", "max_val"), args[1:3], strict=False)), **kwargs}
+    return given.get("min_val", -1), given.get("max_val", 1)

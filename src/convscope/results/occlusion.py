@@ -24,6 +24,11 @@ _SURE = 0.95
 _UNITS = {"probability": "probability", "logit": "logit", "log-odds": "log-odds", "mean": "mean activation"}
 
 
+def patch_for(height: int, width: int) -> int:
+    """Side of the patch that is suggested for images of a size: a fifth of the shorter side."""
+    return max(min(height, width) // 5, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Occlusion(ImageResult):
     """The score with each patch hidden.

@@ -14,6 +14,7 @@ from convscope.image_files import MEMBER
 from convscope.render.panels import Counts, Group, Image, Panel, Table, View
 from convscope.results import words
 from convscope.results.base import Array, Result, axes
+from convscope.results.occlusion import patch_for
 from convscope.results.table import Rows
 from convscope.statistics import wilson
 from convscope.text import percent
@@ -176,7 +177,7 @@ class Predictions(Result):
         """The commands that show where the wrong class comes from; by log-odds, since the probability of a worst mistake is often 1."""
         weights = f" --weights {shlex.quote(self.weights)}" if self.weights not in ("", "pretrained") else ""
         network, target = shlex.quote(self.network), int(self.predicted[row, 0])
-        patch = max(min(self.images.shape[2:]) // 5, 1)
+        patch = patch_for(self.images.shape[2], self.images.shape[3])
         lines = [
             "where in the image the wrong class is seen:",
             f"  convscope occlusion {network} {shlex.quote(self.paths[row])} --target {target} --score log-odds --patch {patch}{weights}",

@@ -154,7 +154,7 @@ class UnitAttribution(ImageResult):
         for where, sign in (("the images predicted as it (the others lack what they see)", 1), ("the other images", -1)):
             units = [self.units[place] for place in order if sign * more[place] > least]
             if units:
-                lines.append(f"  more on {where}: {words.listed(units[:_TILES], _TILES)}")
+                lines.append(f"  more on {where}: {words.listed(units, 12)}")
         return lines
 
     def _without(self) -> str:

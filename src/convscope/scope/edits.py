@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from convscope.errors import BadInput
-from convscope.graph.operations import RELUS, nonlinear_functions, spellings
+from convscope.graph.operations import CLIPS, clip_of, nonlinear_functions, spellings
 from convscope.scope.layers import Layer
 from convscope.scope.outputs import tensor_in
 
@@ -56,23 +56,13 @@ def redirected_relu() -> replaced_functions:
     Source:
         Lucid, misc/redirected_relu_grad.py, used for the first 16 steps.
     """
-    return replaced_functions(
-        {
-            **dict.fromkeys(RELUS, _redirected(("input",), 0.0, math.inf)),
-            **dict.fromkeys(spellings("relu6"), _redirected(("input",), 0.0, 6.0)),
-            **dict.fromkeys(spellings("hardtanh"), _redirected(("input", "min_val", "max_val"), -1.0, 1.0)),
-        }
-    )
+    return replaced_functions({func: partial(_redirected, func) for func in CLIPS})
 
 
-def _redirected(names: tuple[str, ...], low: float, high: float) -> Callable[..., Tensor]:
-    """A function that clips its input to bounds, its own or those that are given, with redirected gradient."""
-
-    def call(*args: Any, **named: Any) -> Tensor:
-        given = {**dict(zip(names, args, strict=False)), **named}
-        return _RedirectedReLU.apply(given["input"], given.get("min_val", low), given.get("max_val", high))
-
-    return call
+def _redirected(func: Callable[..., Any], *args: Any, **named: Any) -> Tensor:
+    """A call of one of the functions, with redirected gradient."""
+    low, high = clip_of(func, args, named) or (0, math.inf)
+    return _RedirectedReLU.apply(args[0] if args else named["input"], low, high)
 
 
 class _RedirectedReLU(torch.autograd.Function):

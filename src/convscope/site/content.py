@@ -359,7 +359,7 @@ class Content:
     def deepest(self) -> str:
         """The last layer whose units are not the classes themselves; "" without layers."""
         last = [name for name in self.layers if self.survey.layer(name).channels != self.outputs.shape[1]]
-        return [*self.layers, *last][-1] if self.layers else ""
+        return (last or self.layers or [""])[-1]
 
     def foremost_images(self) -> list[int]:
         """Rows of all images, in the order in which occlusion maps are computed: the worst mistakes, then the others at random."""

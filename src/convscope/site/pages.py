@@ -129,11 +129,12 @@ class Pages:
         content, left = self.content, _MOST_MISTAKES
         pairs: list[dict[str, Any]] = []
         for truth, taken, _ in content.confusions(None):
-            rows = content.taken_for(truth, taken)[:left]
+            behind = content.taken_for(truth, taken)  # the surest first
+            rows = behind[:left]
             left -= len(rows)
             if rows:
-                named = {"id": _cell(truth, taken), "truth": self._class(truth), "taken": self._class(taken), "of": truth, "for": taken}
-                pairs.append(named | {"count": len(content.taken_for(truth, taken)), "photos": self._photos(rows)})
+                named = {"id": _cell(truth, taken), "truth": self._class(truth), "taken": self._class(taken)}
+                pairs.append(named | {"count": len(behind), "photos": self._photos(rows)})
         return self._page("mistakes.html", "mistakes.html", pairs=pairs, wrong=content.wrong, known=len(content.known), most=_MOST_MISTAKES)
 
     def about(self) -> str:
@@ -598,6 +599,7 @@ _TABLES = (
     ("units.parquet", "every unit: place in the order of similarity, and on the map"),
     ("connections.parquet", "the strongest weights between units"),
     ("maps.parquet", "activation maps of the strongest units on every image"),
+    ("attribution.parquet", "the units behind each class's verdicts, on images that are right and on those that are wrong"),
     ("occlusion.parquet", "occlusion maps of some images, and for each layer the map of their strongest unit"),
     ("manifest.json", "network, inputs, parameters, versions"),
 )

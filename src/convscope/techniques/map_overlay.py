@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
+from convscope.names import is_whole
 from convscope.results.class_maps import ClassMaps, maps_by_class, of_classes
 from convscope.results.map_overlay import MapOverlay
 from convscope.results.provenance import technique
@@ -51,8 +52,8 @@ def map_overlay(
         aligned: Whether each cell lies where the middle of its receptive field is; False stretches maps evenly over the image, as the
             articles do.
         finer: So many times as many cells each way: the network also runs on the images shifted by equal parts of the layer's step, and
-            the maps are interleaved (shift-and-stitch), `finer`^2 passes. A shifted image begins and ends
-            elsewhere, which cells near the border see.
+            the maps are interleaved (shift-and-stitch), `finer`^2 passes. Cells near the border see that
+            a shifted image begins and ends elsewhere.
 
     Returns:
         The maps in their own values, the strongest first; `.masks()` and `.masked()` have them at the size of the image.
@@ -82,8 +83,10 @@ def map_overlay(
     """
     if top < 1:
         raise BadInput(f"top must be at least 1, got {top}")
-    if finer < 1 or (finer > 1 and not aligned):
-        raise BadInput(f"finer must be at least 1, and takes aligned maps; got {finer}{'' if aligned else ' with aligned=False'}")
+    if not is_whole(finer) or finer < 1 or (finer > 1 and not aligned):
+        raise BadInput(
+            f"finer must be a whole number of at least 1, and takes aligned maps; got {finer!r}{'' if aligned else ' with aligned=False'}"
+        )
     known = scope.layers[layer]
     if len(known.spatial) != 2:
         near = ", ".join(scope.layers.after_relu()[-3:]) or "none"
