@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 import hand_built
 from convscope.scope import Inputs, Scope
 
-SHARED = Path(__file__).resolve().parents[1] / "../shared"
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parent / "../shared"
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,18 @@ def squeezenet(shared: Callable[[str], Path]) -> Scope:
     import convscope
 
     return convscope.open("squeezenet1_0", weights=str(shared("weights/squeezenet1_0-imagenet.safetensors")), precision="float32")
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Generator[Any]:
+    """A real local Ray with two cores."""
+    ray = pytest.importorskip("ray")
+    path = f"{TESTS.parent / 'src'}:{TESTS}"
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}}
+    )
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture

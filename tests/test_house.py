@@ -49,6 +49,7 @@ FLOORS = {
     "graph": 3,
     "fast": 4,
     "scope": 5,
+    "cluster": 6,
     "optimize": 6,
     "incremental": 6,
     "zoo": 6,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,12 @@ from PIL import Image
 import convscope as cs
 import hand_built
 import scanned
+from convscope.cluster import Cluster
 from convscope.errors import BadInput, StoreConflict
 from convscope.galleries import atlas as module
 from convscope.galleries import atlas_images, atlas_occlusion, atlas_tables, atlas_work
 from convscope.galleries.atlas import Atlas, atlas, chosen_layers, shown_units
+from convscope.galleries.atlas_images import ImageActor
 from convscope.galleries.forecast import forecast
 from convscope.galleries.live_network import LiveNetwork
 from convscope.receipts import read_receipt
@@ -111,6 +114,46 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
             atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, **QUICK)
     atlas(scanned.small_scope(), photos, root, layers=scanned.LAYERS, **QUICK)
     wanted, found = files_of(whole.path), files_of(root)
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def dying(note: Path) -> type[ImageActor]:
+    """An actor that takes its process with it at the first group of a layer, once; `note` is left then."""
+
+    class Dying(ImageActor):
+        def make(self, layer: str, units: list[int]) -> Any:
+            if layer == "5" and not note.exists():
+                note.touch()
+                os._exit(1)
+            return super().make(layer, units)
+
+    return Dying
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_of_which_one_worker_dies_ends_with_the_same_bytes(
+    ray_here: Any, whole: Atlas, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[Any] = []
+    each = Cluster.each
+
+    def counted(cluster: Cluster, jobs: Any, kind: Any, *more: Any, **options: Any) -> Any:
+        kinds.append(kind)
+        return each(cluster, jobs, kind, *more, **options)
+
+    monkeypatch.setattr(Cluster, "each", counted)
+    monkeypatch.setattr(atlas_images, "ImageActor", dying(tmp_path / "died"))
+    here, optimized = os.getpid(), atlas_images.feature_visualization
+
+    def elsewhere(*args: Any, **kwargs: Any) -> Any:
+        assert os.getpid() != here
+        return optimized(*args, **kwargs)
+
+    monkeypatch.setattr(atlas_images, "feature_visualization", elsewhere)
+    made = atlas(scanned.small_scope(), photos, tmp_path / "site", layers=scanned.LAYERS, ray="auto", **QUICK)
+    assert len(kinds) == 2 and (tmp_path / "died").exists() and (made.made, made.wanted) == (19, 19)
+    wanted, found = files_of(whole.path), files_of(made.path)
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if found[name] != wanted[name]] == []
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import convscope as cs
 import hand_built
 import networks
 import scanned
+from convscope.cluster import Cluster
 from convscope.errors import BadImage, BadInput, StoreConflict
 from convscope.progress import reporting
 from convscope.scanner import on_ray
@@ -632,35 +633,18 @@ def test_one_kill(images: Path, whole: Path, tmp_path: Path) -> None:
 # --- Ray
 
 
-@pytest.fixture(scope="module")
-def ray_here() -> Generator[Any]:
-    """A real local Ray with two cores."""
-    ray = pytest.importorskip("ray")
-    path = f"{ROOT / 'src'}:{ROOT / 'tests'}"
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}}
-    )
-    yield ray
-    ray.shutdown()
-
-
 class Actors:
     """The processes of a Ray scan, so that they can be killed."""
 
     def __init__(self, ray: Any, patch: pytest.MonkeyPatch) -> None:
         self.ray, self.handles = ray, list[Any]()
-        distribute = on_ray._distribute
+        started = Cluster._started
 
-        def watched(ray: Any, plan: Any, listing: Any, missing: Any, idle: list[Any], actor: Any) -> None:
-            self.handles += idle
+        def watched(cluster: Cluster, *more: Any) -> Any:
+            self.handles.append(started(cluster, *more))
+            return self.handles[-1]
 
-            def another() -> Any:
-                self.handles.append(actor())
-                return self.handles[-1]
-
-            distribute(ray, plan, listing, missing, idle, another)
-
-        patch.setattr(on_ray, "_distribute", watched)
+        patch.setattr(Cluster, "_started", watched)
 
     def pid(self, index: int) -> int:
         """The process that holds an actor; waits until it is up and between two shards."""
@@ -697,7 +681,7 @@ def test_twenty_kills_of_ray_workers_lose_nothing(ray_here: Any, tmp_path: Path,
     folder_of(tmp_path / "images", 1200)
     damaged(tmp_path / "images")
     cs.scan(small_scope(), tmp_path / "images", tmp_path / "whole", **HOW)
-    monkeypatch.setattr(on_ray, "_TRIES", 100)
+    monkeypatch.setattr("convscope.cluster.TRIES", 100)
     actors, generator, victims = Actors(ray_here, monkeypatch), np.random.default_rng(7), set[int]()
 
     class Killer(Notes):
@@ -736,6 +720,6 @@ def test_a_shard_that_ends_every_process_ends_the_scan_with_a_line(
             os._exit(1)
 
     monkeypatch.setattr(on_ray, "Actor", Deadly)
-    monkeypatch.setattr(on_ray, "_TRIES", 1)
+    monkeypatch.setattr("convscope.cluster.TRIES", 1)
     with pytest.raises(BadInput, match="ended 1 processes"):
         cs.scan(small_scope(), images, tmp_path / "survey", **HOW, ray="auto", actors=1)

@@ -60,7 +60,7 @@ def atlas(
         occlusions: Images with an occlusion map, the worst mistakes first.
         budget: Time that it may take, such as 30m, 2h or 90s: no image is begun that would end later. Scan and pages are made in any case.
         seed: Seed of all draws.
-        ray: Scan on a Ray cluster: "auto" or an address.
+        ray: Scan and optimize images on a Ray cluster: "auto" or an address.
         weights: A file (.safetensors, .pth), "pretrained" or "random".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Number format of the network's computation.

@@ -7,12 +7,14 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from convscope.cluster import cluster
 from convscope.errors import BadInput, StoreConflict, asking
 from convscope.files import jsonable, local_path
 from convscope.galleries.atlas_images import UnitImages
@@ -106,7 +108,8 @@ def atlas(
         budget: Seconds that it may take: no image is begun that would end later, the last writing of pages included. The scan and the
             pages are made in any case, and images in `pictures` are taken. None: no limit.
         seed: Seed of all draws.
-        ray: Scan on a Ray cluster, as for :func:`~convscope.scan`.
+        ray: Scan and optimize images on a Ray cluster: "auto" (the cluster of this machine, or a new one on it) or an address. With as
+            many threads as here, the bytes are the same.
         changes: Recipe parameters to replace.
 
     Returns:
@@ -125,7 +128,7 @@ def atlas(
     if copies < 1 or occlusions < 0:
         raise BadInput(f"copies must be at least 1 and occlusions at least 0, got {copies} and {occlusions}")
     root, plan = Path(out), find_recipe(recipe, **changes)
-    with asking(technique="atlas"):
+    with asking(technique="atlas"), nullcontext() if ray is None else cluster(scope, ray) as connection:
         names = chosen_layers(scope, layers)
         shown = shown_units(scope, names, units, classes)
         _check_folder(root)
@@ -134,7 +137,7 @@ def atlas(
             shown, photographs, copies, published_suffix(), {"recipe": plan.name, "steps": plan.stages * plan.steps}, projections, live
         )
         work = Work(scope, survey, root, options)
-        unit_images = UnitImages(work, plan, seed, [local_path(folder) for folder in pictures])
+        unit_images = UnitImages(work, plan, seed, [local_path(folder) for folder in pictures], connection)
         with scope.session():
             write_tables(work)
             site = Site(survey, root, options, _facts(scope, survey, images, plan))
