@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import convscope as cs
 from convscope.errors import BadInput
 from convscope.files import Refused, actual, filesystem, parse_json, read_file, read_json
 from convscope.text import printable
@@ -27,6 +30,25 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         for name, words in kinds.items():
             with pytest.raises(Refused, match=words):
                 read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("given", [3, None, b"x", ["a"], {"a": 1}, float("nan"), "", "a\0b"])
+def test_what_is_no_path_is_said_in_a_line(given: Any, scope: cs.Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: dict[str, Callable[[Any], object]] = {
+        "load": cs.load,
+        "read_survey": cs.read_survey,
+        "read_gallery": cs.read_gallery,
+        "redo": cs.redo,
+        "gallery": lambda path: cs.gallery(scope, "output", [0], path, steps=1),
+        "scan": lambda path: cs.scan(scope, tmp_path, path),
+        "atlas": lambda path: cs.atlas(scope, tmp_path, path),
+    }
+    for name, call in calls.items():
+        with pytest.raises(BadInput, match="expected a path") as error:
+            call(given)
+        assert "\n" not in str(error.value), name
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pipe_that_takes_a_files_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

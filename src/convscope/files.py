@@ -58,13 +58,25 @@ def actual(path: str) -> Path:
     return Path(_ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("\\x", "")).decode("utf-8", "surrogateescape"), path))
 
 
+def path_text(path: object) -> str:
+    """A path, or a URL, as text.
+
+    Raises:
+        BadInput: It is none.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise BadInput(f"expected a path, got {one_line(repr(path), 80)}")
+    return text
+
+
 def local_path(path: str | os.PathLike[str]) -> Path:
     """Where something is to be written that is only written locally.
 
     Raises:
-        BadInput: It is a URL.
+        BadInput: It is a URL, or no path.
     """
-    text = os.fspath(path)
+    text = path_text(path)
     if is_url(text):
         raise BadInput(f"{one_line(text, 200)}: only surveys are written to URLs; give a local folder")
     return Path(text)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadImage, BadInput, StoreConflict
-from convscope.files import atomic_write, jsonable, parse_json, read_file
+from convscope.files import atomic_write, jsonable, local_path, parse_json, read_file
 from convscope.text import one_line
 
 KEY = "convscope"
@@ -118,10 +118,11 @@ def read_receipt(path: str | Path) -> dict[str, Any]:
     """The receipt of a PNG, AVIF or WebP file; reads no pixels.
 
     Raises:
+        BadInput: `path` is no path.
         BadImage: The file cannot be read, or is no intact PNG.
         StoreConflict: It carries no receipt, or one that cannot be read.
     """
-    path = Path(path)
+    path = local_path(path)
     try:
         data = read_file(path, MOST_BYTES)
     except OSError as error:

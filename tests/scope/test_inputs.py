@@ -452,3 +452,21 @@ def test_an_image_is_whole_cropped_or_stretched() -> None:
 def test_sizes_and_ways_that_are_none(asked: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         Inputs().resized(**asked)
+
+
+def test_means_of_pixels_up_to_255_are_refused_with_the_right_ones() -> None:
+    """Also tried: one number for all colours, grey images; 13 bands, whose values may be anything, are taken."""
+    with pytest.raises(
+        BadInput, match=r"is for values of 0 to 255, .*: mean=\(0\.4824, 0\.4588, 0\.4078\), std=\(0\.0039, 0\.0039, 0\.0039\)"
+    ):
+        Inputs(mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
+    for more in ({"mean": 127.5}, {"mean": (33.3,), "std": (78.6,)}):
+        with pytest.raises(BadInput, match="from 0 to 1"):
+            Inputs(**more)
+    assert Inputs(mean=(0.5, 1.0, 0.0), std=1 / 255).means == (0.5, 1.0, 0.0)
+    assert Inputs(mean=(1200.0,) * 13, std=(300.0,) * 13).channel_count == 13
+
+
+def test_classes_are_a_list() -> None:
+    with pytest.raises(BadInput, match="expected a list of names, got the text 'cats, dogs'"):
+        Inputs(classes="cats, dogs")

@@ -118,6 +118,7 @@ def atlas(
     Raises:
         LayerNotFound, UnitNotFound: Unknown layer or unit.
         StoreConflict: `out` holds something else.
+        BadInput: `out` is no local path, or another argument makes no sense.
 
     Example:
         >>> import convscope as cs
@@ -127,7 +128,7 @@ def atlas(
     begun = time.monotonic()
     if copies < 1 or occlusions < 0:
         raise BadInput(f"copies must be at least 1 and occlusions at least 0, got {copies} and {occlusions}")
-    root, plan = Path(out), find_recipe(recipe, **changes)
+    root, plan = local_path(out), find_recipe(recipe, **changes)
     with asking(technique="atlas"), nullcontext() if ray is None else cluster(scope, ray) as connection:
         names = chosen_layers(scope, layers)
         shown = shown_units(scope, names, units, classes)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import BadInput, ConvscopeError, StoreConflict
-from convscope.files import check_form
+from convscope.files import check_form, local_path
 from convscope.image_files import read_bytes
 from convscope.optimize.objective import Objective
 from convscope.optimize.objectives import from_description
@@ -108,7 +108,7 @@ def redo(
         BadInput: The receipt names a network, weights or objective that only the caller can give.
         BadWeights: The network has other weights than the one that made the image.
     """
-    path = Path(image)
+    path = local_path(image)
     receipt = read_receipt(path)
     if "group" not in receipt:
         raise BadInput(f"{path}: made by {receipt.get('technique')}; only single feature visualizations can be redone")

@@ -94,9 +94,10 @@ def load(folder: str | Path) -> Result:
     the result gets a class with the same name and fields.
 
     Raises:
+        BadInput: `folder` is no path.
         StoreConflict: There is no such folder, it is unfinished or damaged, or a newer version of convscope wrote it.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     head = _read_manifest(folder)
     stored = _read_arrays(folder, head)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convscope.errors import StoreConflict
-from convscope.files import check_form
+from convscope.files import check_form, local_path
 from convscope.image_files import read_bytes
 from convscope.preprocessing import decode, to_values
 from convscope.receipts import read_receipt, write_png
@@ -192,7 +192,7 @@ def read_gallery(folder: str | Path) -> Gallery:
     Raises:
         StoreConflict: There is no such folder, or it holds no image of a gallery.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if not folder.is_dir():
         raise StoreConflict(f"{folder}: there is no such folder")
     images = [

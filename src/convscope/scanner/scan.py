@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from convscope.errors import BadImage, BadInput, asking
+from convscope.files import path_text
 from convscope.names import OUTPUT, is_whole, layer_names
 from convscope.progress import task
 from convscope.results.provenance import describe, manifest
@@ -120,7 +121,7 @@ def scan(
         if scope.inputs.whole:
             raise BadInput("a scan needs inputs of one size: let images be cropped or stretched, not whole")
         chosen = _layers(scope, layers)
-        folder = OutputFolder(os.fspath(out))
+        folder = OutputFolder(path_text(out))
         listing = find_sources(images, domain)
         finished = folder.read_json(MANIFEST)
         plan = Plan(

@@ -79,6 +79,11 @@ class Inputs:
                 each = "three numbers" if count == 3 else f"{count} numbers" if count > 1 else "one number in brackets"
                 order = " (R, G, B)" if count == 3 else ""
                 raise BadInput(f"Inputs.{name}: expected {each}{above}{order}, or one for all, for values in [0,1]; got {values!r}")
+        if count in (1, 3) and max(self.means) > 1:
+            mean, std = ((*(round(float(one) / 255, 4) for one in values),) for values in (self.means, self.stds))
+            raise BadInput(f"Inputs.mean: {self.mean} is for values of 0 to 255, but here they go from 0 to 1: mean={mean}, std={std}")
+        if isinstance(self.classes, str):
+            raise BadInput(f"Inputs.classes: expected a list of names, got the text {one_line(self.classes, 40)!r}")
         if self.rgb is not None and not (len(self.rgb) == 3 and all(is_whole(one) and 0 <= one < count for one in self.rgb)):
             more = "" if self.channels else "; say how many `channels` there are"
             raise BadInput(f"Inputs.rgb: expected three channel numbers from 0 to {count - 1}, or None{more}; got {self.rgb!r}")

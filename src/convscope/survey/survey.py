@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from convscope.errors import BadInput, StoreConflict
+from convscope.files import path_text
 from convscope.names import OUTPUT, Units, near_names, no_layer, unit_numbers
 from convscope.preprocessing import Preprocessing
 from convscope.results.table import pandas
@@ -405,9 +406,9 @@ def read_survey(path: str | os.PathLike[str]) -> Survey:
 
     Raises:
         StoreConflict: No such folder, an unfinished scan, another layout, or no survey.
-        BadInput: An unknown kind of URL.
+        BadInput: No path, or an unknown kind of URL.
     """
-    text = os.fspath(path)
+    text = path_text(path)
     files = open_folder(str(Path(text)) if "://" not in text and "::" not in text else text)
     return Survey(files, files.read_manifest())
 

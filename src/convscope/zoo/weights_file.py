@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from convscope.errors import BadWeights
-from convscope.files import check_regular, parse_json
+from convscope.files import check_regular, parse_json, path_text
 from convscope.text import one_line, visible
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -61,7 +61,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     Raises:
         BadWeights: No such file, no weights in it, several sets and no key, damaged, or a pickle that would run code.
     """
-    path, key = _split(str(path))
+    path, key = _split(path_text(path))
     try:
         check_regular(path.stat())
     except OSError as error:
