@@ -56,6 +56,22 @@ def test_importing_the_zoo_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_torchvision_is_loaded_where_one_of_its_networks_is_asked_for() -> None:
+    """It takes as long to load as torch, and neither help nor the bundled network needs it."""
+    asked = """
+import sys, convscope
+from convscope.cli import main
+try: main(["occlusion", "--help"])
+except SystemExit: pass
+convscope.open("textures").layers
+print("torch" in sys.modules, "torchvision" in sys.modules, file=sys.stderr)
+convscope.open("squeezenet1_1", weights=None)
+print("torchvision" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-2:] == ["True False", "True"]
+
+
 def test_random_weights_have_one_name_here_and_on_the_command_line() -> None:
     none, random = (convscope.open("squeezenet1_1", weights=weights) for weights in (None, "random"))
     assert none.weights_hash == random.weights_hash and none.weights == random.weights is None

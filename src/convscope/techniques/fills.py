@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from convscope.errors import BadInput
 from convscope.scope.inputs import Image, Inputs
@@ -37,6 +36,8 @@ def fill_image(fill: Fill, image: Tensor, inputs: Inputs, patch: tuple[int, int]
     """
     asked = fill
     if isinstance(fill, str) and fill == "blur":
+        from torchvision.transforms.v2.functional import gaussian_blur  # slow to load
+
         sigmas = [side / 2 for side in patch]
         kernel = [min(2 * math.ceil(2 * sigma) + 1, (side - 1) // 2 * 2 + 1) for sigma, side in zip(sigmas, image.shape[-2:], strict=True)]
         return gaussian_blur(image, kernel[::-1], sigmas[::-1])

@@ -15,7 +15,6 @@ from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 import torch
-import torchvision
 from torch import nn
 
 from convscope.errors import BadWeights
@@ -33,7 +32,8 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 def names() -> list[str]:
     """Names of all classifiers of torchvision."""
-    return torchvision.models.list_models(module=torchvision.models)
+    models = _models()
+    return models.list_models(module=models)
 
 
 def load_torchvision(name: str, weights: str | Path | None) -> Loaded:
@@ -57,7 +57,7 @@ def build(name: str, num_classes: int | None = None) -> nn.Module:
         options |= {"transform_input": True, "aux_logits": False, "init_weights": False}
     if name.startswith("vit_"):
         options["image_size"] = preset(name).size  # its position embedding exists for one size
-    return torchvision.models.get_model(name, weights=None, **options)
+    return _models().get_model(name, weights=None, **options)
 
 
 def preset(name: str) -> Inputs:
@@ -120,5 +120,12 @@ def _fetch(url: str, path: Path, name: str) -> None:
 
 
 def _entry(name: str) -> Any:
-    entries: Any = torchvision.models.get_model_weights(name)
+    entries: Any = _models().get_model_weights(name)
     return entries.DEFAULT
+
+
+def _models() -> Any:
+    """The networks of torchvision, which takes as long to load as torch: only where one is asked for."""
+    from torchvision import models
+
+    return models
