@@ -149,9 +149,12 @@ def _things(model: nn.Module) -> Iterator[tuple[Any, Callable[[Any], Callable[[]
     Restored are training and in-place flags, requires_grad, .grad, and what a forward pass changed: values of buffers, as of counters,
     and attributes, such as a cache or the last attention; hooks of ours that an interrupt left behind are removed.
     """
-    yield from ((module, _prepare_module) for module in model.modules())
-    yield from ((parameter, _prepare_parameter) for parameter in model.parameters())
-    yield from ((buffer, _remember) for buffer in model.buffers())
+    tensors: dict[int, tuple[Tensor, Callable[[Any], Callable[[], None]]]] = {}
+    for module in model.modules():
+        yield module, _prepare_module
+        for table, prepare in ((module._parameters, _prepare_parameter), (module._buffers, _remember)):
+            tensors.update((id(tensor), (tensor, prepare)) for tensor in table.values() if tensor is not None)
+    yield from tensors.values()
 
 
 def _prepare_module(module: Any) -> Callable[[], None]:
