@@ -357,6 +357,27 @@ def test_what_is_refused(photos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data/manifest.json", "data/photo.jpg", "train.py"),
+        ("data/labels.csv",),
+        ("index.html", "image/1.webp", "class/a.html"),
+        (".data/thesis.txt",),
+        ("atlas.json", "data/m.bin"),
+    ],
+)
+def test_a_folder_of_something_else_loses_nothing(photos: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Files of the names that an atlas has; also tried: a survey called data, an atlas.json that is a list or no JSON."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    before = files_of(tmp_path)
+    with pytest.raises(StoreConflict, match=r"holds other files .*; choose another folder"):
+        atlas(scanned.small_scope(), photos, tmp_path, layers="2", units=[0], classes=[0], **QUICK)
+    assert files_of(tmp_path) == before
+
+
 def test_copies(photos: Path, tmp_path: Path) -> None:
     found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers="2", units=[0, 1], classes=[0], copies=2, **QUICK)
     assert (found.made, found.wanted) == (6, 6)
