@@ -68,7 +68,7 @@ class Generators:
 
 def _reached(model: nn.Module) -> Iterator[Any]:
     """Attributes of a network's modules, what containers, objects and functions among them hold, and the globals that their code names."""
-    waiting: list[Any] = [each for module in model.modules() for each in (*vars(module).values(), type(module).forward)]
+    waiting: list[Any] = [each for module in model.modules() for each in (*vars(module).values(), getattr(type(module), "forward", None))]
     seen: set[int] = set()
     while waiting:
         value = waiting.pop()

@@ -129,10 +129,18 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
                 overwritten=one.overwritten,
             )
         )
-    idle = {name: "its forward pass does not run it in evaluation mode" for module, name in names.items() if name and not calls.get(module)}
+    read = {id(one.layer.module) for one in found}
+    idle = {
+        name: "its value, of one image, is no (n c ...) tensor of numbers"
+        if calls.get(module)
+        else "its forward pass does not run it in evaluation mode"
+        for module, name in names.items()
+        if name and module not in read
+    }
     idle |= dict.fromkeys(scripted, "it is scripted, so that its values cannot be read")
     if all(layer.name != OUTPUT for layer in layers):
-        idle[OUTPUT] = f"none of what it returned is clearly its prediction: {described(returned)}; name a part, as Scope(..., output=NAME)"
+        several = "" if isinstance(returned, Tensor) else "; name a part, as Scope(..., output=NAME)"
+        idle[OUTPUT] = f"none of what it returned of one image is clearly its prediction, (1 c ...): {described(returned)}{several}"
     return Recording(Layers(layers, idle, graph), graph, batching)
 
 
