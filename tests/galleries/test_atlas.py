@@ -378,6 +378,12 @@ def test_a_folder_of_something_else_loses_nothing(photos: Path, tmp_path: Path, 
     assert files_of(tmp_path) == before
 
 
+def test_a_folder_with_a_colon_is_no_url(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = atlas(scanned.small_scope(), photos, "a:b/site", layers="2", units=[0], classes=[0], live=False, occlusions=0, **QUICK)
+    assert made.index.is_file() and made.made == made.wanted == 2
+
+
 def test_copies(photos: Path, tmp_path: Path) -> None:
     found = atlas(scanned.small_scope(), photos, tmp_path / "site", layers="2", units=[0, 1], classes=[0], copies=2, **QUICK)
     assert (found.made, found.wanted) == (6, 6)

@@ -132,7 +132,7 @@ def say(line: str, *, error: bool = False) -> None:
     (sys.stderr if error else sys.stdout).write(f"{visible_lines(line)}\n")
 
 
-def print_written(paths: Sequence[tuple[Path, str]]) -> None:
+def print_written(paths: Sequence[tuple[Path | str, str]]) -> None:
     """Where files went, and what each is."""
     named = [(printable(path), what) for path, what in paths]
     if wants_rows():

@@ -125,7 +125,7 @@ def atlas(
     begun = time.monotonic()
     if copies < 1 or occlusions < 0:
         raise BadInput(f"copies must be at least 1 and occlusions at least 0, got {copies} and {occlusions}")
-    root, plan = Path(out), find_recipe(recipe, **changes)
+    root, plan = local_path(out), find_recipe(recipe, **changes)
     with asking(technique="atlas"):
         names = chosen_layers(scope, layers)
         shown = shown_units(scope, names, units, classes)
