@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,6 +114,27 @@ def test_killed_and_resumed_ends_with_the_same_bytes(
     wanted, found = files_of(whole.path), files_of(root)
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+@pytest.mark.parametrize("what", ["unit", "class/0.html", "data", "data/manifest.json", "data/manifest.json cut", ".data/plan.json cut"])
+def test_what_was_deleted_or_damaged_is_made_again(photos: Path, tmp_path: Path, what: str) -> None:
+    """Also tried: a dozen files at random, several times."""
+    given: dict[str, Any] = {"layers": "2", "units": [0], "classes": [0], "occlusions": 1} | QUICK
+    root = atlas(scanned.small_scope(), photos, tmp_path / "site", **given).path
+    before = files_of(root)
+    name, _, cut = what.partition(" ")
+    if name.startswith("."):
+        shutil.move(root / "data", root / ".data")
+    if cut:
+        (root / name).write_text('{"schema"')
+    elif (root / name).is_dir():
+        shutil.rmtree(root / name)
+    else:
+        (root / name).unlink()
+    if name.startswith("."):
+        (root / ".data/manifest.json").unlink()
+    atlas(scanned.small_scope(), photos, root, **given)
+    assert files_of(root) == before
 
 
 def test_units_behind_verdicts_are_the_librarys(whole: Atlas, photos: Path) -> None:

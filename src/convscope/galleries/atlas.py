@@ -218,13 +218,13 @@ def _scanned(scope: Scope, images: Any, root: Path, names: Sequence[str], ray: s
         try:
             return scan(scope, images, data, **asked)
         except StoreConflict:
-            _log.debug("another survey: scanning anew")
+            _log.debug("another survey, or a damaged one: scanning anew")
     try:
         scan(scope, images, fresh, **asked)
     except StoreConflict:  # begun with other settings
         shutil.rmtree(fresh)
         scan(scope, images, fresh, **asked)
-    if finished:
+    if data.exists():
         shutil.rmtree(data)
         for stale in [*root.glob("image/*.webp"), *root.glob("unit/*/*-projections.*")]:
             stale.unlink()
