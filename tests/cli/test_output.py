@@ -204,7 +204,7 @@ def test_logs_and_warnings_are_visible_lines(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
-    formulas = ["=1+1", "+cmd", "-1+2", "@a", "\tb", "\rc"]
+    formulas = ["=1+1", "+cmd", "-1+2", "@a", "\tb", "\rc", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20a"]  # wide ones mean the same to some
     others = ["-1", "d\re", "f\ng", 'h"i,', "j", 1, -2.5, None]
     show.write_csv(["name", "=n"], [[text, 1] for text in (*formulas, *others)])
     out = capsys.readouterr().out

@@ -24,7 +24,7 @@ from rich.text import Text
 from convscope.progress import reporting
 from convscope.text import json_text, printable, visible, visible_lines
 
-_FORMULA, _NUMBER = re.compile(r"[=+\-@\t\r]"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_FORMULA, _NUMBER = re.compile(r"[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 UNBOUND = 10_000
 """A width that every table fits."""
 
