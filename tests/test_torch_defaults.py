@@ -1,6 +1,9 @@
 """torch's global defaults (dtype, device) reach nothing of ours: same weights, same images, same surveys, bit for bit.
 
 Every technique is held to this by the matrix; here are the choices within them, the networks opened by name, and scans.
+
+Also tried: bfloat16, both defaults at once, deterministic algorithms, anomaly detection, saved tensors' hooks, no subnormal numbers,
+NumPy's errors raised, warnings as errors.
 """
 
 from __future__ import annotations

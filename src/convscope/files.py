@@ -77,9 +77,14 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         BadInput: It is a URL, or no path.
     """
     text = path_text(path)
-    if is_url(text):
+    if is_url(text) or any(part.partition(":/")[0] in URLS for part in text.split("::") if ":/" in part):  # a Path has a single slash
         raise BadInput(f"{one_line(text, 200)}: only surveys are written to URLs; give a local folder")
     return Path(text)
+
+
+def in_memory(url: str) -> bool:
+    """Whether what is written to a URL is gone with the process, as in memory:// and what stands before it."""
+    return is_url(url) and any(part.startswith("memory:") for part in url.split("::"))
 
 
 def filesystem(path: str) -> tuple[Any, str]:

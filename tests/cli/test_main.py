@@ -432,7 +432,7 @@ def test_the_part_that_is_the_output_is_known_later(place: Path, capsys: pytest.
     assert run(capsys, "feature-visualization", *words)[0] == 0
     code, out, err = run(capsys, "redo", "images/unit_0003.png", *network)
     assert code == 0 and "bit-equal" in out, err
-    few = ["--layers", layer, "--units", "0", "--classes", "3", "--no-projections"]
+    few = ["--layers", layer, "--units", "0", "--classes", "3", "--no-projections", "--pictures", "images", "patches"]
     code, _, err = run(capsys, "atlas", "parts.py:build", "red", "--output-part", "kinds", *few, *QUICK, "--out", "site")
     assert code == 0 and Path("site", "class", "3.html").exists(), err
 

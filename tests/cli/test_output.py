@@ -63,6 +63,7 @@ IMPOSSIBLE = {
     "a place without files": ("/proc/x/y", "cannot be written to (No such file or directory)"),
     "a URL": ("s3://bucket/x", "only scan writes to URLs; give a local folder"),
     "in memory": ("memory://x", "only scan writes to URLs; give a local folder"),
+    "in memory behind a cache": ("simplecache::memory://x", "only scan writes to URLs; give a local folder"),
 }
 
 
@@ -76,12 +77,31 @@ def test_an_impossible_place_is_known_before_the_work(
     out, words = IMPOSSIBLE[what]
     if command == "scan" and out.startswith("s3"):
         return
-    words = "a survey in memory would be gone" if command == "scan" and what == "in memory" else words
+    words = "a survey in memory would be gone" if command == "scan" and what.startswith("in memory") else words
     words = "is a file, not a folder" if command != "activation-grid" and what == "itself a file" else words
     asked = {"activation-grid": ["images", "0"], "feature-visualization": ["0", "--units", "0"], "scan": ["images"]}[command]
     code, _, error = run(capsys, command, "net.py:build", *asked, "--out", out)
     assert code == 2 and error.count("\n") == 1 and error.startswith("error: ") and words in error, error
     assert sorted(path.name for path in place.iterdir()) == ["file", "images", "net.py"]
+
+
+@pytest.mark.parametrize("url", ["memory://z", "s3://bucket/z", "filecache::memory://z"])
+@pytest.mark.parametrize("words", [["atlas", "net.py:build", "images"], ["textures", "sample"], ["textures", "train"]])
+def test_a_command_that_makes_a_folder_of_its_own_takes_no_url(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], url: str
+) -> None:
+    """A path keeps one of its slashes; before, the folder s3: was made here. Also tried: convscope demo, serve and redo."""
+    code, _, error = run(capsys, *words, "--out", url)
+    assert code == 2 and error.count("\n") == 1 and "only surveys are written to URLs; give a local folder" in error, error
+    assert sorted(path.name for path in place.iterdir()) == ["file", "images", "net.py"]
+
+
+@pytest.mark.parametrize("command", [["activation-grid", "net.py:build", "images", "0"], ["scan", "net.py:build", "images"]])
+def test_a_local_url_is_a_folder(place: Path, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    """Before, the folder file: was made here, too, and named as the place."""
+    code, out, error = run(capsys, *command, "--out", f"file://{place}/made")
+    assert code == 0, error
+    assert f"wrote {place}/made" in out and (place / "made/manifest.json").is_file() and not (place / "file:").exists()
 
 
 def test_memory_is_a_place_from_python(place: Path) -> None:
@@ -184,7 +204,7 @@ def test_logs_and_warnings_are_visible_lines(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
-    formulas = ["=1+1", "+cmd", "-1+2", "@a", "\tb", "\rc"]
+    formulas = ["=1+1", "+cmd", "-1+2", "@a", "\tb", "\rc", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20a"]  # wide ones mean the same to some
     others = ["-1", "d\re", "f\ng", 'h"i,', "j", 1, -2.5, None]
     show.write_csv(["name", "=n"], [[text, 1] for text in (*formulas, *others)])
     out = capsys.readouterr().out

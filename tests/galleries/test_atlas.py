@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,27 @@ def test_a_ray_cluster_of_which_one_worker_dies_ends_with_the_same_bytes(
     wanted, found = files_of(whole.path), files_of(made.path)
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+@pytest.mark.parametrize("what", ["unit", "class/0.html", "data", "data/manifest.json", "data/manifest.json cut", ".data/plan.json cut"])
+def test_what_was_deleted_or_damaged_is_made_again(photos: Path, tmp_path: Path, what: str) -> None:
+    """Also tried: a dozen files at random, several times."""
+    given: dict[str, Any] = {"layers": "2", "units": [0], "classes": [0], "occlusions": 1} | QUICK
+    root = atlas(scanned.small_scope(), photos, tmp_path / "site", **given).path
+    before = files_of(root)
+    name, _, cut = what.partition(" ")
+    if name.startswith("."):
+        shutil.move(root / "data", root / ".data")
+    if cut:
+        (root / name).write_text('{"schema"')
+    elif (root / name).is_dir():
+        shutil.rmtree(root / name)
+    else:
+        (root / name).unlink()
+    if name.startswith("."):
+        (root / ".data/manifest.json").unlink()
+    atlas(scanned.small_scope(), photos, root, **given)
+    assert files_of(root) == before
 
 
 def test_units_behind_verdicts_are_the_librarys(whole: Atlas, photos: Path) -> None:
@@ -398,6 +420,33 @@ def test_what_is_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(cs.ConvscopeError, match="it has, among others"):
         atlas(scanned.small_scope(), photos, tmp_path / "site", layers="nothing")
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("data/manifest.json", "data/photo.jpg", "train.py"),
+        ("data/labels.csv",),
+        ("index.html", "image/1.webp", "class/a.html"),
+        (".data/thesis.txt",),
+        ("atlas.json", "data/m.bin"),
+    ],
+)
+def test_a_folder_of_something_else_loses_nothing(photos: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Files of the names that an atlas has; also tried: a survey called data, an atlas.json that is a list or no JSON."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    before = files_of(tmp_path)
+    with pytest.raises(StoreConflict, match=r"holds other files .*; choose another folder"):
+        atlas(scanned.small_scope(), photos, tmp_path, layers="2", units=[0], classes=[0], **QUICK)
+    assert files_of(tmp_path) == before
+
+
+def test_a_folder_with_a_colon_is_no_url(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = atlas(scanned.small_scope(), photos, "a:b/site", layers="2", units=[0], classes=[0], live=False, occlusions=0, **QUICK)
+    assert made.index.is_file() and made.made == made.wanted == 2
 
 
 def test_copies(photos: Path, tmp_path: Path) -> None:

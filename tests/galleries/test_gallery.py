@@ -186,6 +186,7 @@ def test_the_sheet(scope: Scope, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", range(8))
 def test_redone_bit_by_bit(scope: Scope, tmp_path: Path, unit: int) -> None:
+    """Also tried: float64, bfloat16, one channel and six, copies, films, a penalty, a negative seed."""
     made = make(scope, tmp_path)
     redone = convscope.redo(path_of(made, unit), scope=scope)
     assert redone.equal and redone.largest == 0 and redone.verdict == "bit-equal", redone.verdict
@@ -264,6 +265,7 @@ def on_inputs(scope: Scope, **more: object) -> Scope:
     ids=str,
 )
 def test_other_inputs_are_refused(scope: Scope, tmp_path: Path, change: dict[str, object]) -> None:
+    """Also tried: another crop, bicubic, `fast` off, other steps and copies. Names of classes matter to units that carry them alone."""
     made = make(scope, tmp_path, [0])
     before = files(tmp_path)
     with pytest.raises(StoreConflict, match=r"unit_0000\.png was made with another preprocessing"):
@@ -443,6 +445,7 @@ def changed(path: Path, **network: object) -> Path:
 
 @pytest.mark.parametrize("name", ["{folder}/evil.py:build", "{folder}/evil.py", "timm:hf-hub:who/what", "timm:../evil", "a b", "", None, 7])
 def test_a_receipt_opens_no_code(scope: Scope, tmp_path: Path, name: object) -> None:
+    """Also tried: hf:FOLDER, local-dir:, URLs, a line end behind a name, a wide letter, lists, code as objective or recipe."""
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef build(): ...\n")
     name = name.format(folder=tmp_path) if isinstance(name, str) else name
     path = changed(path_of(make(scope, tmp_path / "pictures", [0]), 0), name=name, weights="pretrained")
@@ -453,6 +456,7 @@ def test_a_receipt_opens_no_code(scope: Scope, tmp_path: Path, name: object) -> 
 
 
 def test_a_receipt_reads_no_weights(scope: Scope, tmp_path: Path) -> None:
+    """Also tried: URLs, a hub's name, a path upwards, a list, a table, a number."""
     path = changed(path_of(make(scope, tmp_path, [0]), 0), name="squeezenet1_0", weights=str(tmp_path / "w.safetensors"))
     with pytest.raises(BadInput, match=r"w\.safetensors, which a receipt cannot read; give the file as `weights`"):
         convscope.redo(path)

@@ -90,6 +90,9 @@ WAYS: dict[str, tuple[Way, int]] = {
     "padded-windows": (padded, 0),
     "heads-and-back": (lambda maps: tokens(maps).reshape(len(maps), H * W, 2, C // 2).transpose(1, 2).transpose(1, 2).flatten(2), 0),
     "space-to-tokens": (lambda maps: tokens(maps).unflatten(1, (H, W)), 0),
+    "mean-of-two": (lambda maps: torch.stack([maps.permute(0, 2, 3, 1)] * 2, 1).mean(-4), 0),
+    "mean-that-stays": (lambda maps: torch.stack([maps.permute(0, 2, 3, 1)] * 2, 1).mean(1, keepdim=True)[:, 0], 0),
+    "beside-a-sum": (lambda maps: 0 * maps.sum(()) + maps.permute(0, 2, 3, 1), 0),
 }
 
 

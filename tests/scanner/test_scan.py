@@ -364,6 +364,15 @@ def test_a_layer_name_alone(images: Path, tmp_path: Path) -> None:
     assert isinstance(survey, cs.Survey) and list(survey.layers) == ["2", "output"]
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", "\x00", "[" * 5000])
+@pytest.mark.parametrize("name", ["manifest.json", "plan.json"])
+def test_a_damaged_folder_is_refused_in_one_line(images: Path, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(StoreConflict, match=f"{name} is damaged .*; delete the folder, or choose another") as told:
+        cs.scan(small_scope(), images, tmp_path, **HOW)
+    assert "\n" not in str(told.value) and (tmp_path / name).read_text() == content
+
+
 def test_other_files_are_not_mixed_with(images: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(StoreConflict, match=r"holds other files \(letter.txt\)"):

@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 import random
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -98,11 +99,16 @@ def test_a_layer_without_an_axis_of_images_is_refused_by_name() -> None:
     assert scope.layers.after_relu() == ["pooled"] or "merged" not in scope.layers.after_relu()
 
 
-# --- images that influence each other (also tried: softmax and cdist over the batch, attention between images, minibatch deviation)
+# --- images that influence each other (also tried: softmax, cdist and ranks over the batch, medians, attention between images, minibatch
+# deviation, batch norm as a function in training, a branch that the batch's mean decides). Not found: what begins at a larger batch.
 
 MIXING: dict[str, Callable[[Any, Tensor], Any]] = {
     "mean": lambda net, x: net.head((v := net.conv(x).relu()).mean((2, 3)) - v.mean((0, 2, 3))),
     "first": lambda net, x: net.head((v := net.conv(x).mean((2, 3))) + v[:1]),
+    "last": lambda net, x: net.head((v := net.conv(x).mean((2, 3))) - v[-1:]),
+    "least contrast": lambda net, x: net.head((v := net.conv(x)).mean((2, 3)) / v.flatten(1).std(1).min()),
+    "least brightness": lambda net, x: net.head(net.conv(x / x.flatten(1).mean(1).min()).mean((2, 3))),
+    "least range": lambda net, x: net.head(net.conv(x / (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).min()).mean((2, 3))),
     "sum so far": lambda net, x: net.head(net.conv(x).mean((2, 3)).cumsum(0)),
     "number": lambda net, x: net.head(net.conv(x).mean((2, 3)) / len(x)),
     "joined": lambda net, x: net.head(net.conv(x).mean((2, 3)).mean(0, keepdim=True)),
@@ -165,7 +171,24 @@ def test_ordinary_networks_take_batches(name: str) -> None:
     assert scope.forwards == before + 1
 
 
-# --- draws (also tried: rrelu in training, torch.randn_like, gumbel_softmax, stochastic depth)
+# --- draws (also tried: rrelu in training, torch.randn_like, gumbel_softmax, stochastic depth, alpha and feature dropout, dropout in
+# attention, multinomial, shuffles, draws of 1e-6, generators of every kind with seeds of -2**63 and 2**63 - 1)
+
+GLOBAL = np.random.default_rng(4)
+
+
+class Holder:
+    """An object that is no module."""
+
+    def __init__(self) -> None:
+        self.drawn = {"of": [random.Random(5)]}
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return values * (1 + self.drawn["of"][0].random())
+
+
+def closed(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    return lambda values: values * (1 + torch.rand(1, generator=generator, dtype=torch.float32, device="cpu"))
 
 
 class Own(nn.Module):
@@ -179,6 +202,14 @@ class Own(nn.Module):
         return values * (1 + self.draw(self.generator))
 
 
+class Keeping(nn.Identity):
+    """Keeps functions and objects in a list."""
+
+    def __init__(self, *kept: Any) -> None:
+        super().__init__()
+        self.kept = [*kept]
+
+
 DRAWING: dict[str, Callable[[Any, Tensor], Any]] = {
     "dropout": lambda net, x: net.head(F.dropout(net.conv(x), 0.5, training=True).mean((2, 3))),
     "noise": lambda net, x: net.head(net.conv(x + torch.randn_like(x)).mean((2, 3))),
@@ -186,6 +217,9 @@ DRAWING: dict[str, Callable[[Any, Tensor], Any]] = {
     "python": lambda net, x: net.head(net.conv(x).mean((2, 3)) * random.random()),
     "own torch": lambda net, x: net.torch(net.head(net.conv(x).mean((2, 3)))),
     "own numpy": lambda net, x: net.numpy(net.head(net.conv(x).mean((2, 3)))),
+    "a global": lambda net, x: net.head(net.conv(x).mean((2, 3)) * float(sum(GLOBAL.random() for _ in range(2)))),
+    "a closure": lambda net, x: net.closed.kept[0](net.head(net.conv(x).mean((2, 3)))),
+    "in an object": lambda net, x: net.closed.kept[1](net.head(net.conv(x).mean((2, 3)))),
 }
 
 
@@ -196,6 +230,7 @@ def drawing(kind: str) -> nn.Module:
         head=lambda: nn.Linear(16, 5),
         torch=lambda: Own(lambda: torch.Generator().manual_seed(3), lambda own: float(torch.rand(1, generator=own))),
         numpy=lambda: Own(lambda: np.random.default_rng(3), lambda own: float(own.random())),
+        closed=lambda: Keeping(closed(torch.Generator().manual_seed(3)), Holder()),
     )
 
 
@@ -203,11 +238,13 @@ def drawing(kind: str) -> nn.Module:
 def test_draws_come_from_the_seed(kind: str) -> None:
     model = drawing(kind)
     scope, images = opened(model), draws(3, 3, SIDE, SIDE)
-    before = generator_states(), model.torch.generator.get_state(), model.numpy.generator.bit_generator.state
+    before = generator_states(), model.torch.generator.get_state(), model.numpy.generator.bit_generator.state, GLOBAL.bit_generator.state
+    held = model.closed.kept[1].drawn["of"][0].getstate()
     assert scope.one_at_a_time == "it draws at random in evaluation mode"
     first = scope.activations(images, "output")["output"]
     assert generator_states() == before[0]
     assert torch.equal(model.torch.generator.get_state(), before[1]) and model.numpy.generator.bit_generator.state == before[2]
+    assert GLOBAL.bit_generator.state == before[3] and model.closed.kept[1].drawn["of"][0].getstate() == held
     torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
     assert torch.equal(scope.activations(images, "output")["output"], first)
     assert torch.equal(opened(drawing(kind)).activations(images[1:2], "output")["output"], first[1:2])
@@ -251,11 +288,15 @@ def test_generators_are_put_back_after_an_exception() -> None:
 
 
 def test_a_network_that_is_another_each_time_says_so() -> None:
-    def forward(net: Any, x: Tensor) -> Tensor:
+    def counting(net: Any, x: Tensor) -> Tensor:
         net.count = getattr(net, "count", 0) + 1
         return net.conv(x) * net.count
 
-    assert opened(built(forward, conv=conv())).one_at_a_time == "its values are others each time it runs"
+    def of_the_system(net: Any, x: Tensor) -> Tensor:
+        return net.conv(x) * (1 + secrets.SystemRandom().random()) * (1 + secrets.randbelow(1000))
+
+    for forward in (counting, of_the_system):
+        assert opened(built(forward, conv=conv())).one_at_a_time == "its values are others each time it runs"
 
 
 # --- the network as it is now (also tried: half precision, a new head, a new parameter)
@@ -311,15 +352,15 @@ def test_a_changed_setting_is_noticed(layer: str, setting: str, value: Any) -> N
     torch.testing.assert_close(found, copy.deepcopy(model).eval()[:6](images), rtol=1e-4, atol=1e-5)
 
 
-def test_the_second_forward_happens_once() -> None:
+def test_the_forwards_on_two_images_happen_once() -> None:
     runs: list[int] = []
     model = hand_built.small()
     model[0].register_forward_pre_hook(lambda _module, arguments: runs.append(len(arguments[0])))
     scope = opened(model)
     _ = scope.layers, scope.graph, scope.layers
-    assert runs == [1, 2]
+    assert runs == [1, 2, 2]
     _ = Scope(model, Inputs(size=32)).layers, scope.at((16, 16)).layers, scope.at((SIDE, SIDE)).layers
-    assert runs == [1, 2, 1, 1]
+    assert runs == [1, 2, 2, 1, 1]
 
 
 def test_a_scope_pickles() -> None:

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from convscope.errors import BadInput
 from convscope.graph.operations import RELUS
-from convscope.scope.edits import average_pooling, redirected_relu
-from hand_built import draws
+from convscope.scope import Inputs, Scope
+from convscope.scope.edits import average_pooling, redirected_relu, replaced_value
+from hand_built import built, draws
 
 SPELLINGS = {
     "module": nn.ReLU(),
@@ -113,3 +114,15 @@ def test_average_pooling_refuses_what_has_no_mean() -> None:
     for call in (lambda: F.max_pool2d(values, 3, dilation=2), lambda: F.max_pool2d(values, 3, return_indices=True)):
         with average_pooling(), pytest.raises(BadInput, match="average pooling cannot"):
             call()
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_a_value_is_replaced_in_its_own_call_alone(call: int) -> None:
+    model = built(lambda net, x: net.act(net.act(net.act(net.conv(x)) + 1) * 3), conv=lambda: nn.Conv2d(3, 4, 3), act=nn.ReLU)
+    scope, images = Scope(model, Inputs(size=12), precision="float32"), draws(2, 3, 12, 12)
+    value = torch.rand(2, 4, 10, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    expected = [lambda: (value + 1) * 3, lambda: value * 3, lambda: value][call]()
+    layer = scope.layers[f"act:{call}"]
+    edit = replaced_value(layer, value)
+    for _ in range(2):
+        assert torch.equal(scope.run(images, "output", edit=edit)["output"], expected)

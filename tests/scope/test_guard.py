@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import hand_built
-from convscope.scope import Inputs, Scope
+from convscope.scope import Inputs, Scope, guard
 
 SIDE = 24
 IMAGES = hand_built.draws(2, 3, SIDE, SIDE, seed=5)
@@ -45,6 +45,7 @@ def modes() -> tuple[Any, ...]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files of the standard library, read in mid-interrupt
 @pytest.mark.parametrize("work", ["activations", "gradient", "technique"])
 def test_no_interrupt_leaves_a_trace(work: str) -> None:
+    # also tried: feature visualization, occlusion, deconvnet, Grad-CAM, knockout, recording of layers, sessions within sessions
     import convscope as cs
 
     model = hand_built.small()
@@ -80,6 +81,30 @@ def test_no_interrupt_leaves_a_trace(work: str) -> None:
     torch.testing.assert_close(scope.activations(IMAGES, "4")["4"], scope_on(hand_built.small()).activations(IMAGES, "4")["4"])
 
 
+@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGWINCH, signal.SIGQUIT, signal.SIGRTMIN])
+def test_any_signal_waits_while_a_session_opens_or_closes(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler of any of them may raise, as those of time limits do."""
+    model = hand_built.small()
+    hand_built.unsettle(model)
+    scope, before = scope_on(model), hand_built.state_of(model)
+    begin = guard._prepare_parameter  # pyright: ignore[reportPrivateUsage]
+
+    def interrupted(parameter: torch.Tensor) -> Callable[[], None]:
+        os.kill(os.getpid(), number)
+        return begin(parameter)
+
+    monkeypatch.setattr(guard, "_prepare_parameter", interrupted)
+    old = signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped):
+            scope.activations(IMAGES, "4")
+    finally:
+        signal.signal(number, old)
+    assert hand_built.state_of(model) == before
+    monkeypatch.undo()
+    scope.activations(IMAGES, "4")  # of several that came meanwhile, none is kept for later
+
+
 def test_a_handler_that_does_not_raise_does_not_stop_anything() -> None:
     scope = scope_on(hand_built.small())
     heard: list[int] = []
@@ -104,6 +129,60 @@ def test_two_scopes_on_one_network_left_in_any_order() -> None:
     assert not any(module.training for module in model.modules()), "the other session is still open"
     other.__exit__(None, None, None)
     assert hand_built.state_of(model) == before
+
+
+def tied(backbone: nn.Module) -> nn.Module:
+    """A network with modules of its own, and weights of another."""
+    other = hand_built.small()
+    for own, theirs in zip(other.modules(), backbone.modules(), strict=True):
+        for name, parameter in theirs.named_parameters(recurse=False):
+            setattr(own, name, parameter)
+    return other
+
+
+@pytest.mark.parametrize("order", ["a+ b+ a- b-", "b+ a+ b- a-", "a+ b+ b- a-"])
+@pytest.mark.parametrize("other", ["its head", "another head", "its weights"])
+def test_networks_that_share_parts_left_in_any_order(order: str, other: str) -> None:
+    backbone = hand_built.small()
+    hand_built.unsettle(backbone)
+    head = nn.Sequential(backbone, nn.ReLU())
+    networks = {"a": head, "b": {"its head": backbone, "another head": nn.Sequential(backbone, nn.Tanh())}.get(other) or tied(backbone)}
+    before = [hand_built.state_of(each) for each in networks.values()]
+    sessions = {name: scope_on(each).session() for name, each in networks.items()}
+    for step in order.split():
+        if step[1] == "+":
+            sessions[step[0]].__enter__()
+        else:
+            sessions[step[0]].__exit__(None, None, None)
+            assert not any(module.training for name in "ab" if sessions[name].guard.sessions for module in networks[name].modules())
+    assert [hand_built.state_of(each) for each in networks.values()] == before
+
+
+def test_threads_on_networks_that_share_a_backbone() -> None:
+    backbone = hand_built.small()
+    hand_built.unsettle(backbone)
+    networks = [backbone, nn.Sequential(backbone, nn.ReLU()), nn.Sequential(backbone, nn.Tanh())]
+    before = [hand_built.state_of(each) for each in networks]
+    scopes = [scope_on(each) for each in networks]
+    wanted = [scope.activations(IMAGES, "output")["output"] for scope in scopes]
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(40):
+            place = (number + turn) % 3
+            try:
+                if not torch.equal(scopes[place].activations(IMAGES, "output")["output"], wanted[place]):
+                    wrong.append(f"network {place} differs")
+            except BaseException as error:
+                wrong.append(repr(error))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert [hand_built.state_of(each) for each in networks] == before
 
 
 def test_eight_threads_and_four_scopes() -> None:

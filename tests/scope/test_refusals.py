@@ -258,6 +258,19 @@ class Returned:
     logits: Tensor
 
 
+class Slotted:
+    __slots__ = ("features", "logits")
+
+    def __init__(self, features: Tensor, logits: Tensor) -> None:
+        self.features, self.logits = features, logits
+
+
+def of_itself(head: Tensor) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    found |= {"me": found, "scores": head}
+    return found
+
+
 class Pair(NamedTuple):
     maps: Tensor
     classes: Tensor
@@ -271,6 +284,7 @@ def returning(form: Callable[[Tensor, Tensor], Any]) -> nn.Module:
     return built(forward, conv=lambda: nn.Conv2d(3, 4, 3), head=lambda: nn.Linear(4, 5))
 
 
+# also tried: a subclass of Tensor, numbers as keys, a frozen dataclass, two matrices, of which the first is taken
 FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str, tuple[int, ...]]] = {
     "dict": (lambda maps, head: {"features": maps, "logits": head}, "logits", (5,)),
     "dataclass": (lambda maps, head: Returned(maps, head), "logits", (5,)),
@@ -280,6 +294,10 @@ FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str, tuple[int, ...]]] =
     "segmentation": (lambda maps, head: {"aux": maps, "out": maps * 2}, "out", (4, 22, 22)),
     "object": (lambda maps, head: SimpleNamespace(boxes=None, scores=head), "scores", (5,)),
     "only maps": (lambda maps, _: [maps], "0", (4, 22, 22)),
+    "slots": (lambda maps, head: Slotted(maps, head), "logits", (5,)),
+    "of an auxiliary head": (lambda maps, head: {"aux": {"logits": head * 2}, "logits": head}, "logits", (5,)),
+    "whole numbers": (lambda maps, head: (torch.zeros_like(head, dtype=torch.int32), head), "1", (5,)),
+    "itself": (lambda maps, head: of_itself(head), "scores", (5,)),
 }
 
 
@@ -292,6 +310,23 @@ def test_the_prediction_is_found(form: str) -> None:
     values = scope.activations(IMAGES, ["conv", "head", "output"])
     expected = values["head"] if shape == (5,) else values["conv"] * (2 if form == "segmentation" else 1)
     assert torch.equal(values["output"], expected)
+
+
+@pytest.mark.parametrize("way", ["all", "end"])
+def test_values_of_one_image_without_an_axis_of_images_say_so(way: str) -> None:
+    """As `squeeze()` makes them of one image alone; also tried: a single logit as (n), classes as (n), complex numbers."""
+
+    def forward(net: Any, images: Tensor) -> Tensor:
+        values = net.conv(images).mean((2, 3))
+        return net.head(values.squeeze()) if way == "all" else net.head(values).squeeze()
+
+    scope = opened(built(forward, conv=lambda: nn.Conv2d(3, 4, 3), head=lambda: nn.Linear(4, 5)))
+    with pytest.raises(NotReached, match=r"layer 'output' is in this network, but none of .* of one image .*: a tensor \(5,\) float32"):
+        scope.activations(IMAGES, "output")
+    if way == "all":
+        with pytest.raises(NotReached, match=r"layer 'head' is in this network, but its value, of one image, is no \(n c \.\.\.\) tensor"):
+            scope.activations(IMAGES, "head")
+    assert scope.activations(IMAGES, "conv")["conv"].shape == (len(IMAGES), 4, 22, 22)
 
 
 def test_the_prediction_is_named() -> None:

@@ -589,6 +589,28 @@ def test_hash_and_bounds_follow_writes_that_torch_does_not_count(small: nn.Modul
     assert scope.weights_hash == Scope(copy.deepcopy(small)).weights_hash
 
 
+def test_the_weights_hash_sees_what_the_state_leaves_out() -> None:
+    """Buffers that are not saved, and what a hook takes out. Also tried: writes through storage, dlpack and `.data`, state dicts."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.register_buffer("scale", torch.ones(1), persistent=False)
+            self.register_state_dict_post_hook(lambda _module, state, _prefix, _metadata: state.__delitem__("conv.bias"))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.conv(images) * self.scale
+
+    model = Scaled()
+    scope = Scope(model, Inputs(8))
+    seen = [scope.weights_hash]
+    for tensor in (model.scale, model.conv.bias):
+        tensor.data.mul_(2)
+        seen.append(scope.weights_hash)
+    assert len({*seen}) == 3
+
+
 def test_the_weights_hash_sees_every_value(small: nn.Module) -> None:
     first = Scope(small).weights_hash
     assert Scope(copy.deepcopy(small)).weights_hash == first and len(first) == 16

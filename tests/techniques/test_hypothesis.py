@@ -230,6 +230,7 @@ def test_wrong_questions(wrong: dict[str, object], error: type[Exception], words
 
 
 def test_units_with_the_same_auc_share_their_ranks() -> None:
+    """Also tried: a network with dead units, and one whose classes are all as probable."""
     auc = np.array([0.9, 1.0, 0.5, 1.0, 0.9, 1.0])
     wanted = ["4 to 5, tied", "1 to 3, tied", "6", "1 to 3, tied", "4 to 5, tied", "1 to 3, tied"]
     assert [standing(auc, unit) for unit in range(6)] == wanted

@@ -29,6 +29,10 @@ TECHNIQUES: dict[str, Callable[[Scope, object], ImageResult]] = {
     "style_similarity": lambda scope, images: cs.style_similarity(scope, images, layers=["2", "5"], size=24),
     "style_transfer's contents": lambda scope, images: cs.style_transfer(scope, images, grey(), size=24, steps=1, **STYLE),
     "style_transfer's styles": lambda scope, images: cs.style_transfer(scope, grey(), images, size=24, steps=1, **STYLE),
+    "grad_cam": lambda scope, images: cs.grad_cam(scope, images, 0),
+    "integrated_gradients": lambda scope, images: cs.integrated_gradients(scope, images, 0, steps=2),
+    "knockout": lambda scope, images: cs.knockout(scope, "5", [0, 1], images),
+    "unit_attribution": lambda scope, images: cs.unit_attribution(scope, images, 0),
     "hypothesis": lambda scope, images: cs.hypothesis(scope, "5", 0, images, [grey()] * 3, permutations=9),
     "hypothesis's background": lambda scope, images: cs.hypothesis(scope, "5", 0, [grey()] * 3, images, permutations=9),
 }

@@ -233,7 +233,8 @@ def test_hash_depends_on_everything_and_agrees_with_the_scope() -> None:
 
 
 # --- several sets of weights in one file. Further ones tried: timm's state_dict_ema beside optimizer states, Lightning's callbacks,
-# a generator and a discriminator of other shapes (no notice), an EMA that holds parameters alone.
+# a generator and a discriminator of other shapes (no notice), an EMA that holds parameters alone, one network under two keys, keys of
+# another case, empty or with escape sequences.
 
 SEVERAL: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "two keys": (lambda state, ema: {"state_dict": state, "state_dict_ema": ema, "epoch": 3}, "state_dict_ema"),
@@ -285,7 +286,7 @@ def test_sets_of_weights_that_must_be_chosen(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
-    """Further ones: two that hold each other, 100,000 levels, a list in between."""
+    """Further ones: two that hold each other, 100,000 levels, a list or a tuple in between, sixty levels that each hold the next twice."""
     loop: dict[str, Any] = {}
     loop["state_dict"] = loop
     torch.save(loop, tmp_path / "loop.pth")

@@ -13,7 +13,7 @@ from convscope import render
 from convscope.cli.derive import command
 from convscope.cli.show import print_written, progress, say
 from convscope.errors import BadInput, NotInstalled
-from convscope.files import atomic_write
+from convscope.files import atomic_write, local_path
 from convscope.galleries.atlas import atlas
 from convscope.galleries.gallery import gallery
 from convscope.image_files import is_image
@@ -80,7 +80,7 @@ def demo(*, network: Network | None = None, images: Path | None = None, out: Pat
         convscope demo --network textures --out out/demo
     """
     scope = _opened(network)
-    folder = out / scope.name
+    folder = local_path(out) / scope.name
     if scope.name == "textures" and images is not None:
         raise BadInput("--images: the bundled network knows generated textures alone; leave it out, or say --network efficientnet_lite0")
     with progress():

@@ -87,6 +87,7 @@ def known_types(*, network: bool) -> list[Written]:
             "Written LABEL=0,3,8-11 or LABEL=NAME, which may be repeated.",
             several=True,
         ),
+        Written(list[Path], words.folders, "FOLDER...", several=True),
         Written(Result | Mapping[str, Sequence[int]], words.results_units, "MAPS...", several=True),
         Written(Survey, words.survey, "SURVEY"),
         Written(Sequence[Survey], words.surveys, "SURVEY...", several=True),
@@ -154,6 +155,8 @@ JSON = "The answer as JSON on standard output."
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command of a function that is no technique."""
     parameters = _parameters(function)
+    if len(parameters) < len(inspect.signature(function).parameters):
+        raise TypeError(f"{function.__name__}: a parameter is of a type that cannot be written")
 
     def run(*given: Any, **options: Any) -> Any:
         return function(*given, **options)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from convscope.errors import BadInput, ConvscopeError, StoreConflict
-from convscope.files import is_url
+from convscope.files import local_path
 from convscope.text import one_line
 
 
@@ -54,7 +54,7 @@ def check_file(file: Path, option: str = "--out") -> None:
         StoreConflict: Its folder is not there or cannot be written to, or it is itself a folder.
     """
     try:
-        if is_url(str(file)) or not file.parent.is_dir() or file.is_dir():
+        if not local_path(file).parent.is_dir() or file.is_dir():
             what = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
             raise StoreConflict(f"{option} {file}: {what}")
         file.is_symlink()  # a name that is too long

@@ -14,7 +14,7 @@ from convscope.cli.objectives import OfLayer
 from convscope.cli.output import reserved, write_somewhere
 from convscope.cli.show import print_written, progress, say, tell, wants_rows
 from convscope.errors import BadImage, BadInput, LayerNotFound
-from convscope.files import is_url
+from convscope.files import in_memory, is_url
 from convscope.image_files import SUFFIXES
 from convscope.names import is_whole, layer_names
 from convscope.results.base import Result
@@ -30,7 +30,7 @@ class Written(NamedTuple):
     """What a command did: a summary, files with what each is, whether a limit that was asked for holds, and the result's table for JSON."""
 
     summary: str
-    files: list[tuple[Path, str]]
+    files: Sequence[tuple[Path | str, str]]
     passed: bool = True
     rows: Sequence[Mapping[str, Any]] = ()
 
@@ -197,6 +197,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     layer, resumes = values.get("layer", ""), save is not _save
     about = [layer if isinstance(layer, str) else "+".join(layer or ()), *([] if resumes else _asked_about(values))]
     folder = out or free_folder(name, subject_word, about, resumes=resumes)
+    folder = folder.removeprefix("file://").removeprefix("local://")
     with progress(), _place(folder, name, resumes=resumes):
         opened = opener(**opening)
         subjects = opened if isinstance(opened, tuple) else (opened,)
@@ -331,7 +332,7 @@ def _save_scan(function: Callable[..., Any], subjects: Sequence[Scope], folder: 
     skipped = f"; {manifest['skipped']} skipped, see skipped.parquet" if manifest["skipped"] else ""
     labels = f", {len(manifest['labels'])} labels" if manifest["labels"] else ""
     summary = f"{manifest['images']} images{labels}, {len(manifest['layers'])} layers{skipped}"
-    return Written(summary, [(Path(folder), "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")])
+    return Written(summary, [(folder, "the survey: Parquet tables, for convscope's other commands, DuckDB, pandas, Polars")])
 
 
 def gallery_options(*, film: bool = False, patience: int | None = None) -> None:
@@ -385,7 +386,7 @@ def _place(folder: str, name: str, *, resumes: bool) -> AbstractContextManager[N
         return reserved(folder, resumes=resumes)
     if name != "scan":
         raise BadInput(f"--out {folder}: only scan writes to URLs; give a local folder")
-    if folder.startswith("memory://"):
+    if in_memory(folder):
         raise BadInput(f"--out {folder}: a survey in memory would be gone when the command ends; give a folder or another URL")
     return nullcontext()
 

@@ -11,6 +11,7 @@ from convscope.cli.derive import command
 from convscope.cli.running import open_network
 from convscope.cli.show import progress, say, write_told
 from convscope.errors import BadInput, NotInstalled
+from convscope.files import local_path
 from convscope.text import printable
 
 
@@ -63,7 +64,7 @@ def serve(
     with progress():
         scope, names = _opened(site, network, layers, {"weights": weights, "device": device, "precision": precision})
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        local_path(out).mkdir(parents=True, exist_ok=True)
     own = is_loopback(host)
     listener = _listener(host, port)
     port = listener.getsockname()[1]

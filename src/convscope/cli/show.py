@@ -24,7 +24,7 @@ from rich.text import Text
 from convscope.progress import reporting
 from convscope.text import json_text, printable, visible, visible_lines
 
-_FORMULA, _NUMBER = re.compile(r"[=+\-@\t\r]"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_FORMULA, _NUMBER = re.compile(r"[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 UNBOUND = 10_000
 """A width that every table fits."""
 
@@ -132,7 +132,7 @@ def say(line: str, *, error: bool = False) -> None:
     (sys.stderr if error else sys.stdout).write(f"{visible_lines(line)}\n")
 
 
-def print_written(paths: Sequence[tuple[Path, str]]) -> None:
+def print_written(paths: Sequence[tuple[Path | str, str]]) -> None:
     """Where files went, and what each is."""
     named = [(printable(path), what) for path, what in paths]
     if wants_rows():

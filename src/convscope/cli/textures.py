@@ -12,6 +12,7 @@ from convscope.cli.docstrings import help_of
 from convscope.cli.output import check_file
 from convscope.cli.show import print_written, say, tell
 from convscope.errors import BadInput, StoreConflict
+from convscope.files import local_path
 
 
 @command
@@ -31,7 +32,7 @@ def sample(*, out: Path, per_class: int = 20, seed: int = 0, size: int = 128) ->
 
     if per_class < 1 or size < 32:
         raise BadInput(f"--per-class must be at least 1 and --size at least 32, got {per_class} and {size}")
-    if out.exists() and any(out.iterdir()):
+    if local_path(out).exists() and any(out.iterdir()):
         raise StoreConflict(f"{out} is not empty; choose another folder")
     write_folder(out, per_class, seed, size)
     print_written([(out / "images", f"{len(CLASSES)} classes with {per_class} images each"), (out / "masks", "where the object is")])

@@ -44,6 +44,11 @@ def names(text: str) -> str | list[str]:
     return parts[0] if len(parts) == 1 else parts
 
 
+def folders(given: Sequence[str]) -> list[Path]:
+    """Folders, a word for each."""
+    return [Path(folder) for folder in given]
+
+
 def several_names(text: str) -> list[str]:
     """Names with commas in between."""
     return _parts(text)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from convscope.cluster import cluster
 from convscope.errors import BadInput, StoreConflict, asking
-from convscope.files import jsonable, local_path
+from convscope.files import atomic_write, jsonable, local_path, read_json
 from convscope.galleries.atlas_images import UnitImages
 from convscope.galleries.atlas_occlusion import write_occlusions
 from convscope.galleries.atlas_tables import write_attributions, write_live_network, write_maps, write_tables
@@ -31,6 +31,7 @@ from convscope.scope import Scope
 from convscope.site.build import Site, folder_size
 from convscope.site.content import Options
 from convscope.survey.survey import Survey, read_survey
+from convscope.text import printable
 
 _log = logging.getLogger("convscope")
 FRESH, FILE = ".data", "atlas.json"
@@ -132,7 +133,7 @@ def atlas(
     with asking(technique="atlas"), nullcontext() if ray is None else cluster(scope, ray) as connection:
         names = chosen_layers(scope, layers)
         shown = shown_units(scope, names, units, classes)
-        _check_folder(root)
+        _claim(root)
         survey = _scanned(scope, images, root, names, ray)
         options = Options(
             shown, photographs, copies, published_suffix(), {"recipe": plan.name, "steps": plan.stages * plan.steps}, projections, live
@@ -191,33 +192,43 @@ def shown_units(scope: Scope, names: Sequence[str], units: Units | Mapping[str, 
     return found
 
 
-def _check_folder(root: Path) -> None:
-    """Refuses a folder that holds something that is no atlas."""
+def _claim(root: Path) -> None:
+    """Makes the folder and marks it as an atlas's, in which files are replaced and removed; refuses one that holds anything else."""
     if root.exists() and not root.is_dir():
         raise StoreConflict(f"{root}: is a file, not a folder")
-    ours = {DATA, FRESH, FILE, "index.html"}
-    names = {path.name for path in root.iterdir()} if root.is_dir() else set[str]()
-    if names and not names & ours:
-        raise StoreConflict(f"{root}: holds other files ({', '.join(sorted(names)[:3])}); choose another folder")
+    if _is_atlas(root / FILE):
+        return
+    others = sorted(path.name for path in root.iterdir() if path.name == FRESH or path.name[0] != ".") if root.is_dir() else []
+    if others:
+        raise StoreConflict(f"{root}: holds other files ({printable(', '.join(others[:3]))}); choose another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    atomic_write(root / FILE, b'{"technique": "atlas"}\n')
+
+
+def _is_atlas(file: Path) -> bool:
+    try:
+        head = read_json(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, dict) and cast("dict[str, Any]", head).get("technique") == "atlas"
 
 
 def _scanned(scope: Scope, images: Any, root: Path, names: Sequence[str], ray: str | None) -> Survey:
     """The survey in the site's folder; one of other images, layers or weights is replaced when the new one is finished."""
     data, fresh = root / DATA, root / FRESH
-    root.mkdir(parents=True, exist_ok=True)
     asked: dict[str, Any] = {"layers": list(names), "ray": ray}
     finished = (data / "manifest.json").exists()
     if finished:
         try:
             return scan(scope, images, data, **asked)
         except StoreConflict:
-            _log.debug("another survey: scanning anew")
+            _log.debug("another survey, or a damaged one: scanning anew")
     try:
         scan(scope, images, fresh, **asked)
     except StoreConflict:  # begun with other settings
         shutil.rmtree(fresh)
         scan(scope, images, fresh, **asked)
-    if finished:
+    if data.exists():
         shutil.rmtree(data)
         for stale in [*root.glob("image/*.webp"), *root.glob("unit/*/*-projections.*")]:
             stale.unlink()

@@ -433,8 +433,6 @@ def _rolled(call: _Call) -> Axes:
 def _reduced(call: _Call) -> Axes:
     axes = call.first
     dims = call.argument(1, "dim")
-    if dims is None or dims == []:
-        return _nothing(call.shape)
     gone = {dim % len(axes) for dim in ([dims] if isinstance(dims, int) else dims)}
     if call.argument(2, "keepdim", False):
         return tuple(() if number in gone else axis for number, axis in enumerate(axes))

@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from convscope.errors import StoreConflict
 from convscope.files import filesystem, parse_json
+from convscope.text import one_line
 
 _TEMPORARY = ".tmp-"
 LOCK = ".lock"
@@ -46,11 +47,20 @@ class OutputFolder:
             return set()
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file; None if there is no such file."""
+        """The content of a JSON file; None if there is no such file.
+
+        Raises:
+            StoreConflict: It is damaged.
+        """
         try:
-            return parse_json(self.filesystem.cat_file(self._at(name)))
+            found = parse_json(self.filesystem.cat_file(self._at(name)))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise StoreConflict(f"{self.path}: {name} is damaged ({one_line(error, 200)}); delete the folder, or choose another") from None
+        if not isinstance(found, dict):
+            raise StoreConflict(f"{self.path}: {name} is damaged (it holds no table); delete the folder, or choose another")
+        return cast("dict[str, Any]", found)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file."""

@@ -1,8 +1,8 @@
 """One guard per network: counts open sessions, restores the network after the last, delays signals while a session opens or closes.
 
-A network may be examined by several scopes and threads. The first session prepares it (evaluation mode, frozen parameters, nothing in
-place), the last one restores it. Ctrl-C, and any other signal whose handler may raise, waits while a session opens or closes, so that
-no interrupt leaves a network half prepared.
+A network may be examined by several scopes and threads, and share modules or weights with others, as heads share a backbone. The first
+session prepares each module and tensor (evaluation mode, frozen parameters, nothing in place), the last one restores it. Ctrl-C, and any
+other signal whose handler may raise, waits while a session opens or closes, so that no interrupt leaves a network half prepared.
 """
 
 # pyright: reportPrivateUsage=false
@@ -12,26 +12,41 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convscope.scope.checkpointing import keep_activations
 from convscope.scope.recording import Batching
 
 Parts = tuple[Any, ...]
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2")
-_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_SIGNALS = sorted(signal.valid_signals())
 _PATIENCE = 0.2
 """Seconds to wait for another thread's session before waiting signals get their turn."""
 
 
+@dataclass
+class _Use:
+    """A module or tensor that is prepared: by which thread, how to restore it, and for how many networks."""
+
+    thread: int
+    restore: Callable[[], None]
+    networks: int = 0
+
+
+_uses: dict[int, _Use] = {}
+"""By id; what is used is held by its `restore`."""
+_free = threading.Condition()
+"""Guards `_uses`, and tells when something is free again."""
+
+
 class Guard:
-    """The open sessions on one network, and how to restore it.
+    """The open sessions on one network.
 
     Attributes:
         lock: Held by the thread whose sessions are open.
@@ -45,32 +60,46 @@ class Guard:
         self.sessions: list[Session] = []
         self.parts: Parts = ()
         self.batching: tuple[Parts, str | None, Batching] | None = None
-        self._restore: Callable[[], None] | None = None
+        self._used: list[int] = []
 
-    def open(self, session: Session) -> None:
-        """Adds a session; prepares the network if it is the first."""
+    def open(self, session: Session) -> bool:
+        """Adds a session; prepares the network if it is the first.
+
+        Returns:
+            Whether it was added: it is not while another thread is at work on a network that shares modules or tensors with this one.
+        """
         if not self.sessions:
-            self._restore = prepare(session.model)
+            me, things = threading.get_ident(), list(_things(session.model))
+            with _free:
+                if any(use.thread != me for thing, _ in things if (use := _uses.get(id(thing))) is not None):
+                    _free.wait(_PATIENCE)
+                    return False
+                for thing, prepare in things:
+                    use = _uses.get(id(thing)) or _uses.setdefault(id(thing), _Use(me, prepare(thing)))
+                    use.networks += 1
+                    self._used.append(id(thing))
             self.parts = parts_of_network(session.model)
         self.sessions.append(session)
+        return True
 
     def close(self, session: Session) -> None:
-        """Removes a session; restores the network if it was the last."""
+        """Removes a session; after the last, restores what no other network with open sessions consists of."""
         self.sessions = [other for other in self.sessions if other is not session]
-        if not self.sessions:
-            self.restore()
-
-    def restore(self) -> None:
-        """Gives the network its own state back, if it is prepared."""
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
+        if self.sessions:
+            return
+        with _free:
+            while self._used:
+                use = _uses[key := self._used.pop()]
+                use.networks -= 1
+                if not use.networks:
+                    del _uses[key]
+                    use.restore()
+            _free.notify_all()
 
     def renew(self) -> None:
         """In the child of a fork: threads that held the lock or had sessions open do not exist there."""
         self.lock = threading.RLock()
-        self.sessions = []
-        self.restore()
+        self.sessions, self._used = [], []
 
 
 _guards: weakref.WeakKeyDictionary[nn.Module, Guard] = weakref.WeakKeyDictionary()
@@ -84,8 +113,11 @@ def guard_of(model: nn.Module) -> Guard:
 
 
 def _after_fork() -> None:
-    global _lookup
-    _lookup = threading.Lock()
+    global _lookup, _free
+    _lookup, _free = threading.Lock(), threading.Condition()
+    for use in _uses.values():
+        use.restore()
+    _uses.clear()
     for guard in list(_guards.values()):
         guard.renew()
 
@@ -111,52 +143,65 @@ def parts_of_network(model: nn.Module) -> Parts:
     return tuple(found)
 
 
-def prepare(model: nn.Module) -> Callable[[], None]:
-    """Evaluation mode, frozen parameters, nothing in place. Returns a function that restores the network.
+def _things(model: nn.Module) -> Iterator[tuple[Any, Callable[[Any], Callable[[], None]]]]:
+    """The modules and tensors of a network, each with what prepares it and returns a function that restores it.
 
-    Restored are training flags, requires_grad, .grad, in-place flags, and what a forward pass changed: values of buffers, as of counters,
+    Restored are training and in-place flags, requires_grad, .grad, and what a forward pass changed: values of buffers, as of counters,
     and attributes, such as a cache or the last attention; hooks of ours that an interrupt left behind are removed.
     """
-    modules = list(model.modules())
-    training = [(module, module.training) for module in modules]
-    inplace: list[Any] = [module for module in modules if getattr(module, "inplace", None) is True]
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    hooks = [(table, set(table)) for module in modules for table in (module._forward_hooks, module._forward_pre_hooks)]
-    attributes = [_attributes(module) for module in modules]
-    buffers = [
-        (module._buffers, name, tensor, tensor.detach().clone())
-        for module in modules
-        for name, tensor in module._buffers.items()
-        if tensor is not None
-    ]
+    tensors: dict[int, tuple[Tensor, Callable[[Any], Callable[[], None]]]] = {}
+    for module in model.modules():
+        yield module, _prepare_module
+        for table, prepare in ((module._parameters, _prepare_parameter), (module._buffers, _remember)):
+            tensors.update((id(tensor), (tensor, prepare)) for tensor in table.values() if tensor is not None)
+    yield from tensors.values()
+
+
+def _prepare_module(module: Any) -> Callable[[], None]:
+    """Evaluation mode, nothing in place."""
+    inplace = getattr(module, "inplace", None) is True
+    training = module.training
+    hooks = [(table, set(table)) for table in (module._forward_hooks, module._forward_pre_hooks)]
+    put_back = _attributes(module)
 
     def restore() -> None:
-        for put_back in attributes:
-            put_back()
-        for module, flag in training:
-            module.training = flag
-        for module in inplace:
+        put_back()
+        module.training = training
+        if inplace:
             module.inplace = True
-        for parameter, requires_grad, grad in parameters:
-            parameter.requires_grad = requires_grad
-            parameter.grad = grad
-        for table, name, tensor, values in buffers:
-            table[name] = tensor
-            if tensor.grad_fn is not None and values.grad_fn is None and not tensor._is_view():
-                tensor.detach_()  # written to in a pass with a derivative
-            if not torch.equal(tensor, values):
-                with torch.no_grad():
-                    tensor.copy_(values)
         for table, before in hooks:
             for key in [key for key in table if key not in before and _is_ours(table[key])]:
                 del table[key]
 
-    for module, _ in training:
-        module.training = False
-    for module in inplace:
+    module.training = False
+    if inplace:
         module.inplace = False
-    for parameter, _, _ in parameters:
-        parameter.requires_grad = False
+    return restore
+
+
+def _prepare_parameter(parameter: Tensor) -> Callable[[], None]:
+    """No derivative."""
+    requires_grad, grad = parameter.requires_grad, parameter.grad
+
+    def restore() -> None:
+        parameter.requires_grad = requires_grad
+        parameter.grad = grad
+
+    parameter.requires_grad = False
+    return restore
+
+
+def _remember(buffer: Tensor) -> Callable[[], None]:
+    """Its values."""
+    values = buffer.detach().clone()
+
+    def restore() -> None:
+        if buffer.grad_fn is not None and values.grad_fn is None and not buffer._is_view():
+            buffer.detach_()  # written to in a pass with a derivative
+        if not torch.equal(buffer, values):
+            with torch.no_grad():
+                buffer.copy_(values)
+
     return restore
 
 
@@ -285,17 +330,22 @@ class Session:
         if outer is not None and self._inherits[2]:
             self.seed = outer.seed
         self._close.append(lambda: self.guard.close(self))
-        self.guard.open(self)
-        return True
+        if self.guard.open(self):
+            return True
+        self._undo()
+        return False
 
     def _leave(self) -> None:
+        self._undo()
+        _release_signals()
+
+    def _undo(self) -> None:
         try:
             while self._close:
                 self._close.pop()()
         except BaseException:
-            self._leave()  # what is left to undo
+            self._undo()  # what is left
             raise
-        _release_signals()
 
 
 _waiting: list[int] = []
@@ -331,19 +381,21 @@ def _release_signals() -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    if number not in _waiting:  # as the system keeps one of a kind
+        _waiting.append(number)
     inner = frame
     while inner is not None:
         if inner.f_code in _CRITICAL:
-            _waiting.append(number)
             return
         inner = inner.f_back
-    _waiting.append(number)
     _deliver_signals(frame)
 
 
 def _deliver_signals(frame: FrameType | None = None) -> None:
-    """Calls the handlers of the signals that have waited; they may raise."""
-    if threading.current_thread() is threading.main_thread():
-        while _waiting:
-            number = _waiting.pop(0)
+    """Calls the handlers of the signals that have waited, all of them; they may raise."""
+    if _waiting and threading.current_thread() is threading.main_thread():
+        number = _waiting.pop(0)
+        try:
             _handlers[number](number, frame)
+        finally:
+            _deliver_signals(frame)

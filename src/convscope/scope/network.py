@@ -61,7 +61,8 @@ _HASHES: WeakKeyDictionary[nn.Module, tuple[bytes, str]] = WeakKeyDictionary()
 
 def _pieces(model: nn.Module) -> Iterator[bytes | memoryview]:
     """The bytes that :func:`weights_hash` is over."""
-    for name, tensor in sorted(model.state_dict().items()):
+    unsaved = itertools.chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    for name, tensor in sorted(({**dict(unsaved), **model.state_dict()}).items()):
         if not isinstance(tensor, Tensor):  # a module's own extra state
             yield f"{name} {tensor!r}".encode()
             continue

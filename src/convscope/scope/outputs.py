@@ -48,8 +48,10 @@ def parts_of(output: Any, path: str = "", depth: int = _DEPTH) -> Iterator[tuple
         inner = dict(zip(names, output, strict=True))
     elif dataclasses.is_dataclass(output):
         inner = {field.name: getattr(output, field.name, None) for field in dataclasses.fields(output)}
-    elif hasattr(output, "__dict__") and not isinstance(output, (type, nn.Module)):
-        inner = vars(output)
+    elif not isinstance(output, (type, nn.Module)):
+        slots = [vars(each).get("__slots__", ()) for each in type(output).__mro__]
+        names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
+        inner = {name: getattr(output, name, None) for name in (*names, *getattr(output, "__dict__", ()))}
     for name, value in inner.items() if depth else ():
         yield from parts_of(value, f"{path}.{name}" if path else str(name), depth - 1)
 
@@ -64,6 +66,8 @@ def tensor_in(output: Any, path: str | None = None) -> Tensor | None:
 def prediction_in(output: Any, asked: str | None) -> tuple[str, Tensor] | None:
     """Which part of a network's output is its prediction: the one asked for, else logits, out, the first matrix, or the only one there is.
 
+    What lies further out comes first, as ``logits`` before ``auxiliary.logits``, and a matrix of floating-point numbers before whole ones.
+
     Returns:
         (path, tensor); None if nothing fits.
 
@@ -76,6 +80,7 @@ def prediction_in(output: Any, asked: str | None) -> tuple[str, Tensor] | None:
         if not named:
             raise BadInput(f"output={asked!r}: the network returned {described(output)}")
         return named[0]
+    found.sort(key=lambda part: (part[0].count("."), not part[1].is_floating_point()))
     for name in PREFERRED:
         for path, tensor in found:
             if name in path.split("."):

@@ -1,7 +1,7 @@
 """What is learned of a network before it is used: its layers in call order, its graph, and how it treats the images of a batch.
 
-One forward on one image is recorded. A second one, on two images, tells which axis of each layer's value counts the images, and whether
-an image's values are the same alone and in a batch.
+One forward on one image is recorded. Two others, on this image and another, tell which axis of each layer's value counts the images, and
+whether an image's values are the same alone and in a batch.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
 
     Args:
         model: The network, in the state in which it is to be run.
-        images: Two different images, (2 3 h w), normalized.
+        images: Three images, (3 c h w), normalized: the second brighter and of more contrast than the first, the third the opposite.
         generators: Whatever it may draw from; its state afterwards is not what it was.
         output: The part of what the network returns that is its prediction, see :func:`~convscope.scope.outputs.prediction_in`.
         known: How it treats batches, where that was found out before.
@@ -113,7 +113,7 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
         found, calls, returned, graph = _record_one(model, modules, names, images[:1].clone(), output)  # a network may overwrite its input
     if known is None:
         known = _batching(model, modules, images, found, generators, before)
-        known = replace(known, in_order=order.relied_on(model, images[:1] if known.alone else images))
+        known = replace(known, in_order=order.relied_on(model, images[:1] if known.alone else images[:2]))
     batching = known
     if made := [name for name, parameter in model.named_parameters() if id(parameter) not in weights]:
         raise BadInput(f"the network makes weights in its first forward ({', '.join(made[:3])}): run it on an image once, and then open it")
@@ -129,10 +129,18 @@ def record(model: nn.Module, images: Tensor, generators: Generators, *, output: 
                 overwritten=one.overwritten,
             )
         )
-    idle = {name: "its forward pass does not run it in evaluation mode" for module, name in names.items() if name and not calls.get(module)}
+    read = {id(one.layer.module) for one in found}
+    idle = {
+        name: "its value, of one image, is no (n c ...) tensor of numbers"
+        if calls.get(module)
+        else "its forward pass does not run it in evaluation mode"
+        for module, name in names.items()
+        if name and module not in read
+    }
     idle |= dict.fromkeys(scripted, "it is scripted, so that its values cannot be read")
     if all(layer.name != OUTPUT for layer in layers):
-        idle[OUTPUT] = f"none of what it returned is clearly its prediction: {described(returned)}; name a part, as Scope(..., output=NAME)"
+        several = "" if isinstance(returned, Tensor) else "; name a part, as Scope(..., output=NAME)"
+        idle[OUTPUT] = f"none of what it returned of one image is clearly its prediction, (1 c ...): {described(returned)}{several}"
     return Recording(Layers(layers, idle, graph), graph, batching)
 
 
@@ -266,15 +274,21 @@ def _only_one(shape: Sequence[int]) -> int | None:
 def _batching(
     model: nn.Module, modules: Sequence[nn.Module], images: Tensor, found: Sequence[_Call], generators: Generators, before: States
 ) -> Batching:
-    """Runs both images together, and compares the first with what it was alone."""
+    """Runs the first image with each of the others, and compares it with what it was alone.
+
+    It comes last in one pair and first in the other; what is taken over both, such as a largest value, is its own in one at most.
+    """
     alone = {one.key: one for one in found}
     axes: dict[Key, int | None] = {}
+    gaps: dict[str, float] = {}
 
     def one_at_a_time(why: str) -> Batching:
         return Batching({key: axis for key, axis in axes.items() if axis is not None}, why, generators.moved(before))
 
     try:
-        axes, gaps = _compared(model, modules, images.flip(0), alone)
+        for pair, place in ((images[[1, 0]], 1), (images[[0, 2]], 0)):
+            axes, found_there = _compared(model, modules, pair, alone, place)
+            gaps = {name: max(gap, gaps.get(name, 0.0)) for name, gap in found_there.items()}
     except (Exception, SystemExit) as error:
         return one_at_a_time(f"it fails on two images at once ({_named(error)})")
     if generators.moved(before):
@@ -287,18 +301,18 @@ def _batching(
     allowed = dict.fromkeys(gaps, _ROUNDING.get(images.dtype, _COARSE) if images.device.type == "cpu" else _COARSE)
     if _beyond(gaps, allowed) is None:
         return Batching(axes)
-    _, same = _compared(model, modules, images[:1], alone)
+    _, same = _compared(model, modules, images[:1], alone, 0)
     if _beyond(same, allowed) is not None:
         return one_at_a_time("its values are others each time it runs")
-    _, nudged = _compared(model, modules, images[:1] * (1 + _NUDGE), alone)  # how much a layer makes of rounding
+    _, nudged = _compared(model, modules, images[:1] * (1 + _NUDGE), alone, 0)  # how much a layer makes of rounding
     differing = _beyond(gaps, {name: max(share, _AMPLIFIED * nudged[name]) for name, share in allowed.items() if name in nudged})
     return Batching(axes) if differing is None else one_at_a_time(f"images influence each other, first in layer {differing}")
 
 
 def _compared(
-    model: nn.Module, modules: Sequence[nn.Module], images: Tensor, alone: Mapping[Key, _Call]
+    model: nn.Module, modules: Sequence[nn.Module], images: Tensor, alone: Mapping[Key, _Call], place: int
 ) -> tuple[dict[Key, int | None], dict[str, float]]:
-    """Runs the network again, and compares the last image with one that was alone.
+    """Runs the network again, and compares the image at a place with one that was alone.
 
     Returns:
         For each call of a layer, the axis that counts the images; a call that does not belong to one of the layers is listed, too. For
@@ -319,7 +333,7 @@ def _compared(
             return
         axis = axes[key] = _counting_axis(one.value.shape, value.shape, len(images))
         if axis is not None and not one.overwritten and value.numel():
-            gaps[one.layer.name] = _gap(one.value.select(axis, 0), value.select(axis, len(images) - 1))
+            gaps[one.layer.name] = _gap(one.value.select(axis, 0), value.select(axis, place))
 
     handles = [module.register_forward_hook(compare) for module in modules]
     try:

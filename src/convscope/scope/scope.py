@@ -175,8 +175,7 @@ class Scope:
     def _record(self, parts: Parts) -> Recording:
         shape = self.inputs.channel_count, self.inputs.height, self.inputs.width
         rough = (torch.arange(math.prod(shape), dtype=torch.float64, device="cpu") * _GOLDEN % 1).view(shape)
-        # of the two, the second has more contrast and is brighter: what is taken over both, as a largest value, is then not the first's own
-        images = torch.stack([0.25 + rough / 2, 1 - rough.flip(0, 1, 2).square()]).to(self.device, self.dtype)
+        images = torch.stack([0.25 + rough / 2, 1 - rough.flip(0, 1, 2).square(), 0.3 + rough.flip(2) / 10]).to(self.device, self.dtype)
         guard = guard_of(self.model)
         known = guard.batching[2] if guard.batching is not None and guard.batching[:2] == (parts, self.output) else None
         with self.session("float32") as session, asking(network=self.name):

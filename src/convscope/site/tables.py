@@ -89,14 +89,16 @@ def write_table(path: Path, name: str, columns: Mapping[str, object], key: str) 
     """Writes a table by one rename; `key` says what it was made from."""
     schema = SCHEMAS[name].with_metadata({"key": key})
     temporary = path / f".{name}.tmp"
-    pq.write_table(pa.table(dict(columns), schema=schema), temporary)
+    with temporary.open("wb") as file:  # of a path with a colon pyarrow makes a URL
+        pq.write_table(pa.table(dict(columns), schema=schema), file)
     temporary.replace(path / name)
 
 
 def is_current(path: Path, name: str, key: str) -> bool:
     """Whether a table is there, with the columns of today and made from the same."""
     try:
-        found = pq.read_schema(path / name)
+        with (path / name).open("rb") as file:
+            found = pq.read_schema(file)
     except (OSError, pa.ArrowException):
         return False
     return found.equals(SCHEMAS[name]) and (found.metadata or {}).get(b"key") == key.encode()
@@ -105,7 +107,10 @@ def is_current(path: Path, name: str, key: str) -> bool:
 def read_table(site: Path, name: str) -> pa.Table | None:
     """A table of a site; None if it is not there, or has other columns than today's."""
     path = site / "data" / name
-    return pq.read_table(path) if path.exists() and pq.read_schema(path).equals(SCHEMAS[name]) else None
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return pq.read_table(file) if pq.read_schema(file).equals(SCHEMAS[name]) else None
 
 
 def read_arrangement(site: Path) -> dict[str, np.ndarray]:
