@@ -611,6 +611,27 @@ def test_the_weights_hash_sees_what_the_state_leaves_out() -> None:
     assert len({*seen}) == 3
 
 
+def test_the_weights_hash_sees_settings_of_layers() -> None:
+    """So that a gallery or scan of the same weights with another stride is not gone on with.
+
+    Also tried: padding, dilation, ceil_mode, eps, a scale of an upsampling, an activation in place of an identity.
+    """
+
+    class Mine(nn.Sequential): ...
+
+    def hashed(stride: int, activation: nn.Module, kind: type[nn.Sequential] = nn.Sequential) -> str:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = nn.Sequential(kind(nn.Conv2d(3, 4, 3, stride), activation), nn.Conv2d(4, 2, 1))
+        return Scope(network, Inputs(size=16)).weights_hash
+
+    known = hashed(1, nn.ReLU())
+    assert hashed(1, nn.ReLU(inplace=True)) == known
+    assert hashed(1, nn.ReLU(), Mine) == hashed(1, nn.ReLU(), type("Renamed", (Mine,), {}))
+    others = [hashed(2, nn.ReLU()), hashed(1, nn.GELU()), hashed(1, nn.LeakyReLU(0.1)), hashed(1, nn.LeakyReLU(0.2))]
+    assert len({known, *others}) == 5
+
+
 def test_the_weights_hash_sees_every_value(small: nn.Module) -> None:
     first = Scope(small).weights_hash
     assert Scope(copy.deepcopy(small)).weights_hash == first and len(first) == 16

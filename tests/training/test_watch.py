@@ -125,16 +125,17 @@ def test_training_ends_the_same_to_the_bit(tmp_path: Path) -> None:
 
 def forgetting(*, training: bool = False, buffers: bool = False, grad: bool = False, learns: bool = False) -> Callable[[nn.Module], Any]:
     """The preparation of a network whose restoration leaves something out."""
-    real = guard.prepare
+    real = guard._things
 
     def prepare(model: nn.Module) -> Callable[[], None]:
-        restore = real(model)
+        restores = [prepare(thing) for thing, prepare in real(model)]
 
         def partly() -> None:
             flags = [(module, module.training) for module in model.modules()]
             values = [buffer.clone() for buffer in model.buffers()]
             frozen = [one.requires_grad for one in model.parameters()]
-            restore()
+            for restore in restores:
+                restore()
             if training:
                 for module, flag in flags:
                     module.training = flag
@@ -158,7 +159,8 @@ def test_the_comparison_notices_whatever_is_not_restored(left_out: str, tmp_path
     if left_out == "generators":
         monkeypatch.setattr(Generators, "restore", lambda *_: None)
     else:
-        monkeypatch.setattr(guard, "prepare", forgetting(**{left_out: True}))
+        prepare = forgetting(**{left_out: True})
+        monkeypatch.setattr(guard, "_things", lambda model: [(model, prepare)])
     try:
         found = trained(watched(tmp_path / "out"))
     except RuntimeError as error:

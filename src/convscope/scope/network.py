@@ -38,7 +38,10 @@ def check_tensors(model: nn.Module, name: str) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """First 16 hex digits of the SHA-256 over all parameters and buffers: names, types, shapes, values; the same on every device.
+    """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values) and the settings of torch's layers.
+
+    The same on every device. With another stride or activation the same weights are another network, whose results must not be taken
+    for this one's.
 
     It is remembered for a network as long as a faster hash over the same bytes stays the same: every result holds it, and the weights may
     have changed since the last one.
@@ -69,6 +72,11 @@ def _pieces(model: nn.Module) -> Iterator[bytes | memoryview]:
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         if tensor.numel():
             yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    for name, module in model.named_modules():
+        kind, parts = type(module), list(module.children())
+        if kind.__module__.startswith("torch.nn.modules") and not parts:  # the user's own classes may be renamed
+            settings = {key: vars(module).get(key) for key in getattr(kind, "__constants__", ()) if key != "inplace"}
+            yield f"{name} {kind.__name__} {settings}".encode()
 
 
 def unwrapped(model: object) -> nn.Module:

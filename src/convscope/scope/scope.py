@@ -191,7 +191,7 @@ class Scope:
 
     @property
     def weights_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over all parameters and buffers (names, types, shapes, values), as they are now."""
+        """First 16 hex digits of the SHA-256 over all parameters, buffers and settings of torch's layers, as they are now."""
         return weights_hash(self.model)
 
     @property
