@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
@@ -130,10 +130,11 @@ def atlas(
     if copies < 1 or occlusions < 0:
         raise BadInput(f"copies must be at least 1 and occlusions at least 0, got {copies} and {occlusions}")
     root, plan = local_path(out), find_recipe(recipe, **changes)
-    with asking(technique="atlas"), nullcontext() if ray is None else cluster(scope, ray) as connection:
+    with asking(technique="atlas"), ExitStack() as stack:
         names = chosen_layers(scope, layers)
         shown = shown_units(scope, names, units, classes)
         _claim(root)
+        connection = None if ray is None else stack.enter_context(cluster(scope, ray))
         survey = _scanned(scope, images, root, names, ray)
         options = Options(
             shown, photographs, copies, published_suffix(), {"recipe": plan.name, "steps": plan.stages * plan.steps}, projections, live
@@ -255,7 +256,7 @@ def _facts(scope: Scope, survey: Survey, images: Any, plan: Recipe) -> dict[str,
 
 
 def _note(work: Work, site: Site, plan: Recipe, seed: int) -> None:
-    """Writes the first page and, last, `atlas.json`: what the atlas is made of and how complete it is."""
+    """Writes the first page and, last, in `atlas.json` what the atlas is made of and how complete it is."""
     site.writer.write("index.html", site.pages.network())
     wanted = {name: len(units) * work.options.copies for name, units in work.options.units.items()}
     made = {name: sum(len(site.content.unit_images(name, unit)) for unit in units) for name, units in work.options.units.items()}
