@@ -224,16 +224,11 @@ def test_augmentation_is_seeded_and_changes_every_image():
     assert ((first - plain).abs().mean((1, 2, 3)) > 0.05).all()
 
 
-def test_training_is_reproducible_from_its_seed_and_learns(tmp_path: Path):
+def test_training_learns_and_says_what_it_measured(tmp_path: Path):
     lines: list[str] = []
-
-    def run(name: str, seed: int):
-        path = tmp_path / name
-        return train(path, images_per_class=1, epochs=3, seed=seed, validation_per_class=2, batch=14, threads=1, report=lines.append), path
-
-    (figures, path), (_, again) = run("a.safetensors", 1), run("b.safetensors", 1)
-    assert path.read_bytes() == again.read_bytes()
-    assert figures.losses[-1] < figures.losses[0]
+    path = tmp_path / "weights.safetensors"
+    figures = train(path, images_per_class=2, epochs=3, seed=1, validation_per_class=2, batch=14, threads=1, report=lines.append)
+    assert figures.losses[-1] < figures.losses[0] - 0.2  # measured: 0.36 to 0.43 lower
     net = network.build()
     load_weights(net, path)
     record = record_of(path)
@@ -242,12 +237,14 @@ def test_training_is_reproducible_from_its_seed_and_learns(tmp_path: Path):
     assert record["seed"] == 1 and any("accuracy" in line for line in lines)
 
 
-def test_training_depends_on_its_seed_and_leaves_global_torch_state_alone(tmp_path: Path):
+def test_training_is_reproducible_from_its_seed_and_leaves_global_torch_state_alone(tmp_path: Path):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    for seed in (0, 1):
-        train(tmp_path / f"{seed}.safetensors", images_per_class=1, epochs=1, seed=seed, validation_per_class=1, batch=14, threads=1)
+    for name, seed in {"first": 0, "again": 0, "other": 1}.items():
+        train(tmp_path / f"{name}.safetensors", images_per_class=1, epochs=1, seed=seed, validation_per_class=1, batch=14, threads=1)
     assert torch.equal(state, torch.get_rng_state()) and torch.get_num_threads() == threads
-    first, second = network.build(), network.build()
-    load_weights(first, tmp_path / "0.safetensors")
-    load_weights(second, tmp_path / "1.safetensors")
-    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+    first, again, other = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("first", "again", "other"))
+    assert first == again != other
+    weights, others = network.build(), network.build()
+    load_weights(weights, tmp_path / "first.safetensors")
+    load_weights(others, tmp_path / "other.safetensors")
+    assert not torch.equal(weights.classifier.weight, others.classifier.weight)
