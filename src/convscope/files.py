@@ -51,8 +51,7 @@ def is_url(path: str) -> bool:
 
 def actual(path: str) -> Path:
     r"""The local path behind a printable one: \xNN stands for a byte where there is no such file."""
-    for protocol in _LOCAL:
-        path = path.removeprefix(protocol)
+    path = without_protocol(path)
     if "\\x" not in path or os.path.lexists(path):
         return Path(path)
     return Path(_ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("\\x", "")).decode("utf-8", "surrogateescape"), path))
@@ -71,15 +70,22 @@ def path_text(path: object) -> str:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Where something is to be written that is only written locally.
+    """The path of what is only read or written locally; file:// and local:// may stand before it.
 
     Raises:
         BadInput: It is a URL, or no path.
     """
-    text = path_text(path)
+    text = path_text(without_protocol(path_text(path)))
     if is_url(text) or any(part.partition(":/")[0] in URLS for part in text.split("::") if ":/" in part):  # a Path has a single slash
         raise BadInput(f"{one_line(text, 200)}: only surveys are written to URLs; give a local folder")
     return Path(text)
+
+
+def without_protocol(path: str) -> str:
+    """A path without the file:// or local:// before it."""
+    for protocol in _LOCAL:
+        path = path.removeprefix(protocol)
+    return path
 
 
 def in_memory(url: str) -> bool:

@@ -330,6 +330,14 @@ def test_results_are_not_written_to_urls() -> None:
             probe().save(url)
 
 
+def test_a_local_path_may_be_written_as_a_url(tmp_path: Path) -> None:
+    for number, protocol in enumerate(("file://", "local://")):
+        assert probe().save(f"{protocol}{tmp_path}/{number}", figure=False) == tmp_path / str(number)
+        assert load(tmp_path / str(number)).technique == probe().technique
+        with pytest.raises(BadInput, match="expected a path"):
+            probe().save(protocol)
+
+
 def test_a_name_as_long_as_may_be(tmp_path: Path) -> None:
     assert load(probe().save(tmp_path / ("x" * 255), figure=False)).technique == probe().technique
 

@@ -14,7 +14,7 @@ from convscope.cli.objectives import OfLayer
 from convscope.cli.output import reserved, write_somewhere
 from convscope.cli.show import print_written, progress, say, tell, wants_rows
 from convscope.errors import BadImage, BadInput, LayerNotFound
-from convscope.files import in_memory, is_url
+from convscope.files import in_memory, is_url, without_protocol
 from convscope.image_files import SUFFIXES
 from convscope.names import is_whole, layer_names
 from convscope.results.base import Result
@@ -196,8 +196,7 @@ def run_technique(function: Callable[..., Any], values: dict[str, Any], usage: s
     save = SAVERS.get(name, _save)
     layer, resumes = values.get("layer", ""), save is not _save
     about = [layer if isinstance(layer, str) else "+".join(layer or ()), *([] if resumes else _asked_about(values))]
-    folder = out or free_folder(name, subject_word, about, resumes=resumes)
-    folder = folder.removeprefix("file://").removeprefix("local://")
+    folder = without_protocol(out or free_folder(name, subject_word, about, resumes=resumes))
     with progress(), _place(folder, name, resumes=resumes):
         opened = opener(**opening)
         subjects = opened if isinstance(opened, tuple) else (opened,)
