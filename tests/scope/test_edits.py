@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convscope.errors import BadInput
-from convscope.graph.operations import RELUS
+from convscope.graph.operations import DIPS, RELUS
 from convscope.scope import Inputs, Scope
 from convscope.scope.edits import average_pooling, redirected_relu, replaced_value
 from hand_built import built, draws
@@ -54,6 +54,40 @@ def test_relus_with_an_upper_bound_are_redirected(clip: Callable[[Tensor], Tenso
     assert torch.equal(out, clip(numbers.detach().clone()))
     # all too low: what raises them passes; all too high: what lowers them; where one value is between, only its gradient passes
     assert torch.equal(numbers.grad, torch.tensor([[-1.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    "bent",
+    [nn.SiLU(), nn.SiLU(inplace=True), F.silu, nn.GELU(), nn.GELU("tanh"), lambda values: F.gelu(values, approximate="tanh"),
+     nn.Hardswish(), nn.Hardswish(inplace=True), nn.Mish(), F.mish],
+)  # fmt: skip
+def test_activations_that_fall_before_they_rise_are_redirected(bent: Callable[[Tensor], Tensor]) -> None:
+    # also tried: EfficientNet-Lite0 with SiLU for one ReLU6: a stuck unit's value went from -0.1 to 13, another's from -0.3 to 2
+    numbers = torch.tensor([[-2.0, -4.0, -5.0], [2.0, -4.0, 0.5]], requires_grad=True)
+    weights = torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
+    plain = numbers.detach().clone().requires_grad_()
+    (-(weights * bent(plain * 1.0)).sum()).backward()
+    with redirected_relu():
+        out = bent(numbers * 1.0)
+        (-(weights * out).sum()).backward()
+    assert torch.equal(out, bent(numbers.detach().clone()))
+    assert torch.equal(numbers.grad[0], torch.tensor([-1.0, 0.0, -1.0]))  # all left of the least value: what raises them passes
+    assert torch.equal(numbers.grad[1], plain.grad[1] * torch.tensor([1.0, 0.0, 1.0]))  # else only what is right of it, with its slope
+
+
+def test_the_gates_of_squeeze_and_excitation_are_redirected() -> None:
+    numbers = torch.tensor([[-4.0, -5.0], [4.0, 5.0], [0.0, -5.0]], requires_grad=True)
+    with redirected_relu():
+        out = nn.Hardsigmoid()(numbers * 1.0)
+        (-(torch.tensor([1.0, -1.0]) * out).sum()).backward()
+    assert torch.equal(out, F.hardsigmoid(numbers.detach()))
+    torch.testing.assert_close(numbers.grad, torch.tensor([[-1.0, 0.0], [0.0, 1.0], [-1 / 6, 0.0]]))
+
+
+@pytest.mark.parametrize("name", DIPS)
+def test_where_bent_activations_are_least(name: str) -> None:
+    inputs = torch.linspace(-3, 0, 300_001, dtype=torch.float64)
+    assert abs(float(inputs[getattr(F, name)(inputs).argmin()]) - DIPS[name]) < 1e-4
 
 
 def test_only_what_pushes_upward_passes() -> None:

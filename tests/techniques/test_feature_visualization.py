@@ -479,6 +479,27 @@ def test_a_unit_that_is_silent_at_the_start_is_rescued(recipe: str) -> None:
     assert made.history[1, 0] == 0 and made.scores[1] > 0.05
 
 
+@pytest.mark.parametrize("bent", [nn.SiLU, nn.GELU, nn.Hardswish, nn.Mish])
+@pytest.mark.parametrize("whole", [False, True], ids=["activation", "block"])
+def test_a_unit_left_of_where_its_activation_is_least_is_rescued(bent: type[nn.Module], whole: bool) -> None:
+    model = hand_built.seeded(lambda: nn.Sequential(nn.Sequential(nn.Conv2d(3, 2, 3), bent())))
+    with torch.no_grad():
+        model[0][0].weight.fill_(8 / 27)
+        model[0][0].bias.copy_(torch.tensor([-3.0, -7.0]))  # at the start 2.2 and -1.8, at white 5 and 1
+    made = seen(Scope(model, Inputs(size=16), precision="float32"), "multiscale", (0, 1), "0" if whole else "0.1", steps=40)
+    assert made.status == ("converged", "rescued"), made.reasons
+    assert "stayed below zero everywhere" in made.reasons[1] and made.scores[1] > 0.1
+
+
+def test_a_unit_that_cannot_be_above_zero_is_stuck() -> None:
+    model = hand_built.seeded(lambda: nn.Sequential(nn.Conv2d(3, 1, 3), nn.SiLU()))
+    with torch.no_grad():
+        model[0].weight.fill_(8 / 27)
+        model[0].bias.fill_(-9.0)
+    made = seen(Scope(model, Inputs(size=16), precision="float32"), "multiscale", (0,), "1", steps=40)
+    assert made.status == ("stuck",) and "stayed below zero everywhere" in made.reasons[0]
+
+
 def test_another_start_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
     home = importlib.import_module("convscope.techniques.feature_visualization")
     ascend, calls = home.ascend, []

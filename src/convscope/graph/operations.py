@@ -246,6 +246,10 @@ CLIPS = RELUS | _RELU6S | _HARDTANHS
 """Every spelling of ReLU, ReLU6 and hardtanh."""
 
 
+DIPS = {"silu": -1.2785, "gelu": -0.7518, "hardswish": -1.5, "mish": -1.1924}
+"""Activations that fall before they rise, as torch names them, and where they are least: left of it, a falling input raises the value."""
+
+
 def clip_of(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[float, float] | None:
     """The bounds to which a call of one of :data:`CLIPS` clips its first argument; None for another function."""
     if func in RELUS:

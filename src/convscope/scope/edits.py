@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from convscope.errors import BadInput
-from convscope.graph.operations import CLIPS, clip_of, nonlinear_functions, spellings
+from convscope.graph.operations import CLIPS, DIPS, clip_of, nonlinear_functions, spellings
 from convscope.scope.layers import Layer
 from convscope.scope.outputs import tensor_in
 
@@ -48,37 +48,52 @@ class replaced_functions(TorchFunctionMode):
 
 
 def redirected_relu() -> replaced_functions:
-    """ReLUs with a gradient for images in which all units are inactive (redirected ReLU); ReLU6 and hardtanh as well.
+    """ReLUs with a gradient for images in which all units are inactive (redirected ReLU); other activations with flat parts as well.
 
     Where the whole gradient of a sample is blocked at a ReLU, the part of it passes that would raise inputs below the lower bound, or
-    lower those above the upper one. The convention is that of descent: a negative gradient raises its input.
+    lower those above the upper one. The convention is that of descent: a negative gradient raises its input. ReLU6, hardtanh and
+    hardsigmoid have two bounds. SiLU, GELU, hardswish and Mish count as flat left of their least value, where their derivative would lead
+    away from what excites the unit.
 
     Source:
         Lucid, misc/redirected_relu_grad.py, used for the first 16 steps.
     """
-    return replaced_functions({func: partial(_redirected, func) for func in CLIPS})
+    bent = {func: partial(_redirected_bent, name) for name in _BENT for func in spellings(name)}
+    return replaced_functions({func: partial(_redirected_clip, func) for func in CLIPS} | bent)
 
 
-def _redirected(func: Callable[..., Any], *args: Any, **named: Any) -> Tensor:
-    """A call of one of the functions, with redirected gradient."""
+_BENT = {name: (low, math.inf) for name, low in DIPS.items()} | {"hardsigmoid": (-3.0, 3.0)}
+"""Between which inputs other activations than clips pass a gradient."""
+
+
+def _redirected_clip(func: Callable[..., Any], *args: Any, **named: Any) -> Tensor:
     low, high = clip_of(func, args, named) or (0, math.inf)
-    return _RedirectedReLU.apply(args[0] if args else named["input"], low, high)
+    return _Redirected.apply(args[0] if args else named["input"], partial(torch.clamp, min=low, max=high), low, high)
 
 
-class _RedirectedReLU(torch.autograd.Function):
+def _redirected_bent(name: str, *args: Any, **named: Any) -> Tensor:
+    values = args[0] if args else named["input"]
+    function = partial(F.gelu, approximate=named.get("approximate", "none")) if name == "gelu" else getattr(F, name)
+    return _Redirected.apply(values, function, *_BENT[name])
+
+
+class _Redirected(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Any, values: Tensor, function: Callable[[Tensor], Tensor], low: float, high: float) -> Tensor:
         ctx.save_for_backward(values)
-        ctx.bounds = low, high
-        return values.clamp(low, high)
+        ctx.function, ctx.bounds = function, (low, high)
+        return function(values)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (values,), gradient, (low, high) = ctx.saved_tensors, grads[0], ctx.bounds
-        plain = torch.where((values > low) & (values < high), gradient, 0)
+        with torch.enable_grad():
+            given = values.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(ctx.function(given), given, gradient)
+        plain = torch.where((values > low) & (values < high), slope, 0)
         blocked = plain.flatten(1).abs().sum(1).eq(0).view(-1, *[1] * (values.ndim - 1))
         back = torch.where(values <= low, gradient < 0, gradient > 0)
-        return torch.where(blocked & back, gradient, plain), None, None
+        return torch.where(blocked & back, gradient, plain), None, None, None
 
 
 def average_pooling() -> replaced_functions:

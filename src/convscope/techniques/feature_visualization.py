@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from convscope.errors import BadInput
+from convscope.graph.operations import DIPS
 from convscope.names import OUTPUT, Units, is_whole
 from convscope.optimize.ascent import Job, Optimized, ascend, score_start
 from convscope.optimize.objective import Objective, Values, grouped, relative
@@ -293,9 +294,12 @@ def _visualize(
 ) -> _Part:
     """Optimizes some images. Those without gradient at the start, or whose objective does not rise, try again through redirected ReLUs.
 
-    Images that share an objective (a group) are tried again together.
+    So do those of units behind SiLU, GELU, hardswish or Mish that stay below zero: there a value also rises as its input falls. Images
+    that share an objective (a group) are tried again together.
     """
     group = goal.group
+    operation = "" if layer.node is None else scope.graph.nodes[layer.node].operation
+    bends = goal.objectives is None and operation.removesuffix("_") in DIPS
     finished: dict[int, Optimized] = {}
     scored: list[Tensor] = []
     status: dict[int, tuple[str, str]] = {}
@@ -319,12 +323,13 @@ def _visualize(
         for position, index in enumerate(going):
             row = asked[index]
             finished[row] = done.row(position)
-            reason = reasons.setdefault(row, "the objective did not rise")
+            below = bends and float(scored[-1][2, position]) == 0
+            reason = reasons.setdefault(row, "the unit stayed below zero everywhere" if below else "the objective did not rise")
             status[row] = ("rescued", f"{reason}; {detour}") if detour else ("converged", "")
             score = float(scored[-1][0, position])
             if not math.isfinite(score):
                 status[row] = "stuck", f"the unit's value at the final image is {score}: the network overflows"
-            elif score <= start.scores[index] and not rose(done.followed[position]):
+            elif below or (score <= start.scores[index] and not rose(done.followed[position])):
                 status[row] = (
                     "stuck",
                     f"{reason}, from {ATTEMPTS} starts, also through redirected ReLUs: no image was found that excites the unit",
