@@ -37,6 +37,7 @@ def modes() -> tuple[Any, ...]:
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled("cpu"),
+        (torch.autocast_increment_nesting(), torch.autocast_decrement_nesting()),
         torch._C._len_torch_function_stack(),
         signal.getsignal(signal.SIGALRM),
     )

@@ -240,14 +240,22 @@ def _is_ours(hook: Any) -> bool:
 
 
 def torch_modes() -> Callable[[], None]:
-    """Remembers this thread's gradient mode, autocast and function modes. Returns a function that restores them."""
+    """Remembers this thread's gradient mode, autocast and function modes. Returns a function that restores them.
+
+    Autocast clears its copies of weights when its outermost block ends, as it counts them: a block that an interrupt left uncounted would
+    keep them for good, and a later training under autocast would go on with the weights of its first step.
+    """
     grad, depth = torch.is_grad_enabled(), torch._C._len_torch_function_stack()
     autocast = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _autocast_devices()]
-    cached = torch.is_autocast_cache_enabled()
+    cached, blocks = torch.is_autocast_cache_enabled(), _autocast_blocks()
 
     def restore() -> None:
         while torch._C._len_torch_function_stack() > depth:
             torch._C._pop_torch_function_stack()
+        if _autocast_blocks() > blocks:
+            while torch.autocast_decrement_nesting() > blocks:
+                pass
+            torch.clear_autocast_cache()
         for kind, enabled, dtype in autocast:
             torch.set_autocast_enabled(kind, enabled)
             torch.set_autocast_dtype(kind, dtype)
@@ -255,6 +263,12 @@ def torch_modes() -> Callable[[], None]:
         torch.set_grad_enabled(grad)
 
     return restore
+
+
+def _autocast_blocks() -> int:
+    """How many autocast blocks this thread is in, as torch counts them."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
 
 
 def _autocast_devices() -> list[str]:
