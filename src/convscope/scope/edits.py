@@ -30,6 +30,8 @@ _RECTIFIERS = {
     "clamp_min": ("input", "min"),
 }
 """Functions that can act as a ReLU, with or without an upper bound, and their parameters."""
+_BENT = {name: (low, math.inf) for name, low in DIPS.items()} | {"hardsigmoid": (-3.0, 3.0)}
+"""Between which inputs other activations than clips pass a gradient where it is redirected."""
 _UNRULED = (nonlinear_functions() | {"softsign"}) - _RECTIFIERS.keys()  # torch computes softsign from other operations
 """Nonlinearities and gates for which deconvnet and guided backpropagation are not defined."""
 
@@ -60,10 +62,6 @@ def redirected_relu() -> replaced_functions:
     """
     bent = {func: partial(_redirected_bent, name) for name in _BENT for func in spellings(name)}
     return replaced_functions({func: partial(_redirected_clip, func) for func in CLIPS} | bent)
-
-
-_BENT = {name: (low, math.inf) for name, low in DIPS.items()} | {"hardsigmoid": (-3.0, 3.0)}
-"""Between which inputs other activations than clips pass a gradient."""
 
 
 def _redirected_clip(func: Callable[..., Any], *args: Any, **named: Any) -> Tensor:
