@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from convscope.fast.fused import conv_clip, small
+from convscope.fast.fused import FusedConvolution
 from hand_built import draws
 
 CASES = {
@@ -42,7 +43,8 @@ def test_value_and_derivative(case: str, clip: tuple[float, float] | None, kind:
     def run(values: Tensor, *, fused: bool) -> list[Tensor]:
         values = values.detach().requires_grad_()
         if fused:
-            value = conv_clip(values.contiguous(memory_format=torch.channels_last), kernels, bias, *options, clip=clip)
+            convolution = FusedConvolution(kernels, bias, *options, clip=clip)
+            value = convolution(values.contiguous(memory_format=torch.channels_last))
         else:
             value = torch.conv2d(values, kernels.double(), bias.double(), *options)
             value = value if clip is None else value.clamp(*clip)
@@ -55,6 +57,41 @@ def test_value_and_derivative(case: str, clip: tuple[float, float] | None, kind:
         assert (found - exact).norm() <= near * exact.norm()
 
 
-def test_which_kernels_are_small() -> None:
-    assert small(torch.zeros(8, 12, 1, 1), 1) and small(torch.zeros(12, 1, 5, 5), 12)
-    assert not small(torch.zeros(8, 12, 3, 3), 1) and not small(torch.zeros(24, 1, 3, 3), 12) and not small(torch.zeros(8, 4, 1, 1), 3)
+@pytest.mark.parametrize("border", [(0, 1, 0, 1), (1, 2, 1, 2), (2, 0, 3, 1), (0, 0, 0, 4)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("side", [3, 4, 5])
+def test_a_border_of_zeros(side: int, stride: int, border: tuple[int, int, int, int]) -> None:
+    images, kernels, bias = draws(2, 6, 11, 8) - 0.5, draws(6, 1, side, side) - 0.5, draws(6)
+    convolution = FusedConvolution(kernels, bias, (stride, stride), (1, 0), (1, 1), 6, clip=(0, math.inf))
+    if not convolution.spares(border):
+        assert max(border) + 1 >= side, "some window sees nothing but zeros"
+        return
+    values, plain = images.contiguous(memory_format=torch.channels_last).requires_grad_(), images.double().requires_grad_()
+    exact = torch.conv2d(F.pad(plain, border), kernels.double(), bias.double(), stride, (1, 0), 1, 6).relu()
+    weights = draws(*exact.shape, seed=5)
+    (slope,) = torch.autograd.grad((exact * weights).sum(), plain)
+    for _ in range(2):  # the second time as prepared
+        found = convolution(values, border)
+        (again,) = torch.autograd.grad((found * weights).sum(), values)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(again.double(), slope, rtol=1e-5, atol=1e-6)
+
+
+def test_one_convolution_for_maps_of_any_size() -> None:
+    kernels = draws(6, 1, 3, 3) - 0.5
+    convolution = FusedConvolution(kernels, None, (2, 2), (1, 1), (1, 1), 6)
+    for side in (9, 12, 7, 9, 8, 16, 9):
+        values, plain = ((draws(2, 6, side, side) - 0.5).to(kind).requires_grad_() for kind in (torch.float32, torch.float64))
+        exact = torch.conv2d(plain, kernels.double(), None, 2, 1, 1, 6)
+        found = convolution(values)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
+        slopes = [torch.autograd.grad(one.square().sum(), given)[0].double() for one, given in ((found, values), (exact, plain))]
+        torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
+
+
+def test_which_convolutions_are_faster() -> None:
+    def made(*shape: int, groups: int = 1, clip: tuple[float, float] | None = None) -> FusedConvolution | None:
+        return FusedConvolution.of(torch.zeros(*shape), None, (1, 1), (0, 0), (1, 1), groups, clip=clip)
+
+    assert made(8, 12, 1, 1) and made(12, 1, 5, 5, groups=12) and made(8, 12, 3, 3, clip=(0, 6))
+    assert not made(8, 12, 3, 3) and not made(24, 1, 3, 3, groups=12) and not made(8, 4, 1, 1, groups=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope.fast import lean as lean_module
+from convscope.fast.fused import FusedConvolution
 from convscope.fast.lean import lean_pass
 from convscope.optimize.objectives import Objective, class_evidence, deepdream, neuron, unit
 from convscope.scope import Inputs, Scope
@@ -275,14 +277,18 @@ class Rectified(nn.Module):
         return self.last(values).mean((2, 3))
 
 
+def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[FusedConvolution]:
+    """The convolutions that were run as one operation, call by call."""
+    called: list[FusedConvolution] = []
+    native = FusedConvolution.__call__
+    monkeypatch.setattr(FusedConvolution, "__call__", lambda self, *given: (called.append(self), native(self, *given))[1])
+    return called
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("side", [24, 48], ids=["as recorded", "another way"])
 def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    fused: list[int] = []
-    native = lean_module.conv_clip
-    monkeypatch.setattr(
-        lean_module, "conv_clip", lambda *given, clip: (fused.extend([len(given[1])] * bool(clip)), native(*given, clip=clip))[1]
-    )
+    called = fused_calls(monkeypatch)
     scope, exact = (Scope(seeded(Rectified), Inputs(24), precision=precision), Scope(seeded(Rectified).double(), Inputs(24)))
     assert scope.layers and exact.layers
 
@@ -296,6 +302,7 @@ def test_convolutions_that_rectify_keep_values_and_derivatives(precision: str, s
         assert found.dtype == plain.dtype
         rounding = (plain - truth).norm() / truth.norm()
         assert (found - truth).norm() / truth.norm() < 1.5 * rounding + 1e-6
+    fused = [len(one.kernels) for one in called if one.clip]
     if precision == "float32":
         assert fused == [16, 16], "the first convolution has its own way back"
     elif torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -321,9 +328,7 @@ class Clipped(nn.Module):
 def test_convolutions_that_clip_keep_values_and_derivatives(
     side: int, expected: list[tuple[float, float]] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips: list[tuple[float, float]] = []
-    native = lean_module.conv_clip
-    monkeypatch.setattr(lean_module, "conv_clip", lambda *given, clip: (clips.extend([clip] * bool(clip)), native(*given, clip=clip))[1])
+    called = fused_calls(monkeypatch)
     scope = Scope(seeded(Clipped).double().float(), Inputs(24), precision="float32")
     assert scope.layers
 
@@ -337,7 +342,75 @@ def test_convolutions_that_clip_keep_values_and_derivatives(
         assert found.abs().max() > 0
         torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-7)
     if expected is not None:
-        assert clips == expected, "the first convolution has its own way back"
+        assert [one.clip for one in called if one.clip] == expected, "the first convolution has its own way back"
+
+
+class Padded(nn.Module):
+    """Depthwise convolutions behind borders, as `way` says; borders differ with the picture's size, as with padding "same" of timm."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.first, self.last = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 4, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.deep, self.wide = nn.Conv2d(16, 16, 3, stride=2, groups=16, bias=False), nn.Conv2d(16, 16, 5, groups=16)
+        self.pad = nn.ZeroPad2d((1, 2, 0, 3))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        values = self.first(F.pad(pictures, (0, 1, 0, 1))).relu()
+        right, below = (side % 2 for side in values.shape[2:])
+        values = F.pad(values, (0, 1 + right, below, 1))
+        if self.way == "sized":
+            values = values / values.shape[-1]
+        elif self.way == "overwritten":
+            values.mul_(0.5)
+        elif self.way == "read twice":
+            again = self.deep(values).repeat_interleave(2, 2).repeat_interleave(2, 3)
+            values = again + values[..., : again.shape[2], : again.shape[3]]
+        elif self.way == "another size" and pictures.shape[-1] > 25:
+            values.neg_()
+            values = values + values.shape[-1]
+        values = self.norm(self.deep(values)).clamp(0, 0.3)
+        return self.last(self.wide(self.pad(values)).relu())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", [24, 25, 40])
+@pytest.mark.parametrize("way", ["plain", "sized", "overwritten", "read twice", "another size"])
+def test_borders_that_convolutions_do_by_themselves(way: str, side: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = fused_calls(monkeypatch)
+    scope, exact = (
+        Scope(seeded(partial(Padded, way)), Inputs(25), precision=precision),
+        Scope(seeded(partial(Padded, way)).double(), Inputs(25)),
+    )
+    assert scope.layers and exact.layers
+    left_out: list[Any] = []
+    pad = lean_module._border_of
+    monkeypatch.setattr(lean_module, "_border_of", lambda *given, **named: (left_out.append(pad(*given, **named)), left_out[-1])[1])
+
+    def run(one: Scope, *, lean: bool) -> list[Tensor]:
+        pictures = draws(2, 3, side, side).to(one.dtype).requires_grad_()
+        found: list[Tensor] = []
+        with one.session(lean=lean):
+            for _ in range(2):  # the second time with what was prepared
+                scores = one.run(pictures, "output")["output"].square().mean((2, 3))
+                found += [scores.detach(), torch.autograd.grad(scores.sum(), pictures)[0]]
+        return found
+
+    for found, plain, truth in zip(run(scope, lean=True), run(scope, lean=False), run(exact, lean=False), strict=True):
+        rounding = (plain - truth).norm() / truth.norm()
+        assert (found - truth).norm() / truth.norm() < 3 * rounding + 1e-6
+    assert bool(left_out) == (way in ("plain", "another size")), "others than convolutions read the border, or ask for its sides"
+    assert called
+
+
+def test_a_border_whose_own_value_is_wanted_is_there() -> None:
+    scope, pictures = Scope(seeded(partial(Padded, "plain")), Inputs(25)), draws(1, 3, 25, 25).requires_grad_()
+    plain = scope.run(pictures, ["pad", "output"])
+    with scope.session(lean=True):
+        lean = scope.run(pictures, ["pad", "output"])
+    for name, values in plain.items():
+        torch.testing.assert_close(lean[name], values, rtol=1e-5, atol=1e-6)
 
 
 class Convolutions(TorchDispatchMode):

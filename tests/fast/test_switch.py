@@ -31,7 +31,7 @@ def nothing_fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for owner, name in (
         (lean.lean_pass, "__init__"),
-        (lean, "conv_clip"),
+        (lean.FusedConvolution, "__init__"),
         (Stem, "of"),
         (Winograd, "of"),
         (memory, "_set"),

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from convscope.fast.fused import Clip, can_fuse, conv_clip, small
+from convscope.fast.fused import Border, Clip, FusedConvolution
 from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
 from convscope.graph.folding import folded_convolutions
@@ -41,12 +42,35 @@ class _Convolution:
         clip: The bounds of the ReLU or ReLU6 that it may be one operation with; None: there is none.
         pools: Whether its ReLU, which a max pooling alone reads, may come after the pooling.
         faster: A faster algorithm for it, where a derivative is wanted; unknown before its first call.
+        fused: As one operation with its ReLU, where a derivative is wanted; unknown before its first call.
     """
 
     kernels: _Kernels | None = None
     clip: Clip | None = None
     pools: bool = False
     faster: Stem | Winograd | Literal["unknown"] | None = "unknown"
+    fused: FusedConvolution | Literal["unknown"] | None = "unknown"
+
+
+@dataclass
+class _Other:
+    """A tensor that is not what the network takes it for, until a function reads it.
+
+    Attributes:
+        tensor: Kept, so that no other tensor gets its id.
+        taken_for: Computes what the network takes it for.
+        clip: The network takes it for itself before this clipping, which is done already.
+        rectified: The network takes it for itself after a ReLU.
+        border: The network takes it for itself with this border of zeros.
+        made_up: What was computed when another function read it. It is read from then on, as it may have been overwritten.
+    """
+
+    tensor: Tensor
+    taken_for: Callable[[], Tensor]
+    clip: Clip | None = None
+    rectified: bool = False
+    border: Border | None = None
+    made_up: Tensor | None = None
 
 
 class lean_pass(TorchFunctionMode):
@@ -55,9 +79,9 @@ class lean_pass(TorchFunctionMode):
     - Batch norms with running statistics are folded into the kernels of the convolutions before them.
     - A ReLU that only a max pooling reads is applied after the pooling: both are monotone, so value and derivative are the same.
     - Of a convolution that only elementwise operations separate from a wanted layer, only the wanted units are computed.
-    - Where a derivative is wanted on a CPU, a convolution and its ReLU or ReLU6 are one operation (:mod:`~convscope.fast.fused`); in
-      float32, the first convolution has a faster backward (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications
-      (:mod:`~convscope.fast.winograd`).
+    - Where a derivative is wanted on a CPU, a convolution and its ReLU or ReLU6 are one operation, and so are a border of zeros and a
+      depthwise convolution (:mod:`~convscope.fast.fused`); in float32, the first convolution has a faster backward
+      (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications (:mod:`~convscope.fast.winograd`).
 
     The values of layers that are not wanted may be anything. A forward that differs from the recorded one (control flow that depends on
     the image's size) keeps its values: what was left out is made up for as soon as another function reads it.
@@ -81,9 +105,9 @@ class lean_pass(TorchFunctionMode):
         self._convolutions: dict[int, _Convolution] = {}  # by the id of their weights
         self._skipped_norms: dict[int, int] = {}  # ids of their running means, and of the weights they are folded into
         self._ran: set[int] = set()  # weights of which this pass has used the kernels planned for them
-        self._fused: dict[int, tuple[Tensor, Clip, Callable[[], Tensor]]] = {}
         self._before_relu: dict[int, Tensor] = {}
-        self._without_relu: dict[int, Tensor] = {}
+        self._others: dict[int, _Other] = {}
+        self._leaves_borders = False
         if graph.decisions:  # for another image, the operations that follow may be others
             return
         self._nodes, self._end = graph.nodes, max(wanted, default=0)
@@ -93,6 +117,7 @@ class lean_pass(TorchFunctionMode):
         self._used_once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things at each use
         self._weights = {index: weight for index, node in enumerate(graph.nodes) if (weight := self._own_weight(node)) is not None}
         self._convolutions = {id(weight): _Convolution() for weight in self._weights.values()}
+        self._leaves_borders = all(self._is_for_convolutions(index, wanted) for index, node in enumerate(graph.nodes) if node.role == "pad")
         self._norms = self._fold(graph, wanted)
         for index in self._weights:
             self._plan_relu(index, wanted)
@@ -104,75 +129,97 @@ class lean_pass(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
+        first = args[0] if args else None
+        other = self._others.get(id(first))
         if func in _QUESTIONS:
+            if other and other.border:
+                args, kwargs = self._as_recorded(args, kwargs)
             return func(*args, **kwargs)
-        first, *others = args or (None,)
-        if func is F.batch_norm and others and self._skipped_norms.get(id(others[0])) in self._ran:
+        if func is F.batch_norm and len(args) > 1 and self._skipped_norms.get(id(args[1])) in self._ran:
             return first
-        if self._fused and id(first) in self._fused and clip_of(func, args, kwargs) == self._fused[id(first)][1]:
-            return self._fused.pop(id(first))[0]
-        if func in RELUS and id(first) in self._before_relu:
-            self._without_relu[id(first)] = self._before_relu.pop(id(first))
-            return first
-        if func in _MAX_POOLS and id(first) in self._without_relu:
-            del self._without_relu[id(first)]
-            return F.relu(func(*args, **kwargs))
-        if (self._fused or self._without_relu) and self._reads_other((args, kwargs)):
+        if other and other.made_up is None:
+            if other.clip and clip_of(func, args, kwargs) == other.clip:
+                return self._others.pop(id(first)).tensor
+            if other.rectified and func in _MAX_POOLS:
+                del self._others[id(first)]
+                return F.relu(func(*args, **kwargs))
+            if other.border and func is torch.conv2d and len(args) == 7:
+                return self._convolved(func, args, other.border)
+        if self._before_relu and func in RELUS and id(first) in self._before_relu:
+            value = self._before_relu.pop(id(first))
+            self._others[id(value)] = _Other(value, partial(F.relu, value), rectified=True)
+            return value
+        if self._others and (self._reads_other(args) or (kwargs and self._reads_other(kwargs.values()))):
             args, kwargs = self._as_recorded(args, kwargs)
         if func is torch.conv2d and len(args) == 7:
             return self._convolved(func, args)
+        if func is F.pad and isinstance(first, Tensor) and self._leaves_borders and (border := _border_of(*args, **kwargs)) is not None:
+            value = first.view_as(first)  # another tensor, to know it by
+            self._others[id(value)] = _Other(value, partial(F.pad, value, border), border=border)
+            return value
         return func(*args, **kwargs)
 
     def __exit__(self, *raised: Any) -> None:
-        for remembered in (self._fused, self._before_relu, self._without_relu, self._ran):
+        for remembered in (self._others, self._before_relu, self._ran):
             remembered.clear()
         super().__exit__(*raised)
 
-    def _reads_other(self, value: Any) -> bool:
-        """Whether a tensor that is not what the network takes it for is in some arguments. Asked at each function, so without pytrees."""
-        if isinstance(value, Tensor):
-            return id(value) in self._fused or id(value) in self._without_relu
-        if isinstance(value, Mapping):
-            value = value.values()
-        elif not isinstance(value, (tuple, list)):
-            return False
-        return any(map(self._reads_other, value))
+    def _reads_other(self, values: Collection[Any]) -> bool:
+        """Whether a tensor that is not what the network takes it for is among some values. Asked at each function, so without pytrees."""
+        if not self._others.keys().isdisjoint(map(id, values)):
+            return True
+        for value in values:
+            if isinstance(value, (tuple, list, dict)) and self._reads_other(value.values() if isinstance(value, dict) else value):
+                return True
+        return False
 
-    def _as_recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _as_recorded(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """Arguments of a function that was not expected here, with the values that the network takes its tensors for."""
 
         def value_of(tensor: Tensor) -> Tensor:
-            if id(tensor) in self._fused:
-                return self._fused[id(tensor)][2]()
-            return F.relu(tensor) if id(tensor) in self._without_relu else tensor
+            other = self._others.get(id(tensor))
+            if other is None:
+                return tensor
+            if other.made_up is None:
+                other.made_up = other.taken_for()
+            return other.made_up
 
         return tree_map_only(Tensor, value_of, (args, kwargs))
 
-    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
-        """A convolution, as planned."""
+    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...], border: Border | None = None) -> Tensor:
+        """A convolution, as planned, of values as if they had a border of zeros."""
         values, weight, bias, *options = args
         plan = self._convolutions.get(id(weight))
+        kernels, bias = (plan and plan.kernels) or (weight, bias)
+
+        def recorded() -> Tensor:
+            return func(values if border is None else F.pad(values, border), kernels, bias, *options)
+
         if plan is None:
-            return func(*args)
+            return recorded()
         if plan.kernels:
             self._ran.add(id(weight))
-        kernels, bias = plan.kernels or (weight, bias)
         faster = None
-        if values.requires_grad and not torch.is_autocast_enabled("cpu"):
-            if plan.faster == "unknown":
-                plan.faster = Stem.of(kernels, bias, *options) or Winograd.of(kernels, bias, *options)
-            faster = plan.faster
-        if faster is not None:
-            value = faster(values)
-            if self._in_order:
-                value = value.contiguous()
-        elif values.requires_grad and (plan.clip or small(kernels, options[3])) and can_fuse(values, kernels, *options[:3]):
-            value = conv_clip(values, kernels, bias, *options, clip=plan.clip)
+        if values.requires_grad:
+            if not torch.is_autocast_enabled("cpu"):
+                if plan.faster == "unknown":
+                    plan.faster = Stem.of(kernels, bias, *options) or Winograd.of(kernels, bias, *options)
+                faster = plan.faster
+            if faster is None:
+                if plan.fused == "unknown":
+                    plan.fused = FusedConvolution.of(kernels, bias, *options, clip=plan.clip)
+                faster = plan.fused if plan.fused and plan.fused.takes(values) else None
+        if faster is None:
+            value = recorded()
+        elif isinstance(faster, FusedConvolution):
+            spared = border is not None and faster.spares(border)
+            value = faster(values, border) if spared or border is None else faster(F.pad(values, border))
             if plan.clip:
-                self._fused[id(value)] = value, plan.clip, lambda: func(values, kernels, bias, *options)
+                self._others[id(value)] = _Other(value, recorded, clip=plan.clip)
         else:
-            value = func(values, kernels, bias, *options)
+            value = faster(values if border is None else F.pad(values, border))
+            value = value.contiguous() if self._in_order else value
         if plan.pools:
             self._before_relu[id(value)] = value
         return value
@@ -196,6 +243,10 @@ class lean_pass(TorchFunctionMode):
                 self._skipped_norms[mean] = id(weight)
                 skipped.add(norm)
         return skipped
+
+    def _is_for_convolutions(self, node: int, wanted: Collection[int]) -> bool:
+        """Whether a node's value, before the forward ends, is read by convolutions alone."""
+        return node not in wanted and all(reader in self._weights for reader in self._readers.get(node, []))
 
     def _only_reader(self, node: int) -> int | None:
         """The one node that reads a node's value before the forward ends."""
@@ -252,3 +303,11 @@ def _recorded_clip(node: Node) -> Clip | None:
         return None
     low, high = (*node.arguments[1:3], *(-1, 1)[len(node.arguments) - 1 :])
     return low, high
+
+
+def _border_of(values: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Border | None:
+    """The border of zeros that a padding puts around maps, if that is what it does and a convolution may do it by itself."""
+    if mode != "constant" or value or len(pad) != 4 or values.ndim != 4 or not values.requires_grad or values.device.type != "cpu":
+        return None
+    left, right, above, below = pad
+    return (left, right, above, below) if min(pad) >= 0 else None
