@@ -75,6 +75,8 @@ def test_a_border_of_zeros(side: int, stride: int, border: tuple[int, int, int, 
         (again,) = torch.autograd.grad((found * weights).sum(), values)
         torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(again.double(), slope, rtol=1e-5, atol=1e-6)
+    bare = torch.conv2d(images.double(), kernels.double(), bias.double(), stride, (1, 0), 1, 6).relu()
+    torch.testing.assert_close(convolution(values).double(), bare, rtol=1e-5, atol=1e-6)
 
 
 def test_one_convolution_for_maps_of_any_size() -> None:
