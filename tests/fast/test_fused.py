@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from convscope.fast.fused import FusedConvolution
 from hand_built import draws
@@ -57,26 +56,34 @@ def test_value_and_derivative(case: str, clip: tuple[float, float] | None, kind:
         assert (found - exact).norm() <= near * exact.norm()
 
 
-@pytest.mark.parametrize("border", [(0, 1, 0, 1), (1, 2, 1, 2), (2, 0, 3, 1), (0, 0, 0, 4)])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("side", [3, 4, 5])
-def test_a_border_of_zeros(side: int, stride: int, border: tuple[int, int, int, int]) -> None:
-    images, kernels, bias = draws(2, 6, 11, 8) - 0.5, draws(6, 1, side, side) - 0.5, draws(6)
-    convolution = FusedConvolution(kernels, bias, (stride, stride), (1, 0), (1, 1), 6, clip=(0, math.inf))
-    if not convolution.spares(border):
-        assert max(border) + 1 >= side, "some window sees nothing but zeros"
-        return
-    values, plain = images.contiguous(memory_format=torch.channels_last).requires_grad_(), images.double().requires_grad_()
-    exact = torch.conv2d(F.pad(plain, border), kernels.double(), bias.double(), stride, (1, 0), 1, 6).relu()
-    weights = draws(*exact.shape, seed=5)
-    (slope,) = torch.autograd.grad((exact * weights).sum(), plain)
-    for _ in range(2):  # the second time as prepared
-        found = convolution(values, border)
-        (again,) = torch.autograd.grad((found * weights).sum(), values)
-        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(again.double(), slope, rtol=1e-5, atol=1e-6)
-    bare = torch.conv2d(images.double(), kernels.double(), bias.double(), stride, (1, 0), 1, 6).relu()
-    torch.testing.assert_close(convolution(values).double(), bare, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_the_order_in_memory_stays(order: torch.memory_format) -> None:
+    images = draws(2, 6, 11, 8).contiguous(memory_format=order).requires_grad_()
+    for kernels, groups in ((draws(8, 6, 1, 1), 1), (draws(6, 1, 3, 3), 6)):
+        value = FusedConvolution(kernels, None, (1, 1), (0, 0), (1, 1), groups)(images)
+        assert value.is_contiguous(memory_format=order)
+
+
+def test_changed_kernels_are_noticed() -> None:
+    kernels, images = draws(6, 1, 3, 3), draws(2, 6, 9, 9).requires_grad_()
+    convolution = FusedConvolution(kernels, None, (2, 2), (1, 1), (1, 1), 6)
+    before = convolution(images)
+    (slope,) = torch.autograd.grad(before.sum(), images)
+    kernels.mul_(2)
+    after = convolution(images)
+    (steeper,) = torch.autograd.grad(after.sum(), images)
+    torch.testing.assert_close(after, 2 * before)
+    torch.testing.assert_close(steeper, 2 * slope)
+
+
+def test_second_derivatives_are_refused() -> None:
+    convolution, images = (
+        FusedConvolution(draws(8, 6, 1, 1), None, (1, 1), (0, 0), (1, 1), 1, clip=(0, 6)),
+        draws(2, 6, 5, 5).requires_grad_(),
+    )
+    (slope,) = torch.autograd.grad(convolution(images).square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
 
 
 def test_one_convolution_for_maps_of_any_size() -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convscope.fast import lean as lean_module
 from convscope.fast.fused import FusedConvolution
 from convscope.fast.lean import lean_pass
 from convscope.optimize.objectives import Objective, class_evidence, deepdream, neuron, unit
@@ -345,72 +344,56 @@ def test_convolutions_that_clip_keep_values_and_derivatives(
         assert [one.clip for one in called if one.clip] == expected, "the first convolution has its own way back"
 
 
-class Padded(nn.Module):
-    """Depthwise convolutions behind borders, as `way` says; borders differ with the picture's size, as with padding "same" of timm."""
+class Separable(nn.Module):
+    """Depthwise and pointwise convolutions; what is done between them is as `way` says."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
         self.way = way
-        self.first, self.last = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 4, 1)
+        self.first, self.point, self.last = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 4, 1)
         self.norm = nn.BatchNorm2d(16)
-        self.deep, self.wide = nn.Conv2d(16, 16, 3, stride=2, groups=16, bias=False), nn.Conv2d(16, 16, 5, groups=16)
-        self.pad = nn.ZeroPad2d((1, 2, 0, 3))
+        self.deep, self.wide = nn.Conv2d(16, 16, 3, stride=2, groups=16, bias=False), nn.Conv2d(16, 16, 5, groups=16, padding=2)
+        self.rows = nn.Linear(16, 3)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        values = self.first(F.pad(pictures, (0, 1, 0, 1))).relu()
-        right, below = (side % 2 for side in values.shape[2:])
-        values = F.pad(values, (0, 1 + right, below, 1))
-        if self.way == "sized":
-            values = values / values.shape[-1]
-        elif self.way == "overwritten":
-            values.mul_(0.5)
-        elif self.way == "read twice":
-            again = self.deep(values).repeat_interleave(2, 2).repeat_interleave(2, 3)
-            values = again + values[..., : again.shape[2], : again.shape[3]]
-        elif self.way == "another size" and pictures.shape[-1] > 25:
+        large = pictures.shape[-1] > 25
+        values = self.point(self.first(pictures))
+        if large and self.way == "clipped after a change":
             values.neg_()
-            values = values + values.shape[-1]
-        values = self.norm(self.deep(values)).clamp(0, 0.3)
-        return self.last(self.wide(self.pad(values)).relu())
+        elif large and self.way == "padded before clipping":
+            values = F.pad(values, (1, 0, 0, 1))
+        elif large and self.way == "asked without a derivative":
+            with torch.no_grad():
+                values.mean()
+        values = F.pad(values.clamp(0, 0.3), (0, 1, 0, 1))
+        values = self.wide(self.norm(self.deep(values)).relu()).relu()
+        if self.way == "rows":
+            return self.rows(self.point(values).view(len(values), 16, -1).mT)
+        return self.last(values)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("side", [24, 25, 40])
-@pytest.mark.parametrize("way", ["plain", "sized", "overwritten", "read twice", "another size"])
-def test_borders_that_convolutions_do_by_themselves(way: str, side: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", ["rows", "plain", "clipped after a change", "padded before clipping", "asked without a derivative"])
+def test_separable_convolutions_keep_values_and_derivatives(way: str, side: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called = fused_calls(monkeypatch)
-    scope, exact = (
-        Scope(seeded(partial(Padded, way)), Inputs(25), precision=precision),
-        Scope(seeded(partial(Padded, way)).double(), Inputs(25)),
-    )
+    build = partial(Separable, way)
+    scope, exact = Scope(seeded(build), Inputs(25), precision=precision), Scope(seeded(build).double(), Inputs(25))
     assert scope.layers and exact.layers
-    left_out: list[Any] = []
-    pad = lean_module._border_of
-    monkeypatch.setattr(lean_module, "_border_of", lambda *given, **named: (left_out.append(pad(*given, **named)), left_out[-1])[1])
 
     def run(one: Scope, *, lean: bool) -> list[Tensor]:
         pictures = draws(2, 3, side, side).to(one.dtype).requires_grad_()
         found: list[Tensor] = []
         with one.session(lean=lean):
             for _ in range(2):  # the second time with what was prepared
-                scores = one.run(pictures, "output")["output"].square().mean((2, 3))
+                scores = one.run(pictures, "output")["output"].square().flatten(1).mean(1)
                 found += [scores.detach(), torch.autograd.grad(scores.sum(), pictures)[0]]
         return found
 
     for found, plain, truth in zip(run(scope, lean=True), run(scope, lean=False), run(exact, lean=False), strict=True):
         rounding = (plain - truth).norm() / truth.norm()
         assert (found - truth).norm() / truth.norm() < 3 * rounding + 1e-6
-    assert bool(left_out) == (way in ("plain", "another size")), "others than convolutions read the border, or ask for its sides"
     assert called
-
-
-def test_a_border_whose_own_value_is_wanted_is_there() -> None:
-    scope, pictures = Scope(seeded(partial(Padded, "plain")), Inputs(25)), draws(1, 3, 25, 25).requires_grad_()
-    plain = scope.run(pictures, ["pad", "output"])
-    with scope.session(lean=True):
-        lean = scope.run(pictures, ["pad", "output"])
-    for name, values in plain.items():
-        torch.testing.assert_close(lean[name], values, rtol=1e-5, atol=1e-6)
 
 
 class Convolutions(TorchDispatchMode):

@@ -11,14 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 Numbers = Sequence[int]
 Clip = tuple[float, float]
-Border = tuple[int, int, int, int]
-"""Zeros around a map, as :func:`torch.nn.functional.pad` takes them: left, right, above, below."""
 
-_NO_BORDER: Border = (0, 0, 0, 0)
 _KEPT = 4
 """So many preparations are kept: two sizes of maps, forward and back."""
 _T = TypeVar("_T")
@@ -73,72 +70,63 @@ class FusedConvolution:
         known = kind == torch.float32 or (kind == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
         return known and values.ndim == 4 and values.numel() > 0 and values.device.type == "cpu"
 
-    def spares(self, border: Border) -> bool:
-        """Whether a border of zeros around the values can be left to it: to a depthwise one, where it is narrower than the kernels."""
-        widest = zip(self._around(border), self.kernels.shape[2:], strict=True)
-        return self.is_depthwise and set(self.dilation) == {1} and all(max(axis) < taps for axis, taps in widest)
+    def __call__(self, values: Tensor) -> Tensor:
+        """(n k h' w') of values (n c h w), in memory in the order of these."""
+        return _Fused.apply(values.to(_kind(values)), self)
 
-    def __call__(self, values: Tensor, border: Border | None = None) -> Tensor:
-        """(n k h' w') of values (n c h w), as if these had a border of zeros, see :meth:`spares`."""
-        return _Fused.apply(values.to(_kind(values)), self, border or _NO_BORDER)
-
-    def forward(self, values: Tensor, border: Border) -> Tensor:
+    def forward(self, values: Tensor) -> Tensor:
         """The value, without its derivative."""
-        packed, bias, padding = self._ready(("forward", values.dtype, values.shape, border), lambda: self._forward(values, border))
+        packed, bias = self._ready(("forward", values.dtype, values.shape), lambda: self._forward(values))
         clip = self.clip
         then = ("none", []) if clip is None else ("relu", []) if clip == (0, math.inf) else ("hardtanh", list(clip))
-        return torch.ops.mkldnn._convolution_pointwise(values, packed, bias, padding, self.stride, self.dilation, self.groups, *then, "")
+        plan = self.padding, self.stride, self.dilation, self.groups
+        result = torch.ops.mkldnn._convolution_pointwise(values, packed, bias, *plan, *then, "")
+        return result.contiguous() if values.is_contiguous() else result
 
-    def backward(self, gradient: Tensor, values: Tensor, border: Border) -> Tensor:
+    def backward(self, gradient: Tensor, values: Tensor) -> Tensor:
         """The gradient with respect to the values, from that with respect to the convolution before clipping."""
-        turned = self._ready(("back", values.dtype, values.shape, border), lambda: self._turned(gradient, values, border))
+        turned = self._ready(("back", values.dtype, values.shape), lambda: self._turned(gradient, values))
         if turned is not None:  # a convolution again: forward is faster than backward
             packed, padding, spread = turned
             if spread is not None:
-                held, rows, columns = spread
-                held[:, :, rows, columns] = gradient
-                gradient = held
+                sides, rows, columns = spread
+                apart = torch.zeros(sides, dtype=gradient.dtype, device=gradient.device).contiguous(memory_format=torch.channels_last)
+                apart[:, :, rows, columns] = gradient
+                gradient = apart
             return torch.ops.mkldnn._convolution_pointwise(gradient, packed, None, padding, (1, 1), (1, 1), self.groups, "none", [], "")
         kind = torch.float32 if self.is_depthwise else values.dtype  # of depthwise ones there is no fast derivative in bfloat16
         given = gradient.to(kind), values.to(kind), self.kernels.to(kind)
         plan = None, self.stride, self.padding, self.dilation, False, (0, 0), self.groups, (True, False, False)
         return torch.ops.aten.convolution_backward(*given, *plan)[0].to(values.dtype)
 
-    def _ready(self, key: Any, prepare: Callable[[], _T]) -> _T:
-        if key not in self._prepared:
+    def _ready(self, what: tuple[Any, ...], prepare: Callable[[], _T]) -> _T:
+        key = (*what, self.kernels._version)
+        found = self._prepared.get(key)
+        if found is None:
             if len(self._prepared) >= _KEPT:
                 self._prepared.clear()
-            self._prepared[key] = prepare()
-        return self._prepared[key]
+            found = self._prepared[key] = (prepare(),)
+        return found[0]
 
-    def _around(self, border: Border) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Zeros before and after a map, along each axis."""
-        (high, wide), (left, right, above, below) = self.padding, border
-        return (high + above, high + below), (wide + left, wide + right)
+    def _forward(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Kernels and bias."""
+        kernels, bias = self.kernels.to(values.dtype), None if self.bias is None else self.bias.to(values.dtype)
+        return _packed(kernels, self.padding, self.stride, self.dilation, self.groups, values.shape), bias
 
-    def _forward(self, values: Tensor, border: Border) -> tuple[Tensor, Tensor | None, Numbers]:
-        """Kernels, bias and padding: as many zeros before a map as after it. Where there are fewer before, kernels begin with zeros."""
-        around = self._around(border)
-        wider = [n for before, after in reversed(around) for n in (max(0, after - before), max(0, before - after))]
-        kernels = self.kernels.to(values.dtype)
-        kernels, padding = F.pad(kernels, wider) if any(wider) else kernels, [max(axis) for axis in around]
-        bias = None if self.bias is None else self.bias.to(values.dtype)
-        return _packed(kernels, padding, self.stride, self.dilation, self.groups, values.shape), bias, padding
+    def _turned(self, gradient: Tensor, values: Tensor) -> Any:
+        """The convolution that is the derivative: kernels, padding, and for strides the shape of a map and where in it gradients belong.
 
-    def _turned(self, gradient: Tensor, values: Tensor, border: Border) -> Any:
-        """The convolution that is the derivative: kernels, padding, and for strides a map of zeros and where in it gradients belong.
-
-        None if there is none. Along each axis, value y has a part in gradient i through tap y + before - stride*i.
+        None if there is none. Along each axis, value y has a part in gradient i through tap y + before - stride*i; elsewhere are zeros.
         """
         if set(self.dilation) != {1} or not (self.is_depthwise or (self.is_pointwise and set(self.stride) == {1})):
             return None
         padding: list[int] = []
         sides: list[int] = []
         places: list[slice] = []
-        lengths = zip(self._around(border), self.kernels.shape[2:], self.stride, gradient.shape[2:], values.shape[2:], strict=True)
-        for (before, _), taps, stride, count, length in lengths:
+        lengths = zip(self.padding, self.kernels.shape[2:], self.stride, gradient.shape[2:], values.shape[2:], strict=True)
+        for before, taps, stride, count, length in lengths:
             reach = stride * (count - 1) + 1
-            zeros = min(taps - 1 - before, length + before - reach)  # as many after the gradients as before them; others are held
+            zeros = min(taps - 1 - before, length + before - reach)  # as many after the gradients as before them; others are in the map
             if zeros < 0:
                 return None
             first = taps - 1 - before - zeros
@@ -151,25 +139,25 @@ class FusedConvolution:
         packed = _packed(kernels, padding, (1, 1), (1, 1), self.groups, shape)
         if sides == [*gradient.shape[2:]]:
             return packed, padding, None
-        held = torch.zeros(shape, dtype=gradient.dtype).contiguous(memory_format=torch.channels_last)
-        return packed, padding, (held, *places)
+        return packed, padding, (shape, *places)
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, convolution: FusedConvolution, border: Border) -> Tensor:
-        result = convolution.forward(values, border)
-        ctx.convolution, ctx.border = convolution, border
+    def forward(ctx: Any, values: Tensor, convolution: FusedConvolution) -> Tensor:
+        result = convolution.forward(values)
+        ctx.convolution = convolution
         ctx.save_for_backward(values, *([] if convolution.clip is None else [result]))
         return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] (torch's decorator hides a name)
         (values, *result), passed, clip = ctx.saved_tensors, grads[0], ctx.convolution.clip
         if clip is not None:
             clipping = torch.ops.aten.threshold_backward if math.isinf(clip[1]) else torch.ops.aten.hardtanh_backward
             passed = clipping(passed, result[0], *(clip[:1] if math.isinf(clip[1]) else clip))
-        return ctx.convolution.backward(passed, values, ctx.border), None, None
+        return ctx.convolution.backward(passed, values), None
 
 
 def _kind(values: Tensor) -> torch.dtype:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from convscope.fast.fused import Border, Clip, FusedConvolution
+from convscope.fast.fused import Clip, FusedConvolution
 from convscope.fast.stem import Stem
 from convscope.fast.winograd import Winograd
 from convscope.graph.folding import folded_convolutions
@@ -61,7 +61,6 @@ class _Other:
         taken_for: Computes what the network takes it for.
         clip: The network takes it for itself before this clipping, which is done already.
         rectified: The network takes it for itself after a ReLU.
-        border: The network takes it for itself with this border of zeros.
         made_up: What was computed when another function read it. It is read from then on, as it may have been overwritten.
     """
 
@@ -69,7 +68,6 @@ class _Other:
     taken_for: Callable[[], Tensor]
     clip: Clip | None = None
     rectified: bool = False
-    border: Border | None = None
     made_up: Tensor | None = None
 
 
@@ -79,9 +77,9 @@ class lean_pass(TorchFunctionMode):
     - Batch norms with running statistics are folded into the kernels of the convolutions before them.
     - A ReLU that only a max pooling reads is applied after the pooling: both are monotone, so value and derivative are the same.
     - Of a convolution that only elementwise operations separate from a wanted layer, only the wanted units are computed.
-    - Where a derivative is wanted on a CPU, a convolution and its ReLU or ReLU6 are one operation, and so are a border of zeros and a
-      depthwise convolution (:mod:`~convscope.fast.fused`); in float32, the first convolution has a faster backward
-      (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications (:mod:`~convscope.fast.winograd`).
+    - Where a derivative is wanted on a CPU, a convolution and its ReLU or ReLU6 are one operation (:mod:`~convscope.fast.fused`); in
+      float32, the first convolution has a faster backward (:mod:`~convscope.fast.stem`), and large 3x3 ones use fewer multiplications
+      (:mod:`~convscope.fast.winograd`).
 
     The values of layers that are not wanted may be anything. A forward that differs from the recorded one (control flow that depends on
     the image's size) keeps its values: what was left out is made up for as soon as another function reads it.
@@ -107,7 +105,6 @@ class lean_pass(TorchFunctionMode):
         self._ran: set[int] = set()  # weights of which this pass has used the kernels planned for them
         self._before_relu: dict[int, Tensor] = {}
         self._others: dict[int, _Other] = {}
-        self._leaves_borders = False
         if graph.decisions:  # for another image, the operations that follow may be others
             return
         self._nodes, self._end = graph.nodes, max(wanted, default=0)
@@ -117,7 +114,6 @@ class lean_pass(TorchFunctionMode):
         self._used_once = {tensor for tensor, count in uses.items() if count == 1}  # shared ones mean different things at each use
         self._weights = {index: weight for index, node in enumerate(graph.nodes) if (weight := self._own_weight(node)) is not None}
         self._convolutions = {id(weight): _Convolution() for weight in self._weights.values()}
-        self._leaves_borders = all(self._is_for_convolutions(index, wanted) for index, node in enumerate(graph.nodes) if node.role == "pad")
         self._norms = self._fold(graph, wanted)
         for index in self._weights:
             self._plan_relu(index, wanted)
@@ -133,8 +129,6 @@ class lean_pass(TorchFunctionMode):
         first = args[0] if args else None
         other = self._others.get(id(first))
         if func in _QUESTIONS:
-            if other and other.border:
-                args, kwargs = self._as_recorded(args, kwargs)
             return func(*args, **kwargs)
         if func is F.batch_norm and len(args) > 1 and self._skipped_norms.get(id(args[1])) in self._ran:
             return first
@@ -144,8 +138,6 @@ class lean_pass(TorchFunctionMode):
             if other.rectified and func in _MAX_POOLS:
                 del self._others[id(first)]
                 return F.relu(func(*args, **kwargs))
-            if other.border and func is torch.conv2d and len(args) == 7:
-                return self._convolved(func, args, other.border)
         if self._before_relu and func in RELUS and id(first) in self._before_relu:
             value = self._before_relu.pop(id(first))
             self._others[id(value)] = _Other(value, partial(F.relu, value), rectified=True)
@@ -154,10 +146,6 @@ class lean_pass(TorchFunctionMode):
             args, kwargs = self._as_recorded(args, kwargs)
         if func is torch.conv2d and len(args) == 7:
             return self._convolved(func, args)
-        if func is F.pad and isinstance(first, Tensor) and self._leaves_borders and (border := _border_of(*args, **kwargs)) is not None:
-            value = first.view_as(first)  # another tensor, to know it by
-            self._others[id(value)] = _Other(value, partial(F.pad, value, border), border=border)
-            return value
         return func(*args, **kwargs)
 
     def __exit__(self, *raised: Any) -> None:
@@ -182,19 +170,20 @@ class lean_pass(TorchFunctionMode):
             if other is None:
                 return tensor
             if other.made_up is None:
-                other.made_up = other.taken_for()
+                with torch.enable_grad():  # others may read it who want a derivative
+                    other.made_up = other.taken_for()
             return other.made_up
 
         return tree_map_only(Tensor, value_of, (args, kwargs))
 
-    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...], border: Border | None = None) -> Tensor:
-        """A convolution, as planned, of values as if they had a border of zeros."""
+    def _convolved(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
+        """A convolution, as planned."""
         values, weight, bias, *options = args
         plan = self._convolutions.get(id(weight))
         kernels, bias = (plan and plan.kernels) or (weight, bias)
 
         def recorded() -> Tensor:
-            return func(values if border is None else F.pad(values, border), kernels, bias, *options)
+            return func(values, kernels, bias, *options)
 
         if plan is None:
             return recorded()
@@ -212,14 +201,11 @@ class lean_pass(TorchFunctionMode):
                 faster = plan.fused if plan.fused and plan.fused.takes(values) else None
         if faster is None:
             value = recorded()
-        elif isinstance(faster, FusedConvolution):
-            spared = border is not None and faster.spares(border)
-            value = faster(values, border) if spared or border is None else faster(F.pad(values, border))
-            if plan.clip:
-                self._others[id(value)] = _Other(value, recorded, clip=plan.clip)
         else:
-            value = faster(values if border is None else F.pad(values, border))
+            value = faster(values)
             value = value.contiguous() if self._in_order else value
+            if plan.clip and faster is plan.fused:
+                self._others[id(value)] = _Other(value, recorded, clip=plan.clip)
         if plan.pools:
             self._before_relu[id(value)] = value
         return value
@@ -243,10 +229,6 @@ class lean_pass(TorchFunctionMode):
                 self._skipped_norms[mean] = id(weight)
                 skipped.add(norm)
         return skipped
-
-    def _is_for_convolutions(self, node: int, wanted: Collection[int]) -> bool:
-        """Whether a node's value, before the forward ends, is read by convolutions alone."""
-        return node not in wanted and all(reader in self._weights for reader in self._readers.get(node, []))
 
     def _only_reader(self, node: int) -> int | None:
         """The one node that reads a node's value before the forward ends."""
@@ -303,11 +285,3 @@ def _recorded_clip(node: Node) -> Clip | None:
         return None
     low, high = (*node.arguments[1:3], *(-1, 1)[len(node.arguments) - 1 :])
     return low, high
-
-
-def _border_of(values: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Border | None:
-    """The border of zeros that a padding puts around maps, if that is what it does and a convolution may do it by itself."""
-    if mode != "constant" or value or len(pad) != 4 or values.ndim != 4 or not values.requires_grad or values.device.type != "cpu":
-        return None
-    left, right, above, below = pad
-    return (left, right, above, below) if min(pad) >= 0 else None
