@@ -65,11 +65,12 @@ def test_the_order_in_memory_stays(order: torch.memory_format) -> None:
 
 
 def test_changed_kernels_are_noticed() -> None:
-    kernels, images = draws(6, 1, 3, 3), draws(2, 6, 9, 9).requires_grad_()
-    convolution = FusedConvolution(kernels, None, (2, 2), (1, 1), (1, 1), 6)
+    kernels, bias, images = draws(6, 1, 3, 3), draws(6), draws(2, 6, 9, 9).requires_grad_()
+    convolution = FusedConvolution(kernels, bias, (2, 2), (1, 1), (1, 1), 6)
     before = convolution(images)
     (slope,) = torch.autograd.grad(before.sum(), images)
     kernels.mul_(2)
+    bias.mul_(2)
     after = convolution(images)
     (steeper,) = torch.autograd.grad(after.sum(), images)
     torch.testing.assert_close(after, 2 * before)

@@ -76,10 +76,11 @@ class FusedConvolution:
 
     def forward(self, values: Tensor) -> Tensor:
         """The value, without its derivative."""
-        packed, bias = self._ready(("forward", values.dtype, values.shape), lambda: self._forward(values))
-        clip = self.clip
-        then = ("none", []) if clip is None else ("relu", []) if clip == (0, math.inf) else ("hardtanh", list(clip))
+        kind, clip, bias = values.dtype, self.clip, self.bias
         plan = self.padding, self.stride, self.dilation, self.groups
+        packed = self._ready(("forward", kind, values.shape), lambda: _packed(self.kernels.to(kind), *plan, values.shape))
+        then = ("none", []) if clip is None else ("relu", []) if clip == (0, math.inf) else ("hardtanh", list(clip))
+        bias = None if bias is None else bias.to(kind)
         result = torch.ops.mkldnn._convolution_pointwise(values, packed, bias, *plan, *then, "")
         return result.contiguous() if values.is_contiguous() else result
 
@@ -107,11 +108,6 @@ class FusedConvolution:
                 self._prepared.clear()
             found = self._prepared[key] = (prepare(),)
         return found[0]
-
-    def _forward(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Kernels and bias."""
-        kernels, bias = self.kernels.to(values.dtype), None if self.bias is None else self.bias.to(values.dtype)
-        return _packed(kernels, self.padding, self.stride, self.dilation, self.groups, values.shape), bias
 
     def _turned(self, gradient: Tensor, values: Tensor) -> Any:
         """The convolution that is the derivative: kernels, padding, and for strides the shape of a map and where in it gradients belong.

@@ -126,10 +126,10 @@ class lean_pass(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        first = args[0] if args else None
-        other = self._others.get(id(first))
         if func in _QUESTIONS:
             return func(*args, **kwargs)
+        first = args[0] if args else None
+        other = self._others.get(id(first))
         if func is F.batch_norm and len(args) > 1 and self._skipped_norms.get(id(args[1])) in self._ran:
             return first
         if other and other.made_up is None:
